@@ -1,0 +1,222 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Compiled is what one Service wants in the kernel.
+type Compiled struct {
+	Name       ServiceName
+	Created    time.Time
+	Entries    []Entry // at most one a frontend
+	Stickies   []Sticky
+	ClusterIPs []netip.Addr
+	Hairpins   []netip.Addr // backends on this node
+	Problems   []string     // what was left out, and why
+}
+
+// Slots returns the backends that a frontend has programmed, by slot.
+type Slots func(Frontend) (backends, locals []Backend)
+
+// Compile turns a Service into the frontends it wants on the node, with the
+// endpoints that its policies choose, in the slots that they have already.
+func Compile(svc *Service, node Node, slots Slots) *Compiled {
+	c := &compiler{
+		svc: svc, node: node, slots: slots,
+		out:  &Compiled{Name: svc.Name, Created: svc.Created, ClusterIPs: svc.ClusterIPs},
+		seen: map[Frontend]*ServicePort{},
+	}
+	for i := range svc.Ports {
+		p := &svc.Ports[i]
+		if slices.ContainsFunc(svc.Ports[:i], p.same) {
+			c.problem("port %d/%s: the Service has it twice, the first counts", p.Port, p.Protocol)
+			continue
+		}
+		for _, family := range families(svc.ClusterIPs) {
+			c.port(p, family)
+		}
+	}
+	slices.SortFunc(c.out.Hairpins, netip.Addr.Compare)
+	c.out.Hairpins = slices.Compact(c.out.Hairpins)
+	return c.out
+}
+
+// families returns the families of a Service: those that it has a ClusterIP of.
+// Its addresses of another family are not programmed.
+func families(clusterIPs []netip.Addr) []Family {
+	return slices.DeleteFunc(Families(), func(f Family) bool {
+		return !slices.ContainsFunc(clusterIPs, func(a netip.Addr) bool { return FamilyOf(a) == f })
+	})
+}
+
+type compiler struct {
+	svc   *Service
+	node  Node
+	slots Slots
+	out   *Compiled
+	seen  map[Frontend]*ServicePort
+}
+
+// port adds the frontends of one ServicePort in one family.
+func (c *compiler) port(p *ServicePort, family Family) {
+	cluster, local, anywhere := pick(p.Endpoints, family, c.node)
+	for _, b := range local {
+		c.out.Hairpins = append(c.out.Hairpins, b.Addr())
+	}
+	internal := clusterShape(ShapeCluster, cluster, anywhere)
+	if c.svc.InternalLocal {
+		internal = clusterShape(ShapeCluster, local, anywhere)
+	}
+	external := clusterShape(ShapeExternal, cluster, anywhere)
+	if c.svc.ExternalLocal {
+		external = localShape(cluster, local, anywhere)
+	}
+	for _, kind := range c.frontends(p) {
+		target := &external
+		if kind.internal {
+			target = &internal
+		}
+		for _, addr := range kind.addrs {
+			if FamilyOf(addr) == family {
+				c.entry(p, Frontend{addr, p.Protocol, kind.port}, target, kind.restricted)
+			}
+		}
+	}
+}
+
+// target is what frontends of one kind lead to.
+type target struct {
+	shape            Shape
+	backends, locals []Backend
+	sticky           *Sticky // made with the first frontend that wants it
+}
+
+func clusterShape(kind ShapeKind, backends []Backend, anywhere bool) target {
+	switch {
+	case !anywhere:
+		return target{shape: Shape{Kind: ShapeReject}}
+	case len(backends) == 0:
+		return target{shape: Shape{Kind: ShapeDrop}}
+	}
+	return target{shape: Shape{Kind: kind, N: len(backends)}, backends: backends}
+}
+
+func localShape(cluster, local []Backend, anywhere bool) target {
+	if !anywhere {
+		return target{shape: Shape{Kind: ShapeReject}}
+	}
+	return target{shape: Shape{ShapeLocal, len(cluster), len(local)}, backends: cluster, locals: local}
+}
+
+// addresses are addresses of one kind on which a port is reached.
+type addresses struct {
+	addrs      []netip.Addr
+	port       uint16
+	internal   bool
+	restricted bool
+}
+
+func (c *compiler) frontends(p *ServicePort) []addresses {
+	kinds := []addresses{
+		{addrs: c.svc.ClusterIPs, port: p.Port, internal: true},
+		{addrs: c.svc.LoadBalancerIPs, port: p.Port, restricted: c.svc.Restricted},
+		{addrs: c.svc.ExternalIPs, port: p.Port},
+	}
+	if p.NodePort != 0 {
+		kinds = append(kinds, addresses{addrs: c.node.NodePortAddrs, port: p.NodePort})
+	}
+	return kinds
+}
+
+// entry adds one frontend, unless the Service has it already: an external IP may
+// be a load-balancer IP too, which comes first as it may be restricted.
+func (c *compiler) entry(p *ServicePort, f Frontend, t *target, restricted bool) {
+	if other, ok := c.seen[f]; ok {
+		if other != p {
+			c.problem("%s: two ports of the Service claim it, the first has it", f)
+		}
+		return
+	}
+	c.seen[f] = p
+	e := Entry{Frontend: f, Port: c.portName(p), Shape: t.shape}
+	backends, locals := c.slots(f)
+	e.Backends = AssignSlots(backends, c.trim(f, t.backends, &e.Shape.N))
+	e.Locals = AssignSlots(locals, c.trim(f, t.locals, &e.Shape.Locals))
+	if c.svc.AffinityTimeout > 0 && len(e.Backends)+len(e.Locals) > 0 {
+		e.Sticky = c.sticky(p, f, t)
+	}
+	if restricted {
+		e.Restricted, e.Sources = true, c.sources(FamilyOf(f.Addr))
+	}
+	c.out.Entries = append(c.out.Entries, e)
+}
+
+// trim bounds the backends to the number of slots there are.
+func (c *compiler) trim(f Frontend, backends []Backend, n *int) []Backend {
+	if len(backends) <= MaxSlots {
+		return backends
+	}
+	c.problem("%s: has %d endpoints, %d are used", f, len(backends), MaxSlots)
+	*n = MaxSlots
+	return backends[:MaxSlots]
+}
+
+// sticky returns the memory that frontends of the target share.
+func (c *compiler) sticky(p *ServicePort, f Frontend, t *target) *Sticky {
+	if t.sticky != nil {
+		return t.sticky
+	}
+	all := append(slices.Clone(t.backends), t.locals...)
+	slices.SortFunc(all, Backend.Compare)
+	all = slices.Compact(all)
+	ports, complete := targets(all)
+	if !complete {
+		c.problem("port %s: sessionAffinity: clients are remembered for the first %d target ports only", c.portName(p), MaxStickyPorts)
+	}
+	t.sticky = &Sticky{
+		Family: FamilyOf(f.Addr), Kind: t.shape.Kind, Protocol: p.Protocol,
+		Port:    fmt.Sprintf("%s/%s/%d", c.svc.Name, p.Protocol, p.Port),
+		Timeout: c.svc.AffinityTimeout, Targets: ports, Backends: all,
+	}
+	c.out.Stickies = append(c.out.Stickies, *t.sticky)
+	return t.sticky
+}
+
+// sources returns the admitted sources of the family. Where they include the
+// node's own address the load-balancer IPs are admitted too: the node's own
+// traffic to such an IP has it as its source, as it is bound to an interface.
+func (c *compiler) sources(family Family) []netip.Prefix {
+	out := prefixesOf(family, c.svc.SourceRanges)
+	for _, p := range slices.Clone(out) {
+		for _, node := range c.node.Addrs {
+			if !p.Contains(node) {
+				continue
+			}
+			for _, lb := range c.svc.LoadBalancerIPs {
+				if FamilyOf(lb) == family {
+					out = insertPrefix(out, netip.PrefixFrom(lb, lb.BitLen()))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// maxComment is how long nft lets a comment be.
+const maxComment = 128
+
+// portName returns what people know the ServicePort by, as far as it fits a comment.
+func (c *compiler) portName(p *ServicePort) string {
+	name := c.svc.Name.String()
+	if p.Name != "" && len(name)+1+len(p.Name) < maxComment {
+		name += ":" + p.Name
+	}
+	return name[:min(len(name), maxComment-1)]
+}
+
+func (c *compiler) problem(format string, args ...any) {
+	c.out.Problems = append(c.out.Problems, fmt.Sprintf(format, args...))
+}

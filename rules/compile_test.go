@@ -1,0 +1,237 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// compileCase changes the Service web and says what comes out of it for node n1.
+type compileCase struct {
+	name     string
+	change   func(*Service)
+	entries  []string
+	problems []string
+}
+
+func TestCompile(t *testing.T) {
+	for _, tt := range append(frontendCases(), policyCases()...) {
+		t.Run(tt.name, func(t *testing.T) {
+			svc := web()
+			tt.change(svc)
+			c := compileAt(svc, noSlots)
+			if diff := cmp.Diff(tt.entries, entryTexts(c)); diff != "" {
+				t.Errorf("entries (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.problems, c.Problems); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+			if c.Name != svc.Name || !c.Created.Equal(svc.Created) {
+				t.Errorf("compiled is %s of %s, want %s of %s", c.Name, c.Created, svc.Name, svc.Created)
+			}
+		})
+	}
+}
+
+const (
+	both  = "[10.244.1.1:8080 10.244.2.1:8080]"
+	here  = "[10.244.1.1:8080]"
+	both6 = "[[fd00::1]:8080 [fd00::2]:8080]"
+)
+
+// frontendCases are about where a Service is reached.
+func frontendCases() []compileCase {
+	v6 := append(ready("n1", "[fd00::1]:8080"), ready("n2", "[fd00::2]:8080")...)
+	return []compileCase{
+		{"ClusterIP", func(s *Service) {}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
+		{"no address", func(s *Service) { s.ClusterIPs = nil }, nil, nil},
+		{"no port", func(s *Service) { s.Ports = nil }, nil, nil},
+		{"every kind", func(s *Service) {
+			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
+			s.LoadBalancerIPs, s.ExternalIPs = addrs("203.0.113.1 203.0.113.2"), addrs("198.51.100.1")
+			s.Ports[0].NodePort = 30080
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"203.0.113.1 . tcp . 80 -> external-2 " + both,
+			"203.0.113.2 . tcp . 80 -> external-2 " + both,
+			"198.51.100.1 . tcp . 80 -> external-2 " + both,
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
+			"fd00:96::10 . tcp . 80 -> no-endpoints",
+			"2001:db8::1 . tcp . 30080 -> no-endpoints",
+		}, nil},
+		{"a family without ClusterIP is not the Service's", func(s *Service) {
+			s.LoadBalancerIPs, s.ExternalIPs = addrs("2001:db8::80"), addrs("2001:db8::81")
+			s.Ports[0].NodePort = 30080
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
+		}, nil},
+		{"dual stack", func(s *Service) {
+			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
+			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, v6...)
+			s.Ports[0].NodePort = 30080
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
+			"fd00:96::10 . tcp . 80 -> cluster-2 " + both6,
+			"2001:db8::1 . tcp . 30080 -> external-2 " + both6,
+		}, nil},
+		{"dual stack, endpoints of one family", func(s *Service) { s.ClusterIPs = addrs("fd00:96::10 10.96.0.10") }, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"fd00:96::10 . tcp . 80 -> no-endpoints",
+		}, nil},
+		{"one number on two protocols, and SCTP", func(s *Service) {
+			s.Ports = append(s.Ports, ServicePort{Name: "dns", Protocol: UDP, Port: 80}, ServicePort{Name: "sig", Protocol: SCTP, Port: 36412})
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"10.96.0.10 . udp . 80 -> no-endpoints",
+			"10.96.0.10 . sctp . 36412 -> no-endpoints",
+		}, nil},
+		{"an address twice", func(s *Service) { s.ClusterIPs = addrs("10.96.0.10 10.96.0.10") },
+			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
+		{"an external IP that is the ClusterIP", func(s *Service) { s.ExternalIPs = s.ClusterIPs },
+			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
+		{"a port twice", func(s *Service) {
+			s.Ports = append(s.Ports, ServicePort{Name: "again", Protocol: TCP, Port: 80, NodePort: 30080})
+		}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both},
+			[]string{"port 80/tcp: the Service has it twice, the first counts"}},
+		{"a nodePort twice", func(s *Service) {
+			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
+			s.Ports[0].NodePort = 30080
+			s.Ports = append(s.Ports, ServicePort{Name: "b", Protocol: TCP, Port: 81, NodePort: 30080})
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
+			"fd00:96::10 . tcp . 80 -> no-endpoints",
+			"2001:db8::1 . tcp . 30080 -> no-endpoints",
+			"10.96.0.10 . tcp . 81 -> no-endpoints",
+			"fd00:96::10 . tcp . 81 -> no-endpoints",
+		}, []string{
+			"192.0.2.1 . tcp . 30080: two ports of the Service claim it, the first has it",
+			"2001:db8::1 . tcp . 30080: two ports of the Service claim it, the first has it",
+		}},
+	}
+}
+
+// policyCases are about where a frontend leads to.
+func policyCases() []compileCase {
+	local := func(s *Service) { s.ExternalIPs, s.ExternalLocal = addrs("198.51.100.1"), true }
+	remote := func(s *Service) { s.Ports[0].Endpoints = s.Ports[0].Endpoints[1:] }
+	return []compileCase{
+		{"external Local, one here", local, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here,
+		}, nil},
+		{"external Local, none here", func(s *Service) { local(s); remote(s) }, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
+			"198.51.100.1 . tcp . 80 -> local-0-of-1 [10.244.2.1:8080]",
+		}, nil},
+		{"external Local, none anywhere", func(s *Service) { local(s); s.Ports[0].Endpoints = nil }, []string{
+			"10.96.0.10 . tcp . 80 -> no-endpoints",
+			"198.51.100.1 . tcp . 80 -> no-endpoints",
+		}, nil},
+		{"external Local, draining here", func(s *Service) {
+			local(s)
+			s.Ports[0].Endpoints[0].Ready, s.Ports[0].Endpoints[0].Terminating = false, true
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
+			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
+		}, nil},
+		{"internal Local, one here", func(s *Service) { s.InternalLocal, s.ExternalIPs = true, addrs("198.51.100.1") }, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-1 " + here,
+			"198.51.100.1 . tcp . 80 -> external-2 " + both,
+		}, nil},
+		{"internal Local, none here", func(s *Service) { s.InternalLocal = true; remote(s) },
+			[]string{"10.96.0.10 . tcp . 80 -> no-local-endpoints"}, nil},
+		{"internal Local, none anywhere", func(s *Service) { s.InternalLocal, s.Ports[0].Endpoints = true, nil },
+			[]string{"10.96.0.10 . tcp . 80 -> no-endpoints"}, nil},
+		{"zone hints", func(s *Service) {
+			for i := range s.Ports[0].Endpoints {
+				s.Ports[0].Endpoints[i].ZoneHints = []string{string(rune('b' - i))}
+			}
+			local(s)
+		}, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
+			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
+		}, nil},
+		{"sticky", func(s *Service) { s.AffinityTimeout = time.Hour; local(s) }, []string{
+			"10.96.0.10 . tcp . 80 -> cluster-2 " + both + " via sticky-cluster/default/web/tcp/80",
+			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here + " via sticky-local/default/web/tcp/80",
+		}, nil},
+		{"sticky without endpoints", func(s *Service) { s.AffinityTimeout, s.Ports[0].Endpoints = time.Hour, nil },
+			[]string{"10.96.0.10 . tcp . 80 -> no-endpoints"}, nil},
+	}
+}
+
+func TestCompileNames(t *testing.T) {
+	svc := web()
+	svc.Ports = append(svc.Ports, ServicePort{Protocol: UDP, Port: 53})
+	c := compileAt(svc, noSlots)
+	got := []string{c.Entries[0].Port, c.Entries[1].Port}
+	if diff := cmp.Diff([]string{"default/web:http", "default/web"}, got); diff != "" {
+		t.Errorf("port names (-want +got):\n%s", diff)
+	}
+}
+
+// The hairpins are the backends on this node, draining ones too while they are used.
+func TestCompileHairpins(t *testing.T) {
+	svc := web()
+	svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
+	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "[fd00::1]:8080 10.244.1.1:9090 10.244.0.9:80")...)
+	svc.Ports = append(svc.Ports, ServicePort{Name: "b", Protocol: UDP, Port: 80, Endpoints: ready("n1", "10.244.1.1:53")})
+	c := compileAt(svc, noSlots)
+	if diff := cmp.Diff(addrs("10.244.0.9 10.244.1.1 fd00::1"), c.Hairpins, addrComparer()); diff != "" {
+		t.Errorf("hairpins (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(svc.ClusterIPs, c.ClusterIPs, addrComparer()); diff != "" {
+		t.Errorf("cluster IPs (-want +got):\n%s", diff)
+	}
+}
+
+func addrComparer() cmp.Option { return cmp.Comparer(func(a, b netip.Addr) bool { return a == b }) }
+
+func TestCompileKeepsSlots(t *testing.T) {
+	svc := web()
+	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true
+	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "10.244.1.2:8080")...)
+	slots := func(f Frontend) (backends, locals []Backend) {
+		if f.Addr == svc.ClusterIPs[0] {
+			return backendList("10.244.2.1:8080 10.244.9.9:8080"), nil
+		}
+		return backendList("- - 10.244.1.1:8080"), backendList("10.244.1.2:8080")
+	}
+	want := []string{
+		"10.96.0.10 . tcp . 80 -> cluster-3 [10.244.2.1:8080 10.244.1.1:8080 10.244.1.2:8080]",
+		"198.51.100.1 . tcp . 80 -> local-2-of-3 [10.244.1.2:8080 10.244.2.1:8080 10.244.1.1:8080] local [10.244.1.2:8080 10.244.1.1:8080]",
+	}
+	if diff := cmp.Diff(want, entryTexts(compileAt(svc, slots))); diff != "" {
+		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+}
+
+// More endpoints than slots are trimmed, in one frontend as in the other, and reported.
+func TestCompileTrims(t *testing.T) {
+	svc := web()
+	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true
+	eps := make([]Endpoint, MaxSlots+2)
+	for i := range eps {
+		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		eps[i] = Endpoint{Backend: netip.AddrPortFrom(addr, 80), Ready: true, Node: "n1"}
+	}
+	svc.Ports[0].Endpoints = eps
+	c := compileAt(svc, noSlots)
+	wantShapes := []Shape{{Kind: ShapeCluster, N: MaxSlots}, {Kind: ShapeLocal, N: MaxSlots, Locals: MaxSlots}}
+	for i, e := range c.Entries {
+		if e.Shape != wantShapes[i] || len(e.Backends) != e.Shape.N || len(e.Locals) != e.Shape.Locals {
+			t.Errorf("%s: shape %+v with %d backends and %d locals, want %+v", e.Frontend, e.Shape, len(e.Backends), len(e.Locals), wantShapes[i])
+		}
+	}
+	wantProblem := fmt.Sprintf("has %d endpoints, %d are used", MaxSlots+2, MaxSlots)
+	if len(c.Problems) == 0 || !strings.HasPrefix(c.Problems[0], "10.96.0.10 . tcp . 80: ") || !strings.HasSuffix(c.Problems[0], wantProblem) {
+		t.Errorf("problems are %q, want one that ends in %q", c.Problems, wantProblem)
+	}
+}

@@ -1,0 +1,120 @@
+package rules
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// shared is the frontend that the Services of these tests claim.
+func shared() Frontend { return Frontend{web().ClusterIPs[0], TCP, 80} }
+
+// owner returns who has the frontend, by the backend that it leads to.
+func owner(r *Ruleset) string {
+	backends, _ := r.Slots(shared())
+	if len(backends) == 0 {
+		return ""
+	}
+	return r.owners[shared()].by.Name.Name + " " + backends[0].String()
+}
+
+func TestConflictOlderWins(t *testing.T) {
+	services := []*Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3), named("d", 0, ep4)}
+	byRank := []string{"c " + ep1, "a " + ep3, "b " + ep2, "d " + ep4}
+	for _, order := range permutations(len(services)) {
+		r := NewRuleset(testConfig())
+		for _, i := range order {
+			putSvc(r, services[i])
+		}
+		got := []string{owner(r)}
+		for _, name := range []string{"c", "a", "b"} { // each winner leaves, the next takes over
+			r.Remove(ServiceName{"default", name})
+			got = append(got, owner(r))
+		}
+		if diff := cmp.Diff(byRank, got); diff != "" {
+			t.Fatalf("order %v: owners as each leaves (-want +got):\n%s", order, diff)
+		}
+		r.Remove(ServiceName{"default", "d"})
+		if owner(r) != "" || r.Len() != 0 || len(r.losers) != 0 {
+			t.Fatalf("order %v: frontend is left though no Service is: %s", order, owner(r))
+		}
+	}
+}
+
+func permutations(n int) [][]int {
+	if n == 0 {
+		return [][]int{nil}
+	}
+	var out [][]int
+	for _, p := range permutations(n - 1) {
+		for i := range n {
+			out = append(out, slices.Insert(slices.Clone(p), i, n-1))
+		}
+	}
+	return out
+}
+
+func TestConflictLosers(t *testing.T) {
+	r := NewRuleset(testConfig())
+	old, middle, young := named("old", 9, ep1), named("middle", 5, ep2), named("young", 1, ep3)
+	id := func(s *Service) ServiceName { return s.Name }
+	steps := []struct {
+		what  string
+		do    func() []Conflict
+		want  []Conflict
+		owner string
+	}{
+		{"the first claims", func() []Conflict { return putSvc(r, middle) }, nil, "middle " + ep2},
+		{"a younger one loses", func() []Conflict { return putSvc(r, young) }, []Conflict{{shared(), id(middle), id(young)}}, "middle " + ep2},
+		{"an older one wins", func() []Conflict { return putSvc(r, old) }, []Conflict{{shared(), id(old), id(middle)}}, "old " + ep1},
+		{"the loser is updated", func() []Conflict { return putSvc(r, named("young", 1, ep4)) }, []Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+		{"the loser no longer claims", func() []Conflict {
+			middle.ClusterIPs = nil
+			return putSvc(r, middle)
+		}, nil, "old " + ep1},
+		{"the winner no longer claims", func() []Conflict {
+			old.Ports = nil
+			return putSvc(r, old)
+		}, nil, "young " + ep4},
+		{"the winner claims again", func() []Conflict { return putSvc(r, named("old", 9, ep1)) }, []Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+		{"the loser goes", func() []Conflict { r.Remove(id(young)); return nil }, nil, "old " + ep1},
+		{"a Service is created again, younger", func() []Conflict {
+			putSvc(r, named("middle", 5, ep2))
+			return putSvc(r, named("old", 0, ep1))
+		}, []Conflict{{shared(), id(middle), id(old)}}, "middle " + ep2},
+	}
+	for _, s := range steps {
+		if diff := cmp.Diff(s.want, s.do(), addrComparer()); diff != "" {
+			t.Errorf("%s: conflicts (-want +got):\n%s", s.what, diff)
+		}
+		if got := owner(r); got != s.owner {
+			t.Errorf("%s: owner is %q, want %q", s.what, got, s.owner)
+		}
+	}
+}
+
+// When the winner leaves, the Delta leads straight to the next one.
+func TestConflictPromotionDelta(t *testing.T) {
+	r := NewRuleset(testConfig())
+	putSvc(r, named("old", 9, ep1))
+	putSvc(r, named("young", 1, ep2))
+	r.Done()
+	r.Remove(ServiceName{"default", "old"})
+	checkLines(t, "promotion", []string{
+		`- ip services { 10.96.0.10 . tcp . 80 comment "default/old:http" : goto cluster-1 }`,
+		"- ip endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.1.0.1 . 80 }",
+		`+ ip services { 10.96.0.10 . tcp . 80 comment "default/young:http" : goto cluster-1 }`,
+		"+ ip endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.1.0.2 . 80 }",
+	}, changesText(r))
+}
+
+// A younger Service that takes part for a moment leaves nothing behind.
+func TestConflictUpdateOfWinner(t *testing.T) {
+	r := NewRuleset(testConfig())
+	putSvc(r, named("old", 9, ep1))
+	putSvc(r, named("young", 1, ep2))
+	r.Done()
+	putSvc(r, named("old", 9, ep1)) // gives way for a moment inside Put
+	checkLines(t, "the winner is put again", nil, changesText(r))
+}

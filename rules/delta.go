@@ -1,0 +1,168 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Delta is what one transaction changes. Its order is: tables that start afresh,
+// tables, sets, chains with their rules, elements that go, elements that come.
+// Elements of one set may go and come under the same key.
+type Delta struct {
+	Reset  []Family // tables to delete first: what they hold cannot be repaired
+	Tables []Family // tables to create
+	Sets   []Set    // to create
+	Chains []Chain  // to create or rewrite
+	Delete []Element
+	Add    []Element
+
+	// StaleChains and StaleSets have no user any more once the transaction is
+	// committed. They go in a transaction of their own, which may fail without
+	// harm: before Linux 6.2 a chain counts as used for a moment after the last
+	// element that went to it.
+	StaleChains []Chain
+	StaleSets   []Set
+
+	// Forget are memories that may know endpoints which are gone. Their maps are
+	// filled by the kernel, so entries for other than Backends are deleted after
+	// the commit.
+	Forget []Sticky
+}
+
+// Empty reports whether there is nothing to write. There may be clients to forget.
+func (d *Delta) Empty() bool { return d.Size()+len(d.StaleChains)+len(d.StaleSets) == 0 }
+
+// Size returns the number of objects that the transaction names.
+func (d *Delta) Size() int {
+	return len(d.Reset) + len(d.Tables) + len(d.Sets) + len(d.Chains) + len(d.Delete) + len(d.Add)
+}
+
+// Changes returns the difference between what is desired now and what was when
+// Done was last called.
+func (r *Ruleset) Changes() *Delta {
+	d := &Delta{}
+	for s := range r.changes.shapes {
+		d.Chains = append(d.Chains, s.shape.chain(s.family, r.config))
+	}
+	for f := range r.changes.memory {
+		d.Chains = append(d.Chains, stickyBaseChains(f)...)
+	}
+	for f, before := range r.changes.entries {
+		d.elements(before.appendElements(nil), r.owners[f].entry.appendElements(nil))
+	}
+	for a, was := range r.changes.clusters {
+		d.addr(ClusterIPs, a, 1, was, r.clusters[a] > 0)
+	}
+	for a, was := range r.changes.hairpins {
+		d.addr(Hairpin, a, 2, was, r.hairpins[a] > 0)
+	}
+	for key, before := range r.changes.stickies {
+		var after *Sticky
+		if s, ok := r.stickies[key]; ok {
+			after = &s
+		}
+		d.stickyDelta(before, after, r.config)
+	}
+	d.sort()
+	return d
+}
+
+// Done says that the kernel holds what is desired.
+func (r *Ruleset) Done() { r.changes.reset() }
+
+// elements adds what turns the elements before into those after.
+func (d *Delta) elements(before, after []Element) {
+	have := make(map[ElementID]Element, len(before))
+	for _, e := range before {
+		have[e.ElementID] = e
+	}
+	for _, e := range after {
+		old, ok := have[e.ElementID]
+		delete(have, e.ElementID)
+		d.element(old, ok, e)
+	}
+	for _, e := range before {
+		if _, gone := have[e.ElementID]; gone {
+			d.Delete = append(d.Delete, e)
+		}
+	}
+}
+
+// element adds what turns an element, if there is one, into e.
+func (d *Delta) element(old Element, ok bool, e Element) {
+	if ok && old == e {
+		return
+	}
+	if ok {
+		d.Delete = append(d.Delete, old)
+	}
+	d.Add = append(d.Add, e)
+}
+
+func (d *Delta) addr(k SetKind, a netip.Addr, n int, was, is bool) {
+	switch {
+	case was && !is:
+		d.Delete = append(d.Delete, addrElement(k, a, n))
+	case is && !was:
+		d.Add = append(d.Add, addrElement(k, a, n))
+	}
+}
+
+// sort puts the Delta into an order that depends on its content only.
+func (d *Delta) sort() {
+	byID := func(a, b Element) int { return a.ElementID.Compare(b.ElementID) }
+	slices.SortFunc(d.Delete, byID)
+	slices.SortFunc(d.Add, byID)
+	slices.SortFunc(d.Chains, Chain.Compare)
+	slices.SortFunc(d.StaleChains, Chain.Compare)
+	slices.SortFunc(d.Sets, Set.Compare)
+	slices.SortFunc(d.StaleSets, Set.Compare)
+	slices.SortFunc(d.Forget, Sticky.compare)
+}
+
+// changes remembers, for all that was touched since Done, how it was then.
+type changes struct {
+	entries  map[Frontend]*Entry
+	clusters map[netip.Addr]bool
+	hairpins map[netip.Addr]bool
+	stickies map[string]*Sticky
+	shapes   map[tableShape]struct{} // that have no chain yet
+	memory   map[Family]struct{}     // tables without stickyBaseChains yet
+}
+
+func (c *changes) reset() {
+	*c = changes{
+		entries:  map[Frontend]*Entry{},
+		clusters: map[netip.Addr]bool{},
+		hairpins: map[netip.Addr]bool{},
+		stickies: map[string]*Sticky{},
+		shapes:   map[tableShape]struct{}{},
+		memory:   map[Family]struct{}{},
+	}
+}
+
+func (c *changes) entry(f Frontend, before *Entry) {
+	if _, ok := c.entries[f]; !ok {
+		c.entries[f] = before
+	}
+}
+
+func (c *changes) addr(k SetKind, a netip.Addr, before bool) {
+	in := c.clusters
+	if k == Hairpin {
+		in = c.hairpins
+	}
+	if _, ok := in[a]; !ok {
+		in[a] = before
+	}
+}
+
+func (c *changes) sticky(key string, in map[string]Sticky) {
+	if _, ok := c.stickies[key]; ok {
+		return
+	}
+	c.stickies[key] = nil
+	if s, ok := in[key]; ok {
+		c.stickies[key] = &s
+	}
+}

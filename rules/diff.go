@@ -1,0 +1,155 @@
+package rules
+
+import (
+	"iter"
+	"maps"
+	"slices"
+)
+
+// Diff returns what turns what is programmed into what is desired.
+func Diff(desired *Ruleset, programmed Programmed) *Delta {
+	d := &Delta{}
+	left := map[Family]map[ElementID]Element{}
+	for _, f := range desired.config.Families {
+		t := programmed[f]
+		if t != nil && t.Broken != "" {
+			d.Reset = append(d.Reset, f)
+			t = nil
+		}
+		if t == nil {
+			d.Tables = append(d.Tables, f)
+			t = NewTable()
+		}
+		d.diffSets(desired.sets(f), t, f)
+		d.diffChains(desired.Chains(f), t, f)
+		left[f] = maps.Clone(t.Elements)
+	}
+	for e := range desired.elements() {
+		in := left[e.Set.Family]
+		old, ok := in[e.ElementID]
+		delete(in, e.ElementID)
+		d.element(old, ok, e)
+	}
+	for _, s := range desired.Stickies() {
+		if t := programmed[s.Family]; t != nil && t.Broken == "" && s.known(t) {
+			d.Forget = append(d.Forget, s)
+		}
+	}
+	var gone []Element
+	for _, in := range left {
+		gone = slices.AppendSeq(gone, maps.Values(in))
+	}
+	slices.SortFunc(gone, func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
+	d.Delete = append(d.Delete, gone...)
+	return d
+}
+
+func (d *Delta) diffSets(desired []Set, t *Table, f Family) {
+	wanted := map[string]bool{}
+	for _, s := range desired {
+		wanted[s.Name] = true
+		if _, ok := t.Sets[s.Name]; !ok {
+			d.Sets = append(d.Sets, s)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
+		if !wanted[name] {
+			d.StaleSets = append(d.StaleSets, Set{ID: SetID{Family: f}, Name: name})
+		}
+	}
+}
+
+func (d *Delta) diffChains(desired []Chain, t *Table, f Family) {
+	wanted := map[string]bool{}
+	for _, c := range desired {
+		wanted[c.Name] = true
+		if !t.Chains[c.Name] {
+			d.Chains = append(d.Chains, c)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Chains)) {
+		if !wanted[name] {
+			d.StaleChains = append(d.StaleChains, Chain{Family: f, Name: name})
+		}
+	}
+}
+
+// Chains returns the desired chains of one table.
+func (r *Ruleset) Chains(f Family) []Chain {
+	chains := baseChains(f, r.config)
+	if r.memory[f] {
+		chains = append(chains, stickyBaseChains(f)...)
+	}
+	for _, s := range r.Stickies() {
+		if s.Family == f {
+			chains = append(chains, s.chains(r.config)...)
+		}
+	}
+	for s := range r.shapes {
+		if s.family == f {
+			chains = append(chains, s.shape.chain(f, r.config))
+		}
+	}
+	slices.SortFunc(chains, Chain.Compare)
+	return chains
+}
+
+// Stickies returns the memories that are desired, sorted.
+func (r *Ruleset) Stickies() []Sticky {
+	return slices.SortedFunc(maps.Values(r.stickies), Sticky.compare)
+}
+
+// sets returns the desired sets and maps of one table.
+func (r *Ruleset) sets(f Family) []Set {
+	var sets []Set
+	for _, k := range FixedSets() {
+		sets = append(sets, Set{ID: SetID{f, k}, Name: k.String()})
+	}
+	for _, s := range r.Stickies() {
+		if s.Family == f {
+			sets = append(sets, s.sets()...)
+		}
+	}
+	return sets
+}
+
+// elements yields all desired elements, in an order that depends on the content only.
+func (r *Ruleset) elements() iter.Seq[Element] {
+	return func(yield func(Element) bool) {
+		var buf []Element
+		for _, f := range r.config.Families {
+			for _, p := range prefixesOf(f, r.config.ServiceCIDRs) {
+				buf = append(buf, prefixElement(ServiceCIDRs, p))
+			}
+			for _, p := range prefixesOf(f, r.config.PodTraffic.CIDRs) {
+				buf = append(buf, prefixElement(PodCIDRs, p))
+			}
+		}
+		for a := range r.clusters {
+			buf = append(buf, addrElement(ClusterIPs, a, 1))
+		}
+		for a := range r.hairpins {
+			buf = append(buf, addrElement(Hairpin, a, 2))
+		}
+		slices.SortFunc(buf, func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
+		for _, e := range buf {
+			if !yield(e) {
+				return
+			}
+		}
+		for _, name := range r.Names() {
+			c := r.services[name]
+			for i := range c.Entries {
+				if r.owners[c.Entries[i].Frontend].by != c {
+					continue
+				}
+				buf = c.Entries[i].appendElements(buf[:0])
+				for _, e := range buf {
+					if !yield(e) {
+						return
+					}
+				}
+			}
+		}
+	}
+}

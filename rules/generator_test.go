@@ -1,0 +1,150 @@
+package rules
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// generator makes random input from a seed: few addresses and ports, so that
+// Services meet on frontends, and now and then nonsense.
+type generator struct{ *rand.Rand }
+
+func newGenerator(seed uint64) generator { return generator{rand.New(rand.NewPCG(seed, 0x6e6674))} }
+
+func pickOne[T any](g generator, from ...T) T { return from[g.IntN(len(from))] }
+
+// some returns up to n of from, in any order, now and then one of them twice.
+func some[T any](g generator, n int, from ...T) []T {
+	var out []T
+	for range g.IntN(n + 1) {
+		out = append(out, pickOne(g, from...))
+	}
+	return out
+}
+
+func (g generator) chance(percent int) bool { return g.IntN(100) < percent }
+
+func (g generator) config() Config {
+	c := testConfig()
+	switch g.IntN(4) {
+	case 0:
+		c.PodTraffic = PodTraffic{Interface: pickOne(g, "cni0", "veth*")}
+	case 1:
+		c.PodTraffic = PodTraffic{}
+	case 2:
+		c.PodTraffic.CIDRs = append(c.PodTraffic.CIDRs, prefixes("10.244.1.0/24 10.0.0.0/8")...)
+	}
+	c.MasqueradeAll = g.chance(20)
+	if g.chance(20) {
+		c.Families = []Family{pickOne(g, Families()...)}
+	}
+	c.ServiceCIDRs = some(g, 4, prefixes("10.96.0.0/16 10.96.1.0/24 10.112.0.0/12 fd00:10:96::/112 fd00:10:97::/112 0.0.0.0/0")...)
+	return c
+}
+
+func (g generator) node() Node {
+	return Node{
+		Name: pickOne(g, "n1", "n2", ""), Zone: pickOne(g, "a", "b", ""),
+		Addrs:         some(g, 2, addrs("192.0.2.1 2001:db8::1")...),
+		NodePortAddrs: some(g, 3, addrs("192.0.2.1 192.0.2.2 2001:db8::1 10.96.0.1")...),
+	}
+}
+
+// name returns the name of the i-th Service; one in four is as long as can be.
+func name(i int) ServiceName {
+	if i%4 == 3 {
+		return ServiceName{strings.Repeat("n", 63), fmt.Sprintf("%063d", i)}
+	}
+	return ServiceName{"ns" + string(rune('a'+i%3)), fmt.Sprintf("svc-%d", i)}
+}
+
+func (g generator) service(i int) *Service {
+	svc := &Service{
+		Name:            name(i),
+		Created:         time.Unix(int64(g.IntN(3)), 0),
+		ClusterIPs:      some(g, 3, addrs("10.96.0.1 10.96.0.2 10.96.0.3 fd00:10:96::1 fd00:10:96::2 fd00:10:96::3")...),
+		ExternalIPs:     some(g, 2, addrs("198.51.100.1 203.0.113.1 2001:db8:2::1 10.96.0.1")...),
+		LoadBalancerIPs: some(g, 3, addrs("203.0.113.1 203.0.113.2 2001:db8:2::1 2001:db8:2::2")...),
+		InternalLocal:   g.chance(25),
+		ExternalLocal:   g.chance(40),
+	}
+	if g.chance(40) {
+		svc.Restricted = true
+		svc.SourceRanges = some(g, 5, prefixes("10.0.0.0/8 10.1.0.0/16 192.0.2.0/24 203.0.113.0/24 0.0.0.0/0 203.0.113.1/32 2001:db8::/32 2001:db8::/64 ::/0 192.0.2.77/24")...)
+	}
+	if g.chance(40) {
+		svc.AffinityTimeout = pickOne(g, time.Second, time.Hour, 24*time.Hour)
+	}
+	for range g.IntN(4) {
+		svc.Ports = append(svc.Ports, ServicePort{
+			Name: pickOne(g, "", "a", "b", strings.Repeat("p", 63)), Protocol: pickOne(g, Protocols()...),
+			Port: pickOne[uint16](g, 1, 53, 80, 65535), NodePort: pickOne[uint16](g, 0, 80, 30000, 30001),
+			Endpoints: g.endpoints(),
+		})
+	}
+	return svc
+}
+
+func (g generator) endpoints() []Endpoint {
+	var out []Endpoint
+	ports := []uint16{8080, 8080, 8081}
+	if g.chance(20) { // more than can be remembered
+		ports = []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 65535}
+	}
+	for range pickOne(g, 0, 1, 2, 3, 5, 12) {
+		addr := netip.AddrFrom4([4]byte{10, 244, byte(g.IntN(2)), byte(g.IntN(6))})
+		if g.chance(40) {
+			addr = netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(g.IntN(6))})
+		}
+		ep := Endpoint{
+			Backend: netip.AddrPortFrom(addr, pickOne(g, ports...)), Node: pickOne(g, "n1", "n1", "n2", ""),
+			Ready: g.chance(70), Serving: g.chance(70), Terminating: g.chance(30),
+		}
+		if g.chance(80) {
+			ep.ZoneHints = some(g, 2, "a", "b")
+		}
+		if g.chance(30) {
+			ep.NodeHints = some(g, 2, "n1", "n2")
+		}
+		out = append(out, ep)
+	}
+	return out
+}
+
+// change makes another state of the Service, more often a small change than a new one.
+func (g generator) change(i int, svc *Service) *Service {
+	if svc == nil || g.chance(30) {
+		return g.service(i)
+	}
+	next := *svc
+	switch g.IntN(4) {
+	case 0:
+		next.AffinityTimeout = pickOne(g, 0, time.Second, time.Hour)
+	case 1:
+		next.ExternalLocal = !next.ExternalLocal
+	default:
+		next.Ports = append([]ServicePort(nil), svc.Ports...)
+		for j := range next.Ports {
+			p := &next.Ports[j]
+			p.Endpoints = append(append([]Endpoint(nil), p.Endpoints...), g.endpoints()...)
+			drop := g.IntN(len(p.Endpoints) + 1)
+			p.Endpoints = p.Endpoints[drop:]
+		}
+	}
+	return &next
+}
+
+// ruleset returns a Ruleset of up to n Services.
+func (g generator) ruleset(config Config, slots Slots, n int) *Ruleset {
+	r, node := NewRuleset(config), g.node()
+	if slots == nil {
+		slots = r.Slots
+	}
+	for i := range g.IntN(n + 1) {
+		r.Put(Compile(g.service(i), node, slots))
+	}
+	return r
+}

@@ -1,0 +1,136 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// addrs reads addresses separated by spaces.
+func addrs(texts string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range strings.Fields(texts) {
+		out = append(out, netip.MustParseAddr(text))
+	}
+	return out
+}
+
+// prefixes reads prefixes separated by spaces.
+func prefixes(texts string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range strings.Fields(texts) {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
+// backendList reads backends separated by spaces; - is an invalid one.
+func backendList(texts string) []Backend {
+	var out []Backend
+	for _, text := range strings.Fields(texts) {
+		if text == "-" {
+			out = append(out, Backend{})
+			continue
+		}
+		out = append(out, netip.MustParseAddrPort(text))
+	}
+	return out
+}
+
+// ready returns ready endpoints on a node.
+func ready(node, texts string) []Endpoint {
+	var out []Endpoint
+	for _, b := range backendList(texts) {
+		out = append(out, Endpoint{Backend: b, Node: node, Ready: true, Serving: true})
+	}
+	return out
+}
+
+// noSlots knows no slots.
+func noSlots(Frontend) (backends, locals []Backend) { return nil, nil }
+
+// web is a Service with one port and two endpoints, the first on node n1.
+func web() *Service {
+	return &Service{
+		Name:       ServiceName{"default", "web"},
+		Created:    time.Unix(1000, 0),
+		ClusterIPs: addrs("10.96.0.10"),
+		Ports: []ServicePort{{
+			Name: "http", Protocol: TCP, Port: 80,
+			Endpoints: append(ready("n1", "10.244.1.1:8080"), ready("n2", "10.244.2.1:8080")...),
+		}},
+	}
+}
+
+// compileAt compiles for node n1 with addresses of both families.
+func compileAt(svc *Service, slots Slots) *Compiled {
+	node := Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
+	return Compile(svc, node, slots)
+}
+
+// entryText writes all of an entry in a line.
+func entryText(e Entry) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s -> %s", e.Frontend, e.Shape.ChainName())
+	if len(e.Backends) > 0 {
+		fmt.Fprintf(&b, " %v", e.Backends)
+	}
+	if len(e.Locals) > 0 {
+		fmt.Fprintf(&b, " local %v", e.Locals)
+	}
+	if e.Sticky != nil {
+		fmt.Fprintf(&b, " via %s", e.Sticky.DispatchChain())
+	}
+	if e.Restricted {
+		fmt.Fprintf(&b, " from %v", e.Sources)
+	}
+	return b.String()
+}
+
+func entryTexts(c *Compiled) []string {
+	var out []string
+	for _, e := range c.Entries {
+		out = append(out, entryText(e))
+	}
+	return out
+}
+
+func testConfig() Config {
+	return Config{
+		MasqueradeMark: 0x4000,
+		PodTraffic:     PodTraffic{CIDRs: prefixes("10.244.0.0/16 fd00:10:244::/56")},
+		ServiceCIDRs:   prefixes("10.96.0.0/16 fd00:10:96::/112"),
+		Families:       Families(),
+	}
+}
+
+// putSvc compiles a Service with the Ruleset's slots and puts it in.
+func putSvc(r *Ruleset, svc *Service) []Conflict { return r.Put(compileAt(svc, r.Slots)) }
+
+func elementTexts(elements []Element) []string {
+	var out []string
+	for _, e := range elements {
+		out = append(out, fmt.Sprintf("%s %s { %s }", e.Set.Family, e.Set.Kind, e))
+	}
+	return out
+}
+
+func rulesetText(t *testing.T, r *Ruleset) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func deltaText(t *testing.T, d *Delta) string {
+	t.Helper()
+	var b strings.Builder
+	if err := d.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}

@@ -1,0 +1,56 @@
+package rules
+
+// Programmed is what was read from the kernel: the tables that are there.
+type Programmed map[Family]*Table
+
+// Table is one table as it was read.
+type Table struct {
+	// Broken says that the table holds something that cannot be repaired in place:
+	// a set of another layout, a base chain on another hook, an interval that is no
+	// prefix. The table is then replaced as a whole, in one transaction.
+	Broken string
+	// Chains are the chains that are there, and whether their rules are the desired ones.
+	Chains map[string]bool
+	// Sets are the sets and maps that are there.
+	Sets map[string]struct{}
+	// Elements are the elements of the fixed sets.
+	Elements map[ElementID]Element
+}
+
+// NewTable returns an empty Table.
+func NewTable() *Table {
+	return &Table{Chains: map[string]bool{}, Sets: map[string]struct{}{}, Elements: map[ElementID]Element{}}
+}
+
+// Slots returns the slots that were found in the kernel, so that a new process
+// goes on where the one before it stopped.
+func (p Programmed) Slots() Slots {
+	backends := map[Frontend][]Backend{}
+	locals := map[Frontend][]Backend{}
+	for _, t := range p {
+		for id, e := range t.Elements {
+			switch id.Set.Kind {
+			case Endpoints:
+				putSlot(backends, e)
+			case LocalEndpoints:
+				putSlot(locals, e)
+			}
+		}
+	}
+	return func(f Frontend) ([]Backend, []Backend) { return backends[f], locals[f] }
+}
+
+// putSlot puts the backend of an element into its slot.
+func putSlot(in map[Frontend][]Backend, e Element) {
+	key := e.KeyValues()
+	f := key.frontend()
+	slots := in[f]
+	if key.Index >= MaxSlots {
+		return
+	}
+	if n := key.Index + 1 - len(slots); n > 0 {
+		slots = append(slots, make([]Backend, n)...)
+	}
+	slots[key.Index] = e.DataValues().backend()
+	in[f] = slots
+}

@@ -1,0 +1,230 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Ruleset is what is desired in the kernel, by Service. It remembers what it
+// changed since the last [Ruleset.Done], so that a change of one Service costs
+// what that Service is large, however many there are.
+//
+// It is not safe for concurrent use.
+type Ruleset struct {
+	config   Config
+	services map[ServiceName]*Compiled
+	owners   map[Frontend]claim
+	losers   map[Frontend][]claim // only where more than one Service claims the frontend
+	clusters refs
+	hairpins refs
+	shapes   map[tableShape]int // frontends of the shape; those with none keep their chain
+	stickies map[string]Sticky  // by dispatch chain and family
+	memory   map[Family]bool    // stickyBaseChains are there
+
+	changes changes
+}
+
+// tableShape is a shape with a chain in one of the tables.
+type tableShape struct {
+	family Family
+	shape  Shape
+}
+
+func (e *Entry) tableShape() tableShape { return tableShape{FamilyOf(e.Frontend.Addr), e.Shape} }
+
+// claim is a Service's claim on a frontend.
+type claim struct {
+	by    *Compiled
+	entry *Entry
+}
+
+// refs counts the Services that want an address in a set.
+type refs map[netip.Addr]int
+
+// NewRuleset returns a Ruleset without Services.
+func NewRuleset(config Config) *Ruleset {
+	config.Families = slices.Sorted(slices.Values(config.Families))
+	r := &Ruleset{
+		config:   config,
+		services: map[ServiceName]*Compiled{},
+		owners:   map[Frontend]claim{},
+		losers:   map[Frontend][]claim{},
+		clusters: refs{},
+		hairpins: refs{},
+		shapes:   map[tableShape]int{},
+		stickies: map[string]Sticky{},
+		memory:   map[Family]bool{},
+	}
+	r.changes.reset()
+	return r
+}
+
+// Conflict is a frontend that two Services claim.
+type Conflict struct {
+	Frontend      Frontend
+	Winner, Loser ServiceName
+}
+
+// Put sets what a Service wants, in place of what it wanted before, and returns
+// the conflicts that it is in.
+func (r *Ruleset) Put(c *Compiled) []Conflict {
+	old := r.services[c.Name]
+	r.drop(old)
+	r.services[c.Name] = c
+	var conflicts []Conflict
+	for i := range c.Entries {
+		e := &c.Entries[i]
+		if r.has(FamilyOf(e.Frontend.Addr)) {
+			conflicts = r.claim(claim{c, e}, conflicts)
+		}
+	}
+	for _, s := range c.Stickies {
+		if r.has(s.Family) {
+			r.putSticky(s)
+		}
+	}
+	r.count(c.ClusterIPs, ClusterIPs, r.clusters, +1)
+	r.count(c.Hairpins, Hairpin, r.hairpins, +1)
+	return conflicts
+}
+
+// Remove takes a Service away, if it is there.
+func (r *Ruleset) Remove(name ServiceName) {
+	r.drop(r.services[name])
+	delete(r.services, name)
+}
+
+// Names returns the Services that the Ruleset holds, sorted.
+func (r *Ruleset) Names() []ServiceName {
+	names := make([]ServiceName, 0, len(r.services))
+	for name := range r.services {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, ServiceName.Compare)
+	return names
+}
+
+// Slots returns the backends of a frontend by slot; see [Compile].
+func (r *Ruleset) Slots(f Frontend) (backends, locals []Backend) {
+	if c, ok := r.owners[f]; ok {
+		return c.entry.Backends, c.entry.Locals
+	}
+	return nil, nil
+}
+
+// Len returns the number of frontends.
+func (r *Ruleset) Len() int { return len(r.owners) }
+
+func (r *Ruleset) has(f Family) bool { return slices.Contains(r.config.Families, f) }
+
+// drop takes away what c wanted.
+func (r *Ruleset) drop(c *Compiled) {
+	if c == nil {
+		return
+	}
+	for i := range c.Entries {
+		if r.has(FamilyOf(c.Entries[i].Frontend.Addr)) {
+			r.disclaim(claim{c, &c.Entries[i]})
+		}
+	}
+	for _, s := range c.Stickies {
+		if r.has(s.Family) {
+			r.dropSticky(s)
+		}
+	}
+	r.count(c.ClusterIPs, ClusterIPs, r.clusters, -1)
+	r.count(c.Hairpins, Hairpin, r.hairpins, -1)
+}
+
+// claim gives the frontend to the older of those who want it.
+func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
+	f := c.entry.Frontend
+	holder, held := r.owners[f]
+	if !held {
+		r.own(f, c)
+		return conflicts
+	}
+	loser := c
+	if older(c.by, holder.by) {
+		r.own(f, c)
+		loser = holder
+	}
+	r.losers[f] = append(r.losers[f], loser)
+	return append(conflicts, Conflict{f, r.owners[f].by.Name, loser.by.Name})
+}
+
+// disclaim takes a claim back; the oldest of those who lost takes over.
+func (r *Ruleset) disclaim(c claim) {
+	f := c.entry.Frontend
+	losers := r.losers[f]
+	if r.owners[f].by != c.by {
+		losers = slices.DeleteFunc(losers, func(l claim) bool { return l.by == c.by })
+	} else if len(losers) == 0 {
+		r.disown(f)
+		delete(r.owners, f)
+	} else {
+		next := slices.MinFunc(losers, func(a, b claim) int {
+			if older(a.by, b.by) {
+				return -1
+			}
+			return 1
+		})
+		losers = slices.DeleteFunc(losers, func(l claim) bool { return l.by == next.by })
+		r.own(f, next)
+	}
+	if len(losers) == 0 {
+		delete(r.losers, f)
+	} else {
+		r.losers[f] = losers
+	}
+}
+
+// own makes c the holder of the frontend.
+func (r *Ruleset) own(f Frontend, c claim) {
+	r.disown(f)
+	r.owners[f] = c
+	shape := c.entry.tableShape()
+	if _, ok := r.shapes[shape]; !ok {
+		r.changes.shapes[shape] = struct{}{}
+	}
+	r.shapes[shape]++
+}
+
+// disown notes what the frontend's holder, if there is one, had. A shape that has
+// no frontend left is forgotten, unless it has a chain in the kernel.
+func (r *Ruleset) disown(f Frontend) {
+	holder := r.owners[f]
+	r.changes.entry(f, holder.entry)
+	if holder.entry == nil {
+		return
+	}
+	shape := holder.entry.tableShape()
+	r.shapes[shape]--
+	if _, unprogrammed := r.changes.shapes[shape]; unprogrammed && r.shapes[shape] == 0 {
+		delete(r.shapes, shape)
+		delete(r.changes.shapes, shape)
+	}
+}
+
+// older reports whether a has the better claim: it was created earlier, or at
+// the same time and its name comes first.
+func older(a, b *Compiled) bool {
+	if !a.Created.Equal(b.Created) {
+		return a.Created.Before(b.Created)
+	}
+	return a.Name.Compare(b.Name) < 0
+}
+
+// count adds by to the number of Services that want each address in the set.
+func (r *Ruleset) count(addrs []netip.Addr, k SetKind, in refs, by int) {
+	for _, a := range addrs {
+		if !r.has(FamilyOf(a)) {
+			continue
+		}
+		before := in[a]
+		r.changes.addr(k, a, before > 0)
+		if in[a] += by; in[a] == 0 {
+			delete(in, a)
+		}
+	}
+}

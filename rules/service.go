@@ -1,0 +1,76 @@
+package rules
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+)
+
+// ServiceName identifies a Service in the cluster.
+type ServiceName struct {
+	Namespace, Name string
+}
+
+// String returns namespace/name.
+func (n ServiceName) String() string { return n.Namespace + "/" + n.Name }
+
+// Compare orders by namespace, then name.
+func (n ServiceName) Compare(m ServiceName) int {
+	return cmp.Or(cmp.Compare(n.Namespace, m.Namespace), cmp.Compare(n.Name, m.Name))
+}
+
+// Service is what Compile needs to know of a Service and its EndpointSlices.
+// Addresses of both families may be mixed in every list.
+type Service struct {
+	Name    ServiceName
+	Created time.Time // of two Services on one frontend the older has it
+
+	ClusterIPs      []netip.Addr
+	ExternalIPs     []netip.Addr
+	LoadBalancerIPs []netip.Addr // those with ipMode VIP
+
+	// Restricted says that loadBalancerSourceRanges were given: the load-balancer
+	// IPs then admit SourceRanges and nobody else, also where that is nobody.
+	Restricted   bool
+	SourceRanges []netip.Prefix
+
+	InternalLocal bool // internalTrafficPolicy: Local
+	ExternalLocal bool // externalTrafficPolicy: Local
+
+	AffinityTimeout time.Duration // sessionAffinity: ClientIP; 0 is None
+
+	Ports []ServicePort
+}
+
+// ServicePort is one port of a Service with the endpoints that serve it.
+type ServicePort struct {
+	Name      string
+	Protocol  Protocol
+	Port      uint16
+	NodePort  uint16 // 0: none
+	Endpoints []Endpoint
+}
+
+// same reports whether both are the same port of a Service.
+func (p *ServicePort) same(q ServicePort) bool { return p.Protocol == q.Protocol && p.Port == q.Port }
+
+// Endpoint is one endpoint of a ServicePort, whatever its condition.
+type Endpoint struct {
+	Backend     Backend
+	Node        string // name of the node that it runs on
+	Ready       bool
+	Serving     bool
+	Terminating bool
+	ZoneHints   []string
+	NodeHints   []string
+}
+
+// Node is what the ruleset depends on of the node that it is for.
+type Node struct {
+	Name string
+	Zone string // label topology.kubernetes.io/zone
+	// Addrs are the node's primary addresses, at most one a family.
+	Addrs []netip.Addr
+	// NodePortAddrs are the addresses that nodePorts are reached on.
+	NodePortAddrs []netip.Addr
+}

@@ -1,0 +1,115 @@
+package rules
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// WriteText writes the ruleset as an nft script that replaces the tables, in one
+// transaction, by what is desired.
+func (r *Ruleset) WriteText(w io.Writer) error {
+	var b strings.Builder
+	elements := slices.SortedFunc(r.elements(), func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
+	for _, f := range r.config.Families {
+		fmt.Fprintf(&b, "add table %s %s\ndelete table %s %s\ntable %s %s {\n", f, TableName, f, TableName, f, TableName)
+		for _, s := range r.sets(f) {
+			elements = writeSet(&b, s, elements)
+		}
+		for _, c := range r.Chains(f) {
+			writeChain(&b, c)
+		}
+		b.WriteString("}\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writeSet writes the set with its elements, which are the first ones, and returns the rest.
+func writeSet(b *strings.Builder, s Set, elements []Element) []Element {
+	fmt.Fprintf(b, "\t%s %s {\n", s.keyword(), s.Name)
+	for _, line := range s.definition() {
+		fmt.Fprintf(b, "\t\t%s\n", line)
+	}
+	n := 0
+	for n < len(elements) && elements[n].Set == s.ID {
+		sep := ",\n\t\t\t"
+		if n == 0 {
+			sep = "\t\telements = {\n\t\t\t"
+		}
+		b.WriteString(sep + elements[n].String())
+		n++
+	}
+	if n > 0 {
+		b.WriteString("\n\t\t}\n")
+	}
+	b.WriteString("\t}\n\n")
+	return elements[n:]
+}
+
+func writeChain(b *strings.Builder, c Chain) {
+	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+	if head := c.head(); head != "" {
+		fmt.Fprintf(b, "\t\t%s\n", head)
+	}
+	for _, rule := range c.Rules {
+		fmt.Fprintf(b, "\t\t%s\n", rule.Text(c.Family))
+	}
+	b.WriteString("\t}\n\n")
+}
+
+// WriteText writes the Delta as nft commands, a line each. Those that come after
+// the transaction, in one of their own, stand behind a comment.
+func (d *Delta) WriteText(w io.Writer) error {
+	var b strings.Builder
+	for _, f := range d.Reset {
+		fmt.Fprintf(&b, "delete table %s %s\n", f, TableName)
+	}
+	for _, f := range d.Tables {
+		fmt.Fprintf(&b, "add table %s %s\n", f, TableName)
+	}
+	for _, s := range d.Sets {
+		fmt.Fprintf(&b, "add %s %s %s %s { %s; }\n", s.keyword(), s.ID.Family, TableName, s.Name, strings.Join(s.definition(), "; "))
+	}
+	for _, c := range d.Chains {
+		head := c.head()
+		if head != "" {
+			head = " { " + head + " }"
+		}
+		fmt.Fprintf(&b, "add chain %s %s %s%s\nflush chain %s %s %s\n", c.Family, TableName, c.Name, head, c.Family, TableName, c.Name)
+	}
+	for _, c := range d.Chains {
+		for _, rule := range c.Rules {
+			fmt.Fprintf(&b, "add rule %s %s %s %s\n", c.Family, TableName, c.Name, rule.Text(c.Family))
+		}
+	}
+	writeElements(&b, "delete", d.Delete)
+	writeElements(&b, "add", d.Add)
+	d.writeAfter(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func writeElements(b *strings.Builder, verb string, elements []Element) {
+	for _, e := range elements {
+		fmt.Fprintf(b, "%s element %s %s %s { %s }\n", verb, e.Set.Family, TableName, e.Set.Kind, e)
+	}
+}
+
+func (d *Delta) writeAfter(b *strings.Builder) {
+	if len(d.StaleChains)+len(d.StaleSets)+len(d.Forget) > 0 {
+		b.WriteString("# after the commit:\n")
+	}
+	for _, s := range d.Forget {
+		for _, set := range s.sets() {
+			fmt.Fprintf(b, "# forget clients of endpoints that are gone: %s %s\n", s.Family, set.Name)
+		}
+	}
+	for _, c := range d.StaleChains {
+		fmt.Fprintf(b, "delete chain %s %s %s\n", c.Family, TableName, c.Name)
+	}
+	for _, s := range d.StaleSets {
+		fmt.Fprintf(b, "delete set %s %s %s\n", s.ID.Family, TableName, s.Name)
+	}
+}

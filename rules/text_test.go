@@ -1,0 +1,156 @@
+package rules
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The same Services give the same bytes, in whatever order they come.
+func TestTextDeterminism(t *testing.T) {
+	for seed := range uint64(50) {
+		g := newGenerator(seed)
+		config, node := g.config(), g.node()
+		var compiled []*Compiled
+		for i := range 6 {
+			compiled = append(compiled, Compile(g.service(i), node, noSlots))
+		}
+		var texts [3]string
+		for i := range texts {
+			r := NewRuleset(config)
+			for _, j := range g.Perm(len(compiled)) {
+				r.Put(compiled[j])
+			}
+			texts[i] = rulesetText(t, r) + deltaText(t, Diff(r, Programmed{})) + deltaText(t, r.Changes())
+		}
+		for _, text := range texts[1:] {
+			if text != texts[0] {
+				checkLines(t, "second order", linesOf(texts[0]), linesOf(text))
+				t.Fatalf("seed %d: the text depends on the order of Services", seed)
+			}
+		}
+	}
+}
+
+// The Delta does not depend on the order in which maps are walked.
+func TestDeltaDeterminism(t *testing.T) {
+	for seed := range uint64(50) {
+		var texts [2]string
+		for i := range texts {
+			g := newGenerator(seed)
+			config := g.config()
+			kernel := modelOf(g.ruleset(config, nil, 8))
+			g.damage(kernel)
+			r := g.ruleset(config, kernel.programmed(NewRuleset(config)).Slots(), 8)
+			texts[i] = deltaText(t, Diff(r, kernel.programmed(r)))
+			r.Done()
+			for j := range 4 {
+				r.Put(Compile(g.service(j), g.node(), r.Slots))
+			}
+			texts[i] += deltaText(t, r.Changes())
+		}
+		if texts[0] != texts[1] {
+			checkLines(t, "second run", linesOf(texts[0]), linesOf(texts[1]))
+			t.Fatalf("seed %d: the text of the Delta differs", seed)
+		}
+	}
+}
+
+// The rules of every kind of chain, for both families and ways to tell pods' traffic.
+func TestChainText(t *testing.T) {
+	byInterface := testConfig()
+	byInterface.PodTraffic = PodTraffic{Interface: "veth*"}
+	unknown, all := testConfig(), testConfig()
+	unknown.PodTraffic = PodTraffic{CIDRs: prefixes("10.244.0.0/16")}
+	all.MasqueradeAll = true
+	const mark = "meta mark set meta mark | 0x00004000"
+	const key = "ip daddr . meta l4proto . th dport . numgen random mod "
+	const key6 = "ip6 daddr . meta l4proto . th dport . numgen random mod "
+	tests := []struct {
+		name   string
+		shape  Shape
+		family Family
+		config Config
+		chain  string
+		rules  []string
+	}{
+		{"drop", Shape{Kind: ShapeDrop}, IPv4, testConfig(), "no-local-endpoints", []string{"drop"}},
+		{"cluster", Shape{Kind: ShapeCluster, N: 3}, IPv4, testConfig(), "cluster-3",
+			[]string{"ip saddr != @pod-cidrs " + mark, "dnat ip to " + key + "3 map @endpoints"}},
+		{"cluster, IPv6, by interface", Shape{Kind: ShapeCluster, N: 1}, IPv6, byInterface, "cluster-1",
+			[]string{`iifname != "veth*" ` + mark, "dnat ip6 to " + key6 + "1 map @endpoints"}},
+		{"cluster, pods of the family not known", Shape{Kind: ShapeCluster, N: 1}, IPv6, unknown, "cluster-1",
+			[]string{"dnat ip6 to " + key6 + "1 map @endpoints"}},
+		{"cluster, masquerade all", Shape{Kind: ShapeCluster, N: 1}, IPv4, all, "cluster-1",
+			[]string{mark, "dnat ip to " + key + "1 map @endpoints"}},
+		{"external", Shape{Kind: ShapeExternal, N: MaxSlots}, IPv4, byInterface, "external-65536",
+			[]string{mark, "dnat ip to " + key + "65536 map @endpoints"}},
+		{"local", Shape{Kind: ShapeLocal, N: 3, Locals: 2}, IPv4, testConfig(), "local-2-of-3", []string{
+			"fib saddr type local " + mark,
+			"fib saddr type local dnat ip to " + key + "3 map @endpoints",
+			"ip saddr @pod-cidrs dnat ip to " + key + "3 map @endpoints",
+			"dnat ip to " + key + "2 map @local-endpoints"}},
+		{"local, none here, pods not known", Shape{Kind: ShapeLocal, N: 3}, IPv6, unknown, "local-0-of-3", []string{
+			"fib saddr type local " + mark,
+			"fib saddr type local dnat ip6 to " + key6 + "3 map @endpoints",
+			"drop"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := tt.shape.chain(tt.family, tt.config)
+			var got []string
+			for _, r := range c.Rules {
+				got = append(got, r.Text(tt.family))
+			}
+			checkLines(t, "rules", tt.rules, got)
+			if c.Name != tt.chain || c.Family != tt.family || c.Hook != nil {
+				t.Errorf("chain is %s %s %v, want %s %s", c.Family, c.Name, c.Hook, tt.family, tt.chain)
+			}
+		})
+	}
+}
+
+// What comes after the transaction stands behind a comment, at the end.
+func TestDeltaTextAfter(t *testing.T) {
+	r := NewRuleset(testConfig())
+	svc := web()
+	svc.AffinityTimeout = time.Hour
+	putSvc(r, svc)
+	r.Done()
+	r.Remove(svc.Name)
+	lines := linesOf(deltaText(t, r.Changes()))
+	at := slices.Index(lines, "# after the commit:")
+	if at < 0 {
+		t.Fatalf("no comment before what comes after the commit:\n%s", strings.Join(lines, "\n"))
+	}
+	for i, line := range lines {
+		if object := strings.HasPrefix(line, "delete") && !strings.HasPrefix(line, "delete element"); object != (i > at && line[0] != '#') {
+			t.Errorf("line %d is on the wrong side of the comment: %s", i, line)
+		}
+	}
+}
+
+func TestPrefixProperties(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		g := generator{rnd}
+		in := some(g, 12, prefixes("0.0.0.0/0 10.0.0.0/8 10.0.0.0/9 10.128.0.0/9 10.1.0.0/16 10.1.2.3/24 10.1.2.3/32 11.0.0.0/8 fd00::/8")...)
+		out := prefixesOf(IPv4, in)
+		for i, p := range out {
+			for _, q := range out[i+1:] {
+				if p.Overlaps(q) || p.Compare(q) >= 0 {
+					t.Fatalf("seed %d: prefixesOf(%v) = %v: overlapping or not sorted", seed, in, out)
+				}
+			}
+		}
+		for _, p := range in {
+			covered := slices.ContainsFunc(out, func(q netip.Prefix) bool { return contains(q, p.Masked()) })
+			if p.Addr().Is4() != covered {
+				t.Fatalf("seed %d: prefixesOf(%v) = %v: %s covered %t", seed, in, out, p, covered)
+			}
+		}
+	}
+}
