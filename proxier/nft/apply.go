@@ -1,0 +1,194 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// Apply commits a Delta as one transaction. A generation other than 0 is the one
+// that the Delta was built on: if it has passed, the error is ErrStale and
+// nothing is changed. An error names the element or rule that the kernel refused.
+func (c *Conn) Apply(d *rules.Delta, generation uint32) error {
+	b, err := encode(d, generation)
+	if err != nil {
+		return err
+	}
+	return c.Commit(b)
+}
+
+// Sweep deletes the chains and sets that a Delta left without a user. It may
+// fail without harm with unix.EBUSY, see rules.Delta; try again later.
+func (c *Conn) Sweep(d *rules.Delta) error {
+	var b Batch
+	b.Begin(0)
+	for _, chain := range d.StaleChains {
+		appendFlush(&b, chain)
+	}
+	for _, chain := range d.StaleChains {
+		b.Message(unix.NFT_MSG_DELCHAIN, 0, proto(chain.Family))
+		b.String(unix.NFTA_CHAIN_TABLE, rules.TableName)
+		b.String(unix.NFTA_CHAIN_NAME, chain.Name)
+	}
+	for _, set := range d.StaleSets {
+		b.Message(unix.NFT_MSG_DELSET, 0, proto(set.ID.Family))
+		b.String(unix.NFTA_SET_TABLE, rules.TableName)
+		b.String(unix.NFTA_SET_NAME, set.Name)
+	}
+	return c.Commit(&b)
+}
+
+// Cleanup deletes the tables of the families, and says which were there.
+func (c *Conn) Cleanup(families []rules.Family) (found []rules.Family, err error) {
+	for _, f := range families {
+		var b Batch
+		b.Begin(0)
+		appendTable(&b, f, unix.NFT_MSG_DELTABLE, 0)
+		switch err := c.Commit(&b); {
+		case err == nil:
+			found = append(found, f)
+		case !errors.Is(err, unix.ENOENT):
+			return found, fmt.Errorf("delete table %s %s: %w", f, rules.TableName, err)
+		}
+	}
+	return found, nil
+}
+
+// encode writes a Delta as a batch.
+func encode(d *rules.Delta, generation uint32) (*Batch, error) {
+	b := &Batch{}
+	b.Begin(generation)
+	for _, f := range d.Reset {
+		appendTable(b, f, unix.NFT_MSG_DELTABLE, 0)
+	}
+	for _, f := range d.Tables {
+		appendTable(b, f, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE)
+	}
+	for i, s := range d.Sets {
+		appendSet(b, s, uint32(i+1))
+	}
+	for _, chain := range d.Chains {
+		appendChain(b, chain)
+	}
+	ruleMessages := map[int]string{}
+	for _, chain := range d.Chains {
+		if err := appendRules(b, chain, ruleMessages); err != nil {
+			return nil, err
+		}
+	}
+	deleted := appendElements(b, unix.NFT_MSG_DELSETELEM, d.Delete, nil)
+	added := appendElements(b, unix.NFT_MSG_NEWSETELEM, d.Add, nil)
+	b.Describe = func(msg, offset int) string {
+		if rule, ok := ruleMessages[msg]; ok {
+			return rule
+		}
+		if what := describe("delete", d.Delete, deleted, msg, offset); what != "" {
+			return what
+		}
+		if what := describe("add", d.Add, added, msg, offset); what != "" {
+			return what
+		}
+		return describeObject(d, msg)
+	}
+	return b, nil
+}
+
+// describe names the element that an error at the offset of a message is about.
+func describe(verb string, elements []rules.Element, at []position, msg, offset int) string {
+	found := -1
+	for i, p := range at {
+		if p.message == msg && (found < 0 || p.offset <= offset) {
+			found = i
+		}
+	}
+	if found < 0 {
+		return ""
+	}
+	e := elements[at[found].element]
+	which := ""
+	if offset == 0 {
+		which = " and following"
+	}
+	return fmt.Sprintf("%s element %s %s %s { %s }%s", verb, e.Set.Family, rules.TableName, e.Set.Kind, e, which)
+}
+
+// describeObject names the table, set or chain that a message is about.
+func describeObject(d *rules.Delta, msg int) string {
+	switch i := msg - len(d.Reset); {
+	case i < 0:
+		return fmt.Sprintf("delete table %s %s", d.Reset[msg], rules.TableName)
+	case i < len(d.Tables):
+		return fmt.Sprintf("add table %s %s", d.Tables[i], rules.TableName)
+	case i < len(d.Tables)+len(d.Sets):
+		s := d.Sets[i-len(d.Tables)]
+		return fmt.Sprintf("add set %s %s %s", s.ID.Family, rules.TableName, s.Name)
+	default:
+		i -= len(d.Tables) + len(d.Sets)
+		chain := d.Chains[min(i/2, len(d.Chains)-1)] // each has two messages: add and flush
+		return fmt.Sprintf("add chain %s %s %s", chain.Family, rules.TableName, chain.Name)
+	}
+}
+
+func appendTable(b *Batch, f rules.Family, msgType, flags uint16) {
+	b.Message(msgType, flags, proto(f))
+	b.String(unix.NFTA_TABLE_NAME, rules.TableName)
+	if msgType == unix.NFT_MSG_NEWTABLE {
+		b.U32(unix.NFTA_TABLE_FLAGS, 0)
+	}
+}
+
+// hookNumbers are those of linux/netfilter.h, enum nf_inet_hooks.
+func hookNumber(name string) uint32 {
+	return uint32(slices.Index([]string{"prerouting", "input", "forward", "output", "postrouting"}, name))
+}
+
+// appendChain creates a chain, if it is not there, and empties it.
+func appendChain(b *Batch, chain rules.Chain) {
+	b.Message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, proto(chain.Family))
+	b.String(unix.NFTA_CHAIN_TABLE, rules.TableName)
+	b.String(unix.NFTA_CHAIN_NAME, chain.Name)
+	if h := chain.Hook; h != nil {
+		hook := b.Nest(unix.NFTA_CHAIN_HOOK)
+		b.U32(unix.NFTA_HOOK_HOOKNUM, hookNumber(h.Name))
+		b.U32(unix.NFTA_HOOK_PRIORITY, uint32(int32(h.Priority)))
+		b.EndNest(hook)
+		b.U32(unix.NFTA_CHAIN_POLICY, policyAccept)
+		b.String(unix.NFTA_CHAIN_TYPE, "nat")
+	}
+	appendFlush(b, chain)
+}
+
+// policyAccept is NF_ACCEPT of linux/netfilter.h.
+const policyAccept = 1
+
+// appendFlush deletes all rules of a chain.
+func appendFlush(b *Batch, chain rules.Chain) {
+	b.Message(unix.NFT_MSG_DELRULE, 0, proto(chain.Family))
+	b.String(unix.NFTA_RULE_TABLE, rules.TableName)
+	b.String(unix.NFTA_RULE_CHAIN, chain.Name)
+}
+
+// appendRules appends the chain's rules and notes their texts by message.
+func appendRules(b *Batch, chain rules.Chain, texts map[int]string) error {
+	for _, rule := range chain.Rules {
+		b.Message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, proto(chain.Family))
+		b.String(unix.NFTA_RULE_TABLE, rules.TableName)
+		b.String(unix.NFTA_RULE_CHAIN, chain.Name)
+		list := b.Nest(unix.NFTA_RULE_EXPRESSIONS)
+		for _, e := range expressions(rule, chain.Family) {
+			data, err := expr.Marshal(proto(chain.Family), e)
+			if err != nil {
+				return fmt.Errorf("encode rule %q of chain %s: %w", rule.Text(chain.Family), chain.Name, err)
+			}
+			b.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, data)
+		}
+		b.EndNest(list)
+		texts[b.Len()-1] = fmt.Sprintf("add rule %s %s %s %s", chain.Family, rules.TableName, chain.Name, rule.Text(chain.Family))
+	}
+	return nil
+}

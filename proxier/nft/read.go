@@ -1,0 +1,304 @@
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// readAttempts bounds how often a dump is repeated because somebody, perhaps in
+// another table, changed the ruleset meanwhile.
+const readAttempts = 5
+
+// Snapshot is what was in the kernel at one generation.
+type Snapshot struct {
+	Generation uint32
+	// Programmed holds nftproxy's tables. Of their chains only the names are known
+	// until Compare was called.
+	Programmed rules.Programmed
+
+	chains map[rules.Family]chains
+}
+
+// Read reads nftproxy's tables of the families.
+func (c *Conn) Read(families []rules.Family) (*Snapshot, error) {
+	for attempt := 1; ; attempt++ {
+		s, err := c.read(families)
+		if !errors.Is(err, ErrInterrupted) || attempt == readAttempts {
+			return s, err
+		}
+	}
+}
+
+func (c *Conn) read(families []rules.Family) (*Snapshot, error) {
+	before, err := c.Generation()
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshot{Generation: before, Programmed: rules.Programmed{}, chains: map[rules.Family]chains{}}
+	for _, f := range families {
+		r := &reader{c, f, rules.NewTable(), map[string]string{}}
+		found, err := r.readTable()
+		if err != nil {
+			return nil, fmt.Errorf("read table %s %s: %w", f, rules.TableName, err)
+		}
+		if !found {
+			continue
+		}
+		s.Programmed[f] = r.table
+		if s.chains[f], err = r.chains(); err != nil {
+			return nil, fmt.Errorf("read chains of table %s %s: %w", f, rules.TableName, err)
+		}
+	}
+	after, err := c.Generation()
+	if err == nil && after != before {
+		err = ErrInterrupted
+	}
+	return s, err
+}
+
+// reader reads one table.
+type reader struct {
+	conn   *Conn
+	family rules.Family
+	table  *rules.Table
+	names  map[string]string // of chains, each once
+}
+
+// readTable reads the table's sets and elements, if there is a table.
+func (r *reader) readTable() (found bool, err error) {
+	err = r.conn.dump(unix.NFT_MSG_GETTABLE, proto(r.family), "", "", func(attributes []byte) error {
+		for typ, v := range attrs(attributes) {
+			found = found || typ == unix.NFTA_TABLE_NAME && attrString(v) == rules.TableName
+		}
+		return nil
+	})
+	if err != nil || !found {
+		return false, err
+	}
+	return true, r.sets()
+}
+
+func (r *reader) broken(format string, args ...any) {
+	if r.table.Broken == "" {
+		r.table.Broken = fmt.Sprintf(format, args...)
+	}
+}
+
+// sets reads all sets, and the elements of the fixed ones.
+func (r *reader) sets() error {
+	layouts := map[string]layout{}
+	err := r.conn.dump(unix.NFT_MSG_GETSET, proto(r.family), rules.TableName, "", func(attributes []byte) error {
+		name, l := parseSet(attributes)
+		layouts[name] = l
+		r.table.Sets[name] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, kind := range rules.FixedSets() {
+		l, there := layouts[kind.String()]
+		if !there {
+			continue
+		}
+		id := rules.SetID{Family: r.family, Kind: kind}
+		if l != layoutOf(id) {
+			r.broken("set %s is of another layout", kind)
+			return nil
+		}
+		if err := r.elements(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseSet(attributes []byte) (name string, l layout) {
+	for typ, v := range attrs(attributes) {
+		switch typ {
+		case unix.NFTA_SET_NAME:
+			name = attrString(v)
+		case unix.NFTA_SET_FLAGS:
+			l.flags = number(v)
+		case unix.NFTA_SET_KEY_LEN:
+			l.keySize = number(v)
+		case unix.NFTA_SET_DATA_TYPE:
+			l.dataType = number(v)
+		case unix.NFTA_SET_DATA_LEN:
+			l.dataSize = number(v)
+		}
+	}
+	if l.dataType == dataVerdict {
+		l.dataSize = 0 // what the kernel says of a verdict's size is its own
+	}
+	return name, l
+}
+
+// elements reads the elements of a set.
+func (r *reader) elements(id rules.SetID) error {
+	schema := id.Kind.Schema()
+	tree := schema.Interval && len(schema.Key) == 1
+	var ends []interval
+	err := r.conn.dumpElements(proto(r.family), rules.TableName, id.Kind.String(), func(attributes []byte) error {
+		raw := parseElement(attributes)
+		if tree {
+			ends = append(ends, interval{slices.Clone(raw.key), raw.flags&elementIntervalEnd != 0})
+			return nil
+		}
+		e, ok := r.element(id, raw)
+		if !ok {
+			r.broken("set %s has an element that is none of ours", id.Kind)
+			return nil
+		}
+		r.table.Elements[e.ElementID] = e
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.intervals(id, ends)
+}
+
+// rawElement is an element as the kernel sends it, in parts of the buffer.
+type rawElement struct {
+	key, keyEnd, data, userdata []byte
+	chain                       []byte
+	code, flags                 uint32
+}
+
+func parseElement(attributes []byte) rawElement {
+	var e rawElement
+	for typ, v := range attrs(attributes) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.key = dataValue(v)
+		case elementKeyEnd:
+			e.keyEnd = dataValue(v)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.flags = number(v)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.userdata = v
+		case unix.NFTA_SET_ELEM_DATA:
+			e.data = dataValue(v)
+			e.code, e.chain = parseVerdict(v)
+		}
+	}
+	return e
+}
+
+func dataValue(nested []byte) []byte {
+	for typ, v := range attrs(nested) {
+		if typ == unix.NFTA_DATA_VALUE {
+			return v
+		}
+	}
+	return nil
+}
+
+func parseVerdict(nested []byte) (code uint32, chain []byte) {
+	for typ, v := range attrs(nested) {
+		if typ != unix.NFTA_DATA_VERDICT {
+			continue
+		}
+		for typ, v := range attrs(v) {
+			switch typ {
+			case unix.NFTA_VERDICT_CODE:
+				code = binary.BigEndian.Uint32(v)
+			case unix.NFTA_VERDICT_CHAIN:
+				chain = v
+			}
+		}
+	}
+	return code, chain
+}
+
+// element translates an element; false if it is nothing that we would write.
+// A verdict that is no goto is kept as a chain of no name, and so differs.
+func (r *reader) element(id rules.SetID, raw rawElement) (rules.Element, bool) {
+	e := rules.Element{ElementID: rules.ElementID{Set: id}}
+	schema, size := id.Kind.Schema(), id.KeySize()
+	if len(raw.key) != size {
+		return e, false
+	}
+	copy(e.Key[:], raw.key)
+	if schema.Interval {
+		addr := size - id.Family.AddrSize()
+		if len(raw.keyEnd) != size || string(raw.keyEnd[:addr]) != string(raw.key[:addr]) {
+			return e, false
+		}
+		end, more := behind(raw.keyEnd[addr:], 8*id.Family.AddrSize())
+		if !more {
+			end = nil
+		}
+		bits, ok := prefixBits(raw.key[addr:], end)
+		if !ok {
+			return e, false
+		}
+		e.Bits = uint8(bits)
+	}
+	copy(e.Data[:], raw.data)
+	if schema.Verdict && raw.code == verdictGoto {
+		e.Chain = r.name(raw.chain)
+	}
+	e.Comment = elementComment(raw.userdata)
+	return e, true
+}
+
+// name returns the name of a chain. Few chains have many elements.
+func (r *reader) name(chain []byte) string {
+	chain = bytes.TrimRight(chain, "\x00")
+	name, ok := r.names[string(chain)]
+	if !ok {
+		name = string(chain)
+		r.names[name] = name
+	}
+	return name
+}
+
+// interval is the start or the end of an interval in the kernel's tree.
+type interval struct {
+	addr []byte
+	end  bool
+}
+
+// intervals puts starts and ends together to prefixes. nft puts an end at
+// address zero, which ends nothing.
+func (r *reader) intervals(id rules.SetID, ends []interval) error {
+	slices.SortFunc(ends, func(a, b interval) int {
+		if c := slices.Compare(a.addr, b.addr); c != 0 || a.end == b.end {
+			return c
+		}
+		if a.end {
+			return -1
+		}
+		return 1
+	})
+	for i, e := range ends {
+		if e.end {
+			continue
+		}
+		var end []byte
+		if i+1 < len(ends) {
+			if end = ends[i+1].addr; !ends[i+1].end {
+				r.broken("set %s has an interval without end", id.Kind)
+				return nil
+			}
+		}
+		bits, ok := prefixBits(e.addr, end)
+		if !ok {
+			r.broken("set %s has an interval that is no prefix", id.Kind)
+			return nil
+		}
+		elem := rules.Element{ElementID: rules.ElementID{Set: id, Bits: uint8(bits)}}
+		copy(elem.Key[:], e.addr)
+		r.table.Elements[elem.ElementID] = elem
+	}
+	return nil
+}
