@@ -1,0 +1,65 @@
+package config
+
+import (
+	"fmt"
+
+	"github.com/spf13/pflag"
+)
+
+var (
+	_ pflag.Value = stringValue{}
+	_ pflag.Value = addressValue{}
+	_ pflag.Value = addressPortValue{}
+)
+
+// stringValue is a flag of a type of its own name that Complete checks.
+type stringValue struct {
+	to   *string
+	name string
+}
+
+func (v stringValue) Set(s string) error { *v.to = s; return nil }
+func (v stringValue) Type() string       { return v.name }
+func (v stringValue) String() string     { return deref(v.to) }
+
+// addressValue is a flag that takes an IP address; empty leaves the default.
+type addressValue struct{ to *string }
+
+func (v addressValue) Type() string   { return "ip" }
+func (v addressValue) String() string { return deref(v.to) }
+
+func (v addressValue) Set(s string) error {
+	if s == "" {
+		return nil
+	}
+	if _, err := parseAddr(s); err != nil {
+		return err
+	}
+	*v.to = s
+	return nil
+}
+
+// addressPortValue is a flag that takes an IP address, with a port or without one, or
+// nothing, which turns off what would listen there.
+type addressPortValue struct{ to *string }
+
+func (v addressPortValue) Type() string   { return "ipport" }
+func (v addressPortValue) String() string { return deref(v.to) }
+
+func (v addressPortValue) Set(s string) error {
+	if _, err := parseAddr(s); err != nil && s != "" {
+		if err := checkAddrPort(s); err != nil {
+			return fmt.Errorf("%w: want an IP address or IP:port", err)
+		}
+	}
+	*v.to = s
+	return nil
+}
+
+// deref is for pflag, which calls String on the zero value of a flag's type.
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
