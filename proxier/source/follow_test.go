@@ -1,0 +1,279 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// running is a Run and what it did that was not looked at yet.
+type running struct {
+	dir  string
+	does chan string
+}
+
+func (r *running) Apply(obj runtime.Object)  { r.does <- "apply " + tag(obj) }
+func (r *running) Delete(obj runtime.Object) { r.does <- "delete " + tag(obj) }
+func (r *running) Synced()                   { r.does <- "synced" }
+
+// run starts the source of path, in a directory that is taken out of its reports.
+func run(t *testing.T, dir, path string) *running {
+	t.Helper()
+	r := &running{dir: dir, does: make(chan string, 1000)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- NewDir(path).Run(ctx, r, func(err error) { r.does <- "report " + strings.ReplaceAll(err.Error(), dir+"/", "") })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("run: %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("run does not end with its context")
+		}
+	})
+	return r
+}
+
+// expect waits for these, and nothing else, to be done next.
+func (r *running) expect(t *testing.T, want ...string) {
+	t.Helper()
+	var got []string
+	timeout := time.After(20 * time.Second)
+	for len(got) < len(want) {
+		select {
+		case did := <-r.does:
+			got = append(got, did)
+		case <-timeout:
+			t.Fatalf("waited in vain; (-want +got):\n%s", cmp.Diff(want, got))
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRunChanges(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/b.yaml", node("b1", "1")+node("b2", "1"))
+	put(t, dir+"/a.yaml", node("a", "1"))
+	r := run(t, dir, dir)
+	r.expect(t, "apply a 1", "apply b1 1", "apply b2 1", "synced")
+
+	must(t, os.WriteFile(dir+"/c.yaml", []byte(node("c", "1")), 0o644))
+	r.expect(t, "apply c 1")
+
+	file, err := os.OpenFile(dir+"/c.yaml", os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = file.WriteString(node("d", "1"))
+	must(t, err)
+	must(t, file.Close())
+	r.expect(t, "apply d 1")
+
+	put(t, dir+"/b.yaml", node("b2", "2")+node("b3", "1"))
+	r.expect(t, "apply b2 2", "apply b3 1", "delete b1 1")
+
+	must(t, os.Remove(dir+"/b.yaml"))
+	r.expect(t, "delete b2 2", "delete b3 1")
+
+	// To another file, and out of sight.
+	must(t, os.Rename(dir+"/a.yaml", dir+"/z.yaml"))
+	must(t, os.Rename(dir+"/c.yaml", dir+"/c.yaml~"))
+	r.expect(t, "delete c 1", "delete d 1")
+
+	// Nothing is done for an object that is as it was.
+	put(t, dir+"/z.yaml", "# the same\n"+node("a", "1")+node("end", "1"))
+	r.expect(t, "apply end 1")
+}
+
+func TestRunHalfWritten(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/x.yaml", node("a", "1")+node("b", "1")+node("c", "1"))
+	r := run(t, dir, dir)
+	r.expect(t, "apply a 1", "apply b 1", "apply c 1", "synced")
+
+	put(t, dir+"/x.yaml", node("a", "2")+"---\napiVersion: v1\nkind: Node\nmetadata: {name: b, lab")
+	r.expect(t, "report x.yaml: document 2: line 8: did not find expected ',' or '}'", "apply a 2")
+
+	// The same problem is not told again, and what is kept gives way to what is there.
+	put(t, dir+"/y.yaml", node("c", "2"))
+	r.expect(t, "apply c 2")
+
+	put(t, dir+"/x.yaml", node("a", "3")+"---\napiVersion: v1\nkind: Node\nmetadata: {name: b, labels: {v: 1}}\n")
+	r.expect(t, "report x.yaml: document 2 (Node b): metadata.labels.v: want string, got number", "apply a 3")
+
+	put(t, dir+"/x.yaml", node("a", "3"))
+	r.expect(t, "delete b 1")
+
+	// The problem went away, so it is told again when it comes back.
+	put(t, dir+"/x.yaml", "---\na: [")
+	r.expect(t, "report x.yaml: document 1: line 2: did not find expected node content")
+	put(t, dir+"/x.yaml", node("a", "4"))
+	r.expect(t, "apply a 4")
+	put(t, dir+"/x.yaml", "---\na: [")
+	r.expect(t, "report x.yaml: document 1: line 2: did not find expected node content")
+
+	must(t, os.Remove(dir+"/x.yaml"))
+	r.expect(t, "delete a 4")
+}
+
+func TestRunDuplicate(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/a.yaml", node("a", "1"))
+	put(t, dir+"/b.yaml", node("a", "2")+"---\napiVersion: v1\nkind: Pod\n")
+	r := run(t, dir, dir)
+	r.expect(t, "report b.yaml: document 1 (Node a): ignored, it is already in a.yaml: document 1 (Node a)",
+		"report passed over: 1 Pod objects (not Service, EndpointSlice, Node or ServiceCIDR)",
+		"apply a 1", "synced")
+	must(t, os.Remove(dir+"/a.yaml"))
+	r.expect(t, "apply a 2")
+}
+
+// mountConfigMap gives dir the layout of a mounted ConfigMap, or replaces its contents, the way the kubelet does.
+func mountConfigMap(t *testing.T, dir, version string, files map[string]string) {
+	t.Helper()
+	before, _ := os.Readlink(dir + "/..data")
+	must(t, os.Mkdir(dir+"/.."+version, 0o755))
+	for name, text := range files {
+		must(t, os.WriteFile(filepath.Join(dir, ".."+version, name), []byte(text), 0o644))
+	}
+	must(t, os.Symlink(".."+version, dir+"/..data_tmp"))
+	must(t, os.Rename(dir+"/..data_tmp", dir+"/..data"))
+	for name := range files {
+		if err := os.Symlink("..data/"+name, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	if before != "" {
+		must(t, os.RemoveAll(filepath.Join(dir, before)))
+	}
+}
+
+func TestRunConfigMap(t *testing.T) {
+	for _, path := range []string{"/", "/x.yaml"} {
+		t.Run(path, func(t *testing.T) {
+			dir := t.TempDir()
+			mountConfigMap(t, dir, "1", map[string]string{"x.yaml": node("a", "1")})
+			r := run(t, dir, dir+path)
+			r.expect(t, "apply a 1", "synced")
+			mountConfigMap(t, dir, "2", map[string]string{"x.yaml": node("a", "2")})
+			r.expect(t, "apply a 2")
+			mountConfigMap(t, dir, "3", map[string]string{"x.yaml": node("a", "3")})
+			r.expect(t, "apply a 3")
+		})
+	}
+}
+
+func TestRunLinks(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"first", "second", "files"} {
+		must(t, os.Mkdir(dir+"/"+name, 0o755))
+	}
+	put(t, dir+"/files/x", node("a", "1"))
+	must(t, os.Symlink("../files/x", dir+"/first/x.yaml"))
+	must(t, os.Symlink("first", dir+"/path"))
+	r := run(t, dir, dir+"/path")
+	r.expect(t, "apply a 1", "synced")
+
+	put(t, dir+"/files/x", node("a", "2")) // what a file's link leads to
+	r.expect(t, "apply a 2")
+
+	put(t, dir+"/first/y.yaml", node("b", "1")) // in what the path leads to
+	r.expect(t, "apply b 1")
+
+	put(t, dir+"/second/z.yaml", node("b", "2"))
+	must(t, os.Symlink("second", dir+"/new"))
+	must(t, os.Rename(dir+"/new", dir+"/path"))
+	r.expect(t, "apply b 2", "delete a 2")
+
+	put(t, dir+"/second/z.yaml", node("b", "3"))
+	r.expect(t, "apply b 3")
+}
+
+func TestRunPathComesBack(t *testing.T) {
+	dir := t.TempDir()
+	path := dir + "/manifests"
+	for _, name := range []string{"/manifests", "/new"} {
+		must(t, os.Mkdir(dir+name, 0o755))
+	}
+	put(t, path+"/x.yaml", node("a", "1")+node("b", "1"))
+	put(t, dir+"/new/x.yaml", node("b", "2"))
+	r := run(t, dir, path)
+	r.expect(t, "apply a 1", "apply b 1", "synced")
+
+	must(t, os.Rename(path, dir+"/old"))
+	r.expect(t, "report read manifests: stat manifests: no such file or directory")
+	must(t, os.Rename(dir+"/new", path))
+	r.expect(t, "apply b 2", "delete a 1")
+	put(t, path+"/x.yaml", node("b", "3"))
+	r.expect(t, "apply b 3")
+
+	must(t, os.RemoveAll(path))
+	r.expect(t, "report read manifests: stat manifests: no such file or directory")
+	put(t, dir+"/old/x.yaml", node("b", "4"))
+	must(t, os.Rename(dir+"/old", path))
+	r.expect(t, "apply b 4")
+}
+
+func TestRunFileComesBack(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/x.yaml", node("a", "1"))
+	r := run(t, dir, dir+"/x.yaml")
+	r.expect(t, "apply a 1", "synced")
+	put(t, dir+"/other.yaml", node("b", "1"))
+	must(t, os.Remove(dir+"/x.yaml"))
+	r.expect(t, "report read manifests: stat x.yaml: no such file or directory")
+	put(t, dir+"/x.yaml", node("a", "2"))
+	r.expect(t, "apply a 2")
+	put(t, dir+"/x.yaml", "")
+	r.expect(t, "delete a 2")
+}
+
+// Even the parent may go; then only looking again helps.
+func TestRunParentComesBack(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/parent/manifests", 0o755))
+	put(t, dir+"/parent/manifests/x.yaml", node("a", "1"))
+	r := run(t, dir, dir+"/parent/manifests")
+	r.expect(t, "apply a 1", "synced")
+	must(t, os.Rename(dir+"/parent", dir+"/away"))
+	r.expect(t, "report read manifests: stat parent/manifests: no such file or directory")
+	put(t, dir+"/away/manifests/x.yaml", node("a", "2"))
+	must(t, os.Rename(dir+"/away", dir+"/parent"))
+	r.expect(t, "apply a 2")
+	put(t, dir+"/parent/manifests/x.yaml", node("a", "3"))
+	r.expect(t, "apply a 3")
+}
+
+func TestRunBurst(t *testing.T) {
+	dir := t.TempDir()
+	r := run(t, dir, dir)
+	r.expect(t, "synced")
+	var want []string
+	for i := range 100 {
+		name := string(rune('a'+i/10)) + string(rune('a'+i%10))
+		put(t, dir+"/"+name+".yaml", node(name, "1"))
+		want = append(want, "apply "+name+" 1")
+	}
+	r.expect(t, want...)
+}
+
+func TestRunNothingThere(t *testing.T) {
+	path := t.TempDir() + "/none"
+	err := NewDir(path).Run(t.Context(), nil, nil)
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("run: %v", err)
+	}
+}

@@ -1,0 +1,87 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// webName is the name of the Service that these tests are about.
+func webName() rules.ServiceName { return rules.ServiceName{Namespace: "default", Name: "web"} }
+
+// web is a Service with one port.
+func web() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", CreationTimestamp: metav1.NewTime(time.Unix(1000, 0))},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
+			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}},
+		},
+	}
+}
+
+// webRules is what State makes of web.
+func webRules() *rules.Service {
+	return &rules.Service{
+		Name: webName(), Created: time.Unix(1000, 0), ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+		Ports: []rules.ServicePort{{Name: "http", Protocol: rules.TCP, Port: 80}},
+	}
+}
+
+// webSlice is a slice of web with one endpoint an address.
+func webSlice(name string, addrs ...string) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
+	}
+	for _, a := range addrs {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}})
+	}
+	return s
+}
+
+// ready is an endpoint that is ready.
+func ready(backend string) rules.Endpoint {
+	return rules.Endpoint{Backend: netip.MustParseAddrPort(backend), Ready: true, Serving: true}
+}
+
+func netipComparers() cmp.Options {
+	return cmp.Options{
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	}
+}
+
+// check compares what s makes of web with what is wanted.
+func check(t *testing.T, s *State, want *rules.Service, problems ...string) {
+	t.Helper()
+	got, gotProblems := s.Service(webName())
+	if diff := cmp.Diff(want, got, netipComparers()); diff != "" {
+		t.Errorf("service (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(problems, gotProblems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+// taken writes what changed since it was last taken.
+func taken(s *State) string {
+	c := s.Take()
+	var out []string
+	for name := range c.Services {
+		out = append(out, name.String())
+	}
+	slices.Sort(out)
+	return fmt.Sprint(out, c.Ground)
+}

@@ -1,0 +1,64 @@
+package state
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// Node is what counts of our Node.
+type Node struct {
+	Zone     string
+	Addrs    []netip.Addr // all internal and external addresses
+	Primary  []netip.Addr // the first internal one of each family, else the first external one
+	PodCIDRs []netip.Prefix
+}
+
+func newNode(obj *corev1.Node) Node {
+	n := Node{Zone: obj.Labels[corev1.LabelTopologyZone]}
+	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
+		for _, a := range obj.Status.Addresses {
+			if addr, err := parseAddr(a.Address); err == nil && a.Type == kind && !slices.Contains(n.Addrs, addr) {
+				n.add(addr)
+			}
+		}
+	}
+	cidrs := obj.Spec.PodCIDRs
+	if len(cidrs) == 0 && obj.Spec.PodCIDR != "" {
+		cidrs = []string{obj.Spec.PodCIDR}
+	}
+	for _, text := range cidrs {
+		if p, err := parsePrefix(text); err == nil {
+			n.PodCIDRs = append(n.PodCIDRs, p)
+		}
+	}
+	return n
+}
+
+// add adds an address; the first of its family is primary.
+func (n *Node) add(addr netip.Addr) {
+	n.Addrs = append(n.Addrs, addr)
+	family := rules.FamilyOf(addr)
+	if !slices.ContainsFunc(n.Primary, func(p netip.Addr) bool { return rules.FamilyOf(p) == family }) {
+		n.Primary = append(n.Primary, addr)
+	}
+}
+
+func (n Node) equal(m Node) bool {
+	return n.Zone == m.Zone && slices.Equal(n.Addrs, m.Addrs) && slices.Equal(n.PodCIDRs, m.PodCIDRs)
+}
+
+// serviceCIDRs returns the ranges of a ServiceCIDR; what cannot be read is left out.
+func serviceCIDRs(obj *networkingv1.ServiceCIDR) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range obj.Spec.CIDRs {
+		if p, err := parsePrefix(text); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}

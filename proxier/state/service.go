@@ -1,0 +1,143 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// labelServiceProxyName marks a Service that another proxy takes care of (KEP-2447).
+const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
+
+// service is a Service reduced to what counts.
+type service struct {
+	rules    rules.Service // without endpoints
+	broken   bool          // nothing of it can be programmed
+	problems []string
+}
+
+func serviceName(svc *corev1.Service) rules.ServiceName {
+	return rules.ServiceName{Namespace: svc.Namespace, Name: svc.Name}
+}
+
+// newService returns nil for a Service that is not ours to program: headless,
+// ExternalName, not yet allocated, or another proxy's.
+func newService(svc *corev1.Service) *service {
+	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		return nil
+	}
+	if _, other := svc.Labels[labelServiceProxyName]; other {
+		return nil
+	}
+	s := &service{}
+	s.rules.Name = serviceName(svc)
+	s.rules.Created = svc.CreationTimestamp.Time
+	if len(validation.IsDNS1123Label(svc.Namespace))+len(validation.IsDNS1123Label(svc.Name)) > 0 {
+		s.broken = true
+		s.problem("metadata: %q is no name of a namespace and Service", s.rules.Name)
+		return s
+	}
+	s.addresses(svc)
+	s.policies(svc)
+	for i := range svc.Spec.Ports {
+		s.port(svc, i)
+	}
+	return s
+}
+
+func (s *service) problem(format string, args ...any) {
+	s.problems = append(s.problems, fmt.Sprintf(format, args...))
+}
+
+func (s *service) addresses(svc *corev1.Service) {
+	ips := svc.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{svc.Spec.ClusterIP}
+	}
+	s.rules.ClusterIPs = s.parseAddrs("spec.clusterIPs", ips)
+	s.rules.ExternalIPs = s.parseAddrs("spec.externalIPs", svc.Spec.ExternalIPs)
+	var lb []string
+	for _, in := range svc.Status.LoadBalancer.Ingress {
+		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
+			lb = append(lb, in.IP)
+		}
+	}
+	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", lb)
+	for i, text := range svc.Spec.LoadBalancerSourceRanges {
+		// A range that cannot be read admits nobody: the frontend stays closed to it.
+		s.rules.Restricted = true
+		if p, err := parsePrefix(strings.TrimSpace(text)); err != nil {
+			s.problem("spec.loadBalancerSourceRanges[%d]: %v", i, err)
+		} else {
+			s.rules.SourceRanges = append(s.rules.SourceRanges, p)
+		}
+	}
+}
+
+func (s *service) parseAddrs(field string, texts []string) []netip.Addr {
+	var out []netip.Addr
+	for i, text := range texts {
+		a, err := parseAddr(text)
+		if err != nil {
+			s.problem("%s[%d]: %v", field, i, err)
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func (s *service) policies(svc *corev1.Service) {
+	spec := &svc.Spec
+	s.rules.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
+	s.rules.ExternalLocal = spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	if spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return
+	}
+	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	if c := spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		if t := *c.ClientIP.TimeoutSeconds; t > 0 && t <= 86400 {
+			seconds = t
+		} else {
+			s.problem("spec.sessionAffinityConfig.clientIP.timeoutSeconds: %d is not within 1 to 86400, %d is used", t, seconds)
+		}
+	}
+	s.rules.AffinityTimeout = time.Duration(seconds) * time.Second
+}
+
+// port adds one port, unless it is nonsense.
+func (s *service) port(svc *corev1.Service, i int) {
+	p := &svc.Spec.Ports[i]
+	field := fmt.Sprintf("spec.ports[%d]", i)
+	protocol, err := parseProtocol(p.Protocol)
+	switch {
+	case err != nil:
+		s.problem("%s.protocol: %v", field, err)
+		return
+	case !validPort(p.Port):
+		s.problem("%s.port: %d is not within 1 to 65535", field, p.Port)
+		return
+	case p.Name != "" && len(validation.IsDNS1123Label(p.Name)) > 0:
+		s.problem("%s.name: %q is no name of a port", field, p.Name)
+		return
+	}
+	for _, q := range s.rules.Ports {
+		if q.Name == p.Name {
+			s.problem("%s.name: %q is the name of two ports, the first counts", field, p.Name)
+			return
+		}
+	}
+	port := rules.ServicePort{Name: p.Name, Protocol: protocol, Port: uint16(p.Port)}
+	if p.NodePort != 0 && !validPort(p.NodePort) {
+		s.problem("%s.nodePort: %d is not within 1 to 65535", field, p.NodePort)
+	} else {
+		port.NodePort = uint16(p.NodePort)
+	}
+	s.rules.Ports = append(s.rules.Ports, port)
+}

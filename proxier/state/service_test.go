@@ -1,0 +1,248 @@
+package state
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// serviceCase changes web, and says what comes of that in rules and problems.
+type serviceCase struct {
+	name     string
+	change   func(*corev1.Service)
+	want     func(*rules.Service) // nil: as web
+	problems []string
+}
+
+func TestService(t *testing.T) {
+	for _, tt := range append(append(addressCases(), policyCases()...), portCases()...) {
+		t.Run(tt.name, func(t *testing.T) {
+			svc, want := web(), webRules()
+			tt.change(svc)
+			if tt.want != nil {
+				tt.want(want)
+			}
+			s := New("n1")
+			s.Apply(svc)
+			check(t, s, want, tt.problems...)
+		})
+	}
+}
+
+func addrs(texts string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range strings.Fields(texts) {
+		out = append(out, netip.MustParseAddr(text))
+	}
+	return out
+}
+
+func prefixes(texts string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range strings.Fields(texts) {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
+func addressCases() []serviceCase {
+	lb := func(ips ...string) func(*corev1.Service) {
+		return func(s *corev1.Service) {
+			for _, ip := range ips {
+				s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
+			}
+		}
+	}
+	ranges := func(cidrs ...string) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = cidrs }
+	}
+	restricted := func(cidrs string) func(*rules.Service) {
+		return func(s *rules.Service) { s.Restricted, s.SourceRanges = true, prefixes(cidrs) }
+	}
+	return []serviceCase{
+		{"as it is", func(*corev1.Service) {}, nil, nil},
+		{"clusterIP only", func(s *corev1.Service) { s.Spec.ClusterIPs = nil }, nil, nil},
+		{"dual stack", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.10", "fd00:96::10"} },
+			func(s *rules.Service) { s.ClusterIPs = addrs("10.96.0.10 fd00:96::10") }, nil},
+		{"leading zeros", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"010.096.000.010"} }, nil, nil},
+		{"IPv4 in IPv6", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"::ffff:10.96.0.10"} }, nil, nil},
+		{"bad ClusterIPs, one good", func(s *corev1.Service) {
+			s.Spec.ClusterIPs = []string{"", "nonsense", "10.96.0.10", "10.96.0.300", "None", "10.96.0.0/16", "fe80::1%eth0"}
+		}, nil, []string{
+			`spec.clusterIPs[0]: "" is no IP address`,
+			`spec.clusterIPs[1]: "nonsense" is no IP address`,
+			`spec.clusterIPs[3]: "10.96.0.300" is no IP address`,
+			`spec.clusterIPs[4]: "None" is no IP address`,
+			`spec.clusterIPs[5]: "10.96.0.0/16" is no IP address`,
+			`spec.clusterIPs[6]: "fe80::1%eth0" is no IP address`,
+		}},
+		{"addresses that would capture the host", func(s *corev1.Service) {
+			s.Spec.ClusterIPs = []string{"10.96.0.10", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"}
+		}, nil, []string{
+			"spec.clusterIPs[1]: 127.0.0.1 is unspecified, loopback or multicast",
+			"spec.clusterIPs[2]: ::1 is unspecified, loopback or multicast",
+			"spec.clusterIPs[3]: 0.0.0.0 is unspecified, loopback or multicast",
+			"spec.clusterIPs[4]: :: is unspecified, loopback or multicast",
+			"spec.clusterIPs[5]: 224.0.0.1 is unspecified, loopback or multicast",
+			"spec.clusterIPs[6]: ff02::1 is unspecified, loopback or multicast",
+			"spec.clusterIPs[7]: 127.0.0.1 is unspecified, loopback or multicast",
+		}},
+		{"external IPs", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.1", "x", "2001:db8::1"} },
+			func(s *rules.Service) { s.ExternalIPs = addrs("198.51.100.1 2001:db8::1") },
+			[]string{`spec.externalIPs[1]: "x" is no IP address`}},
+		{"load-balancer IPs", lb("203.0.113.1", "", "x", "2001:db8::2"),
+			func(s *rules.Service) { s.LoadBalancerIPs = addrs("203.0.113.1 2001:db8::2") },
+			[]string{`status.loadBalancer.ingress[2]: "x" is no IP address`}},
+		{"load-balancer host name", func(s *corev1.Service) {
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example.com"}}
+		}, nil, nil},
+		{"ipMode", func(s *corev1.Service) {
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
+				{IP: "203.0.113.1", IPMode: new(corev1.LoadBalancerIPModeProxy)}, {IP: "203.0.113.2", IPMode: new(corev1.LoadBalancerIPModeVIP)},
+				{IP: "203.0.113.3"}, {IP: "203.0.113.4", IPMode: new(corev1.LoadBalancerIPMode("Other"))},
+			}
+		}, func(s *rules.Service) { s.LoadBalancerIPs = addrs("203.0.113.2 203.0.113.3") }, nil},
+		{"source ranges", ranges("10.0.0.0/8", " 192.0.2.0/24\t", "2001:db8::/32"), restricted("10.0.0.0/8 192.0.2.0/24 2001:db8::/32"), nil},
+		{"source ranges with host bits", ranges("10.1.2.3/8", "010.0.0.0/16"), restricted("10.0.0.0/8 10.0.0.0/16"), nil},
+		{"bad source ranges admit nobody", ranges("10.0.0.0", "", "10.0.0.0/33", "x/8"), restricted(""), []string{
+			`spec.loadBalancerSourceRanges[0]: "10.0.0.0" is no CIDR`,
+			`spec.loadBalancerSourceRanges[1]: "" is no CIDR`,
+			`spec.loadBalancerSourceRanges[2]: "10.0.0.0/33" is no CIDR`,
+			`spec.loadBalancerSourceRanges[3]: "x/8" is no CIDR`,
+		}},
+		{"one bad source range", ranges("bad", "10.0.0.0/8"), restricted("10.0.0.0/8"), []string{`spec.loadBalancerSourceRanges[0]: "bad" is no CIDR`}},
+	}
+}
+
+func policyCases() []serviceCase {
+	affinity := func(seconds *int32) func(*corev1.Service) {
+		return func(s *corev1.Service) {
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: seconds}}
+		}
+	}
+	timeout := func(d time.Duration) func(*rules.Service) { return func(s *rules.Service) { s.AffinityTimeout = d } }
+	bad := func(seconds string) []string {
+		return []string{"spec.sessionAffinityConfig.clientIP.timeoutSeconds: " + seconds + " is not within 1 to 86400, 10800 is used"}
+	}
+	return []serviceCase{
+		{"policies Cluster", func(s *corev1.Service) {
+			s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyCluster)
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
+		}, nil, nil},
+		{"internalTrafficPolicy Local", func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) },
+			func(s *rules.Service) { s.InternalLocal = true }, nil},
+		{"externalTrafficPolicy Local", func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal },
+			func(s *rules.Service) { s.ExternalLocal = true }, nil},
+		{"policies that are none", func(s *corev1.Service) {
+			s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicy("local"))
+			s.Spec.ExternalTrafficPolicy, s.Spec.SessionAffinity = "Nearby", "Cookie"
+		}, nil, nil},
+		{"affinity without config", func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, timeout(3 * time.Hour), nil},
+		{"affinity config without clientIP", func(s *corev1.Service) {
+			s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityClientIP, &corev1.SessionAffinityConfig{}
+		}, timeout(3 * time.Hour), nil},
+		{"affinity without timeout", affinity(nil), timeout(3 * time.Hour), nil},
+		{"affinity 1 s", affinity(new(int32(1))), timeout(time.Second), nil},
+		{"affinity a day", affinity(new(int32(86400))), timeout(24 * time.Hour), nil},
+		{"affinity 0", affinity(new(int32(0))), timeout(3 * time.Hour), bad("0")},
+		{"affinity -1", affinity(new(int32(-1))), timeout(3 * time.Hour), bad("-1")},
+		{"affinity too long", affinity(new(int32(86401))), timeout(3 * time.Hour), bad("86401")},
+		{"timeout without affinity", func(s *corev1.Service) {
+			affinity(new(int32(60)))(s)
+			s.Spec.SessionAffinity = corev1.ServiceAffinityNone
+		}, nil, nil},
+	}
+}
+
+func portCases() []serviceCase {
+	ports := func(ports ...corev1.ServicePort) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Spec.Ports = append(s.Spec.Ports, ports...) }
+	}
+	plus := func(ports ...rules.ServicePort) func(*rules.Service) {
+		return func(s *rules.Service) { s.Ports = append(s.Ports, ports...) }
+	}
+	return []serviceCase{
+		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *rules.Service) { s.Ports = []rules.ServicePort{} }, nil},
+		{"no name and no protocol", ports(corev1.ServicePort{Port: 81}), plus(rules.ServicePort{Protocol: rules.TCP, Port: 81}), nil},
+		{"protocols", ports(corev1.ServicePort{Name: "a", Protocol: "UDP", Port: 80}, corev1.ServicePort{Name: "b", Protocol: "SCTP", Port: 65535}),
+			plus(rules.ServicePort{Name: "a", Protocol: rules.UDP, Port: 80}, rules.ServicePort{Name: "b", Protocol: rules.SCTP, Port: 65535}), nil},
+		{"nodePort", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 65535}), plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1, NodePort: 65535}), nil},
+		{"bad protocols", ports(corev1.ServicePort{Name: "a", Protocol: "tcp", Port: 1}, corev1.ServicePort{Name: "b", Protocol: "ICMP", Port: 1}), nil, []string{
+			`spec.ports[1].protocol: "tcp" is none of TCP, UDP and SCTP`, `spec.ports[2].protocol: "ICMP" is none of TCP, UDP and SCTP`}},
+		{"bad ports", ports(corev1.ServicePort{Name: "a"}, corev1.ServicePort{Name: "b", Port: 70000}, corev1.ServicePort{Name: "c", Port: -1}), nil, []string{
+			"spec.ports[1].port: 0 is not within 1 to 65535", "spec.ports[2].port: 70000 is not within 1 to 65535", "spec.ports[3].port: -1 is not within 1 to 65535"}},
+		{"a bad nodePort leaves the port", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 70000}, corev1.ServicePort{Name: "b", Port: 2, NodePort: -5}),
+			plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1}, rules.ServicePort{Name: "b", Protocol: rules.TCP, Port: 2}), []string{
+				"spec.ports[1].nodePort: 70000 is not within 1 to 65535", "spec.ports[2].nodePort: -5 is not within 1 to 65535"}},
+		{"bad names", ports(corev1.ServicePort{Name: "A B", Port: 1}, corev1.ServicePort{Name: "x\"\n", Port: 1}, corev1.ServicePort{Name: strings.Repeat("x", 64), Port: 1}), nil, []string{
+			`spec.ports[1].name: "A B" is no name of a port`, `spec.ports[2].name: "x\"\n" is no name of a port`,
+			`spec.ports[3].name: "` + strings.Repeat("x", 64) + `" is no name of a port`}},
+		{"two of one name", ports(corev1.ServicePort{Name: "http", Port: 81}, corev1.ServicePort{Port: 82}, corev1.ServicePort{Port: 83}),
+			plus(rules.ServicePort{Protocol: rules.TCP, Port: 82}), []string{
+				`spec.ports[1].name: "http" is the name of two ports, the first counts`, `spec.ports[3].name: "" is the name of two ports, the first counts`}},
+	}
+}
+
+// A Service that is not ours to program is as if it were not there.
+func TestServiceNotOurs(t *testing.T) {
+	tests := map[string]func(*corev1.Service){
+		"ExternalName":    func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
+		"headless":        func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone },
+		"not allocated":   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
+		"another proxy's": func(s *corev1.Service) { s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": ""} },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			svc := web()
+			change(svc)
+			s := New("n1")
+			s.Apply(svc)
+			check(t, s, nil)
+			if got := taken(s); got != "[] false" {
+				t.Errorf("changes are %s, want none", got)
+			}
+			s.Apply(web()) // it becomes ours, and ceases to be
+			check(t, s, webRules())
+			if got := taken(s); got != "[default/web] false" {
+				t.Errorf("changes when it becomes ours are %s", got)
+			}
+			s.Apply(svc)
+			check(t, s, nil)
+			if got := taken(s); got != "[default/web] false" {
+				t.Errorf("changes when it ceases to be ours are %s", got)
+			}
+			if got := s.Services(); len(got) != 0 {
+				t.Errorf("services are %v, want none", got)
+			}
+		})
+	}
+}
+
+// Names go into the names of chains and maps: nonsense must not.
+func TestServiceNames(t *testing.T) {
+	for _, name := range []rules.ServiceName{
+		{Namespace: "default", Name: ""}, {Namespace: "", Name: "web"}, {Namespace: "default", Name: "Web"},
+		{Namespace: "a b", Name: "web"}, {Namespace: "default", Name: "web; flush ruleset"},
+		{Namespace: "default", Name: "a/b"}, {Namespace: "default", Name: "a.b"}, {Namespace: "default", Name: strings.Repeat("x", 64)},
+	} {
+		svc := web()
+		svc.Namespace, svc.Name = name.Namespace, name.Name
+		s := New("n1")
+		s.Apply(svc)
+		got, problems := s.Service(name)
+		if got != nil {
+			t.Errorf("%q is programmed", name)
+		}
+		want := []string{`metadata: "` + name.String() + `" is no name of a namespace and Service`}
+		if diff := cmp.Diff(want, problems); diff != "" {
+			t.Errorf("problems of %q (-want +got):\n%s", name, diff)
+		}
+	}
+}

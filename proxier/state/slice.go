@@ -1,0 +1,150 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"unique"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// slice is an EndpointSlice reduced to what counts.
+type slice struct {
+	service   rules.ServiceName
+	ports     []slicePort
+	endpoints []endpoint
+	problems  []string
+}
+
+type slicePort struct {
+	name     string
+	protocol rules.Protocol
+	port     uint16
+}
+
+type endpoint struct {
+	addr                        netip.Addr
+	node                        string
+	ready, serving, terminating bool
+	zoneHints, nodeHints        []string
+}
+
+// newSlice returns nil for a slice that no Service of ours can have: of a
+// headless Service, of host names, or of no Service.
+func newSlice(obj *discoveryv1.EndpointSlice) *slice {
+	name := obj.Labels[discoveryv1.LabelServiceName]
+	_, headless := obj.Labels[corev1.IsHeadlessService]
+	if name == "" || headless || obj.AddressType == discoveryv1.AddressTypeFQDN {
+		return nil
+	}
+	s := &slice{service: rules.ServiceName{Namespace: obj.Namespace, Name: name}}
+	var family rules.Family
+	switch obj.AddressType {
+	case discoveryv1.AddressTypeIPv4:
+		family = rules.IPv4
+	case discoveryv1.AddressTypeIPv6:
+		family = rules.IPv6
+	default:
+		s.problem(obj, "addressType: %q is none of IPv4, IPv6 and FQDN", obj.AddressType)
+		return s
+	}
+	for i := range obj.Ports {
+		s.port(obj, i)
+	}
+	for i := range obj.Endpoints {
+		s.endpoint(obj, i, family)
+	}
+	return s
+}
+
+func (s *slice) problem(obj *discoveryv1.EndpointSlice, format string, args ...any) {
+	s.problems = append(s.problems, fmt.Sprintf("EndpointSlice %s: ", obj.Name)+fmt.Sprintf(format, args...))
+}
+
+// port adds one port. A port without number would stand for all ports: it has
+// no meaning behind a Service.
+func (s *slice) port(obj *discoveryv1.EndpointSlice, i int) {
+	p := &obj.Ports[i]
+	if p.Port == nil {
+		return
+	}
+	out := slicePort{protocol: rules.TCP, port: uint16(*p.Port)}
+	if !validPort(*p.Port) {
+		s.problem(obj, "ports[%d].port: %d is not within 1 to 65535", i, *p.Port)
+		return
+	}
+	if p.Name != nil {
+		out.name = *p.Name
+	}
+	if p.Protocol != nil {
+		var err error
+		if out.protocol, err = parseProtocol(*p.Protocol); err != nil {
+			s.problem(obj, "ports[%d].protocol: %v", i, err)
+			return
+		}
+	}
+	s.ports = append(s.ports, out)
+}
+
+// endpoint adds one endpoint. Of its addresses the first counts, as the API says.
+// Conditions that are not set count as in the API: ready and serving are true,
+// terminating is false.
+func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family rules.Family) {
+	e := &obj.Endpoints[i]
+	if len(e.Addresses) == 0 {
+		s.problem(obj, "endpoints[%d].addresses: is empty", i)
+		return
+	}
+	addr, err := parseAddr(e.Addresses[0])
+	if err == nil && rules.FamilyOf(addr) != family {
+		err = fmt.Errorf("%s is not of addressType %s", addr, obj.AddressType)
+	}
+	if err != nil {
+		s.problem(obj, "endpoints[%d].addresses[0]: %v", i, err)
+		return
+	}
+	is := func(condition *bool, unset bool) bool {
+		if condition == nil {
+			return unset
+		}
+		return *condition
+	}
+	out := endpoint{
+		addr:        addr,
+		ready:       is(e.Conditions.Ready, true),
+		serving:     is(e.Conditions.Serving, true),
+		terminating: is(e.Conditions.Terminating, false),
+	}
+	if e.NodeName != nil {
+		out.node = unique.Make(*e.NodeName).Value()
+	}
+	if e.Hints != nil {
+		for _, h := range e.Hints.ForZones {
+			out.zoneHints = append(out.zoneHints, unique.Make(h.Name).Value())
+		}
+		for _, h := range e.Hints.ForNodes {
+			out.nodeHints = append(out.nodeHints, unique.Make(h.Name).Value())
+		}
+	}
+	s.endpoints = append(s.endpoints, out)
+}
+
+// appendEndpoints appends the endpoints that serve the port of that name.
+func (s *slice) appendEndpoints(out []rules.Endpoint, name string, protocol rules.Protocol) []rules.Endpoint {
+	for _, p := range s.ports {
+		if p.name != name || p.protocol != protocol {
+			continue
+		}
+		for _, e := range s.endpoints {
+			out = append(out, rules.Endpoint{
+				Backend: netip.AddrPortFrom(e.addr, p.port), Node: e.node,
+				Ready: e.ready, Serving: e.serving, Terminating: e.terminating,
+				ZoneHints: e.zoneHints, NodeHints: e.nodeHints,
+			})
+		}
+	}
+	return out
+}
