@@ -1,0 +1,133 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace which lives until Close, and as long as sockets or devices hold it.
+type Namespace struct {
+	file *os.File
+}
+
+// NewNamespace creates a network namespace with its loopback device up.
+func NewNamespace() (*Namespace, error) {
+	type result struct {
+		ns  *Namespace
+		err error
+	}
+	created := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			created <- result{err: fmt.Errorf("unshare: %w", err)}
+			return
+		}
+		ns, err := currentNamespace()
+		created <- result{ns, err}
+	}()
+	r := <-created
+	if r.err != nil {
+		return nil, fmt.Errorf("create network namespace: %w", r.err)
+	}
+	if err := r.ns.loopbackUp(); err != nil {
+		return nil, errors.Join(fmt.Errorf("create network namespace: %w", err), r.ns.Close())
+	}
+	return r.ns, nil
+}
+
+// currentNamespace is the network namespace of the calling thread.
+func currentNamespace() (*Namespace, error) {
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	return &Namespace{file}, nil
+}
+
+// FD is the file descriptor of the namespace, valid until Close.
+func (n *Namespace) FD() int { return int(n.file.Fd()) }
+
+// Close gives up the namespace; nothing may use it any more.
+func (n *Namespace) Close() error { return n.file.Close() }
+
+// Do runs f in the namespace and returns its error. f runs in the calling goroutine, on a thread of its own: sockets
+// it opens and processes it starts belong to the namespace, goroutines it starts do not.
+func (n *Namespace) Do(f func() error) error {
+	runtime.LockOSThread()
+	before, err := currentNamespace()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	defer before.Close()
+	if err := unix.Setns(n.FD(), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	defer func() {
+		// A thread that does not find its way back stays locked and ends with the goroutine.
+		if unix.Setns(before.FD(), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return f()
+}
+
+// handle is a route netlink connection into the namespace.
+func (n *Namespace) handle() (*netlink.Handle, error) {
+	h, err := netlink.NewHandleAt(netns.NsHandle(n.FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return h, nil
+}
+
+func (n *Namespace) loopbackUp() error {
+	h, err := n.handle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// setting is one file below /proc/sys/net; a * in its path stands for every device there is, "all" and "default".
+type setting struct {
+	path, value string
+	optional    bool // the kernel may be without it
+}
+
+func (n *Namespace) apply(settings []setting) error {
+	return n.Do(func() error {
+		for _, s := range settings {
+			files, err := filepath.Glob("/proc/sys/net/" + s.path)
+			if err != nil {
+				return fmt.Errorf("set %s: %w", s.path, err)
+			}
+			if len(files) == 0 && !s.optional {
+				return fmt.Errorf("set %s: this kernel does not have it", s.path)
+			}
+			for _, file := range files {
+				if err := os.WriteFile(file, []byte(s.value+"\n"), 0); err != nil {
+					return fmt.Errorf("set %s: %w", s.path, err)
+				}
+			}
+		}
+		return nil
+	})
+}

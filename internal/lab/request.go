@@ -1,0 +1,185 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Outcome is how a request ended.
+type Outcome int
+
+const (
+	Failed   Outcome = iota // in a way that is none of the following
+	Answered                // by a server of the lab
+	Refused                 // told that nobody is there
+	Dropped                 // no answer in time; see the note at answerTimeout
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case Answered:
+		return "answered"
+	case Refused:
+		return "refused"
+	case Dropped:
+		return "dropped"
+	}
+	return "failed"
+}
+
+// Result is what came of one request.
+type Result struct {
+	Outcome Outcome
+	By      string     // who answered
+	Source  netip.Addr // the asker's address as the answering one saw it
+	Local   netip.Addr // the asker's own address
+	Err     error      // why the request was not answered
+}
+
+// A request waits for an answer shorter than the kernel waits to send a SYN again (1 s): a packet that was lost must
+// show. Where silence is expected, less will do: what does answer takes well below a millisecond.
+//
+// A TCP connection from this machine that is refused by ICMPv6 is refused only after that second: the error arrives
+// while connect still holds the socket, and Linux (seen with 6.18) drops it. So it counts as dropped here, and its
+// user waits as well. A TCP reset is not lost that way, nor is an ICMPv4 error.
+const (
+	answerTimeout  = 900 * time.Millisecond
+	silenceTimeout = 400 * time.Millisecond
+)
+
+// errAborted says that the other side aborted an SCTP association.
+var errAborted = errors.New("association aborted")
+
+// Request makes one request with a connection of its own and waits for the answer, at most 0.9 s. from is any name
+// of the lab (see the package comment) and decides the source address; proto is tcp, udp or sctp.
+func (l *Lab) Request(from, proto string, to netip.AddrPort) Result {
+	return l.request(from, proto, to, answerTimeout)
+}
+
+func (l *Lab) request(from, proto string, to netip.AddrPort, timeout time.Duration) Result {
+	p, ok := l.parties[from]
+	if !ok {
+		return Result{Err: fmt.Errorf("the lab has nobody called %q", from)}
+	}
+	conn, port, err := l.dial(p, proto, to, time.Now().Add(timeout))
+	if err != nil {
+		return Result{Outcome: outcome(err), Err: err}
+	}
+	defer conn.Close()
+	result := Result{Local: localAddr(conn)}
+	text, err := ask(conn, port, to.Port())
+	if err == nil {
+		result.By, result.Source, err = parseGreeting(text)
+	}
+	result.Outcome, result.Err = Answered, err
+	if err != nil {
+		result.Outcome = outcome(err)
+	}
+	return result
+}
+
+// dial connects p with to, from a source port that has not been used for long: connection tracking may remember
+// another port from an earlier request and give it an earlier answer.
+func (l *Lab) dial(p party, proto string, to netip.AddrPort, deadline time.Time) (net.Conn, uint16, error) {
+	const first, count = 33000, 32000
+	source := netip.IPv4Unspecified()
+	if to.Addr().Is6() {
+		source = netip.IPv6Unspecified()
+	}
+	if p.bind {
+		source = p.addr(to.Addr())
+	}
+	for {
+		port := uint16(first + l.requests.Add(1)%count)
+		local := netip.AddrPortFrom(source, port)
+		dialer := net.Dialer{Deadline: deadline}
+		network, address := proto, to.String()
+		switch proto {
+		case "tcp":
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(local)
+		case "udp":
+			dialer.LocalAddr = net.UDPAddrFromAddrPort(local)
+		case "sctp":
+			dialer.LocalAddr = &net.IPAddr{IP: source.AsSlice()}
+			network, address = sctpNetwork(to.Addr()), to.Addr().String()
+		default:
+			return nil, 0, fmt.Errorf("unknown protocol %q", proto)
+		}
+		var conn net.Conn
+		err := p.ns.Do(func() (err error) {
+			conn, err = dialer.Dial(network, address)
+			return err
+		})
+		if errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline) {
+			continue // a server has this port
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		return conn, port, conn.SetDeadline(deadline)
+	}
+}
+
+// ask returns what the server at the other end of conn has to say.
+func ask(conn net.Conn, srcPort, dstPort uint16) ([]byte, error) {
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		return io.ReadAll(conn)
+	case *net.IPConn:
+		return askSCTP(conn, srcPort, dstPort)
+	}
+	if _, err := conn.Write([]byte("?\n")); err != nil && !rejectedLocally(err) {
+		return nil, err
+	}
+	buf := make([]byte, 2048)
+	n, err := conn.Read(buf)
+	return buf[:n], err
+}
+
+// rejectedLocally reports whether err is what a send returns when this machine's own rules drop or reject the packet.
+// Which of the two it was shows when the answer is read.
+func rejectedLocally(err error) bool { return errors.Is(err, unix.EPERM) }
+
+func parseGreeting(text []byte) (by string, seen netip.Addr, err error) {
+	by, ip, _ := strings.Cut(strings.TrimSuffix(string(text), "\n"), " ")
+	seen, err = netip.ParseAddr(ip)
+	if err != nil {
+		return "", netip.Addr{}, fmt.Errorf("answer %q: %w", text, err)
+	}
+	return by, seen, nil
+}
+
+func outcome(err error) Outcome {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, errAborted):
+		return Refused
+	// A machine on which nobody listens for SCTP refuses the protocol, by ICMP and ICMPv6 respectively.
+	case errors.Is(err, unix.ENOPROTOOPT), errors.Is(err, unix.EPROTO):
+		return Refused
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return Dropped
+	}
+	return Failed
+}
+
+func localAddr(conn net.Conn) netip.Addr {
+	var ip net.IP
+	switch a := conn.LocalAddr().(type) {
+	case *net.TCPAddr:
+		ip = a.IP
+	case *net.UDPAddr:
+		ip = a.IP
+	case *net.IPAddr:
+		ip = a.IP
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
