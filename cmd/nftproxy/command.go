@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/config"
+)
+
+const long = `nftproxy programs nftables so that connections to Kubernetes Services reach their
+endpoints, in place of kube-proxy and from kube-proxy's own flags and configuration.
+
+With --source it takes the objects from manifests on disk:
+
+  nftproxy --source DIR --hostname-override NODE --dry-run   print the ruleset
+  nftproxy --source DIR --hostname-override NODE             program and follow it`
+
+func newCommand() *cobra.Command {
+	options := config.NewOptions()
+	root := &cobra.Command{
+		Use:           "nftproxy",
+		Short:         "A replacement for kube-proxy on nftables",
+		Long:          long,
+		Version:       version(),
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, options) },
+	}
+	root.SetGlobalNormalizationFunc(cliflag.WordSepNormalizeFunc)
+	root.SetVersionTemplate("nftproxy {{.Version}}\n")
+	options.AddFlags(root.PersistentFlags())
+	root.AddCommand(newDiffCommand(options), newCleanupCommand())
+	return root
+}
+
+// run is the daemon, or what a flag makes of it.
+func run(cmd *cobra.Command, options *config.Options) error {
+	c, err := complete(options)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.WriteConfigTo != "":
+		return c.Write(c.WriteConfigTo)
+	case c.Cleanup:
+		return cleanup(cmd)
+	case c.Source == "":
+		return errors.New("--source is required: a file or directory of manifests")
+	case c.DryRun:
+		return proxier.Render(c, cmd.OutOrStdout(), proxier.LogSourceProblem)
+	}
+	p, err := proxier.New(proxier.Options{Config: c})
+	if err != nil {
+		return err
+	}
+	klog.InfoS("Starting", "version", version(), "source", c.Source)
+	return p.Run(cmd.Context())
+}
+
+func newDiffCommand(options *config.Options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff",
+		Short: "Print what would be changed in the kernel, and exit 1 if that is not nothing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := complete(options)
+			if err != nil {
+				return err
+			}
+			if c.Source == "" {
+				return errors.New("--source is required: a file or directory of manifests")
+			}
+			changed, err := proxier.Diff(c, cmd.OutOrStdout(), proxier.LogSourceProblem)
+			if err == nil && changed {
+				return exitCode(1)
+			}
+			return err
+		},
+	}
+}
+
+func newCleanupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove nftproxy's tables from the kernel",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cleanup(cmd) },
+	}
+}
+
+func cleanup(cmd *cobra.Command) error {
+	found, err := proxier.Cleanup()
+	for _, f := range found {
+		fmt.Fprintf(cmd.OutOrStdout(), "table %s nftproxy removed\n", f)
+	}
+	if err == nil && len(found) == 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), "nothing to remove")
+	}
+	return err
+}
+
+// complete makes the Config and sets logging up as it says.
+func complete(options *config.Options) (*config.Config, error) {
+	c, warnings, err := options.Complete()
+	if err != nil {
+		return nil, err
+	}
+	logs.InitLogs()
+	if err := logsapi.ValidateAndApply(&c.Kube.Logging, c.LogFeatures()); err != nil {
+		return nil, fmt.Errorf("set up logging: %w", err)
+	}
+	for _, w := range warnings {
+		klog.InfoS("Configuration", "warning", w)
+	}
+	return c, nil
+}
+
+// version is the version of the module, as Go recorded it in the binary.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

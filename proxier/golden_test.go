@@ -1,0 +1,114 @@
+package proxier
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/proxier/config"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files under testdata")
+
+const casesDir = "../testdata/rules"
+
+// cases returns the directories of the golden cases.
+func cases(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if len(names) == 0 {
+		t.Fatalf("%s: no cases", dir)
+	}
+	return names
+}
+
+// caseConfig returns the configuration of a case: its config.yaml, or a cluster
+// with pod ranges of both families.
+func caseConfig(t *testing.T, dir, source string) *config.Config {
+	t.Helper()
+	args := []string{"--source=" + source, "--hostname-override=node-a"}
+	if file := filepath.Join(dir, "config.yaml"); exists(file) {
+		args = append(args, "--config="+file)
+	} else {
+		args = append(args, "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
+	}
+	return parseConfig(t, args...)
+}
+
+func parseConfig(t *testing.T, args ...string) *config.Config {
+	t.Helper()
+	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
+	options.AddFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := options.Complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// TestGoldenRules compares what --dry-run prints with testdata/rules/<case>/ruleset.nft,
+// and the problems that it reports with problems.txt.
+func TestGoldenRules(t *testing.T) {
+	for _, name := range cases(t, casesDir) {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(casesDir, name)
+			if !exists(filepath.Join(dir, "input.yaml")) {
+				t.Fatalf("%s has no input.yaml: an orphan", dir)
+			}
+			var rules, problems bytes.Buffer
+			report := func(err error) { problems.WriteString(err.Error() + "\n") }
+			if err := Render(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), &rules, report); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, filepath.Join(dir, "ruleset.nft"), rules.Bytes())
+			golden(t, filepath.Join(dir, "problems.txt"), problems.Bytes())
+			var again bytes.Buffer
+			if err := Render(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), &again, func(error) {}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(rules.String(), again.String()); diff != "" {
+				t.Errorf("a second rendering differs (-first +second):\n%s", diff)
+			}
+		})
+	}
+}
+
+// golden compares got with the file, or rewrites it. No output means no file.
+func golden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if len(got) == 0 {
+			_ = os.Remove(file)
+		} else if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil && !(os.IsNotExist(err) && len(got) == 0) {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got), rewrite with -update:\n%s", file, diff)
+	}
+}

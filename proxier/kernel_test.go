@@ -1,0 +1,274 @@
+package proxier
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// nftIn runs the nft command in a namespace. Tests need it to compare; they fail without.
+func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string {
+	t.Helper()
+	out, err := tryNft(ns, stdin, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func tryNft(ns *lab.Namespace, stdin string, args ...string) (out string, err error) {
+	path, err := exec.LookPath("nft")
+	if err != nil {
+		return "", fmt.Errorf("these tests compare with nft: install it with `make tools` or as the package nftables: %w", err)
+	}
+	err = ns.Do(func() error {
+		cmd := exec.Command(path, args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("nft %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+		}
+		out = stdout.String()
+		return nil
+	})
+	return out, err
+}
+
+func newNamespace(t *testing.T) *lab.Namespace {
+	t.Helper()
+	ns, err := lab.NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+func newLab(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	l, err := lab.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// node is a proxier whose syncs a test runs itself, with its connection to the kernel.
+type node struct {
+	*Proxier
+	conn   *nft.Conn
+	syncer *syncer
+}
+
+func newNode(t *testing.T, dir, manifests string, ns *lab.Namespace) *node {
+	t.Helper()
+	p, err := New(Options{Config: caseConfig(t, dir, manifests), NetNS: ns.FD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.probe(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nft.Dial(nft.Options{NetNS: ns.FD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	n := &node{p, conn, p.newSyncer(conn)}
+	// As for --dry-run, the host's addresses are those of the Node object.
+	n.syncer.newGround = func() (ground, error) {
+		return newGround(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
+	}
+	return n
+}
+
+// load applies the objects of the manifests and returns the slices among them.
+func (n *node) load(t *testing.T, manifests string) []*discoveryv1.EndpointSlice {
+	t.Helper()
+	objects, _, err := source.NewDir(manifests).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var slices []*discoveryv1.EndpointSlice
+	for _, obj := range objects {
+		n.Apply(obj)
+		if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
+			slices = append(slices, s)
+		}
+	}
+	return slices
+}
+
+func (n *node) sync(t *testing.T) {
+	t.Helper()
+	if err := n.syncer.sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) generation(t *testing.T) uint32 {
+	t.Helper()
+	g, err := n.conn.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestKernelCases programs each golden case by netlink on a node in a lab. The
+// bytecode must be that of the golden text, nft must be able to list and reload it,
+// a restart must write nothing, and traffic must go as traffic.yaml says.
+func TestKernelCases(t *testing.T) {
+	for _, name := range cases(t, casesDir) {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(casesDir, name)
+			manifests := filepath.Join(dir, "input.yaml")
+			l := newLab(t, labOptions(t, dir))
+			n := newNode(t, dir, manifests, l.Node())
+			endpoints := n.load(t, manifests)
+			n.sync(t)
+			text, err := os.ReadFile(filepath.Join(dir, "ruleset.nft"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameAsText(t, l.Node(), string(text))
+			restartWritesNothing(t, n, dir, manifests, l.Node())
+			if err := l.ServeEndpoints(endpoints); err != nil {
+				t.Fatal(err)
+			}
+			checkTraffic(t, l, filepath.Join(dir, "traffic.yaml"))
+		})
+	}
+}
+
+func labOptions(t *testing.T, dir string) (o lab.Options) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "lab.yaml"))
+	if os.IsNotExist(err) {
+		return o
+	}
+	if err == nil {
+		err = yaml.UnmarshalStrict(data, &o)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// sameAsText compares what is programmed in ns with what nft makes of the text, and
+// with what it makes of its own listing.
+func sameAsText(t *testing.T, ns *lab.Namespace, text string) {
+	t.Helper()
+	programmed := bytecode(t, ns)
+	fresh := newNamespace(t)
+	nftIn(t, fresh, text, "-f", "-")
+	if diff := cmp.Diff(bytecode(t, fresh), programmed); diff != "" {
+		t.Errorf("netlink differs from the text (-text +netlink):\n%s", diff)
+	}
+	listing := nftIn(t, ns, "", "list", "ruleset")
+	nftIn(t, fresh, "flush ruleset\n"+listing, "-f", "-")
+	if diff := cmp.Diff(bytecode(t, fresh), programmed); diff != "" {
+		t.Errorf("the listing, reloaded, differs (-listing +netlink):\n%s", diff)
+	}
+}
+
+var (
+	ruleHeader  = regexp.MustCompile(`(?m)^(ip6? nftproxy \S+)( \d+)+$`)
+	nullElement = regexp.MustCompile(`(?m)^\telement (00000000 ?)+ : 1 \[end\]\n`)
+)
+
+// bytecode returns the tables as nft sees them in the kernel, in a fixed order:
+// elements sorted, handles taken away, as well as the end at address zero that nft
+// puts into interval sets, which ends nothing.
+func bytecode(t *testing.T, ns *lab.Namespace) string {
+	t.Helper()
+	var out strings.Builder
+	for _, f := range rules.Families() {
+		text := nftIn(t, ns, "", "--debug=netlink", "list", "table", f.String(), rules.TableName)
+		text, _, _ = strings.Cut(text, "\ntable ") // the listing itself follows
+		text = nullElement.ReplaceAllString(text, "")
+		text = ruleHeader.ReplaceAllString(text, "$1")
+		out.WriteString(sortBlocks(text))
+	}
+	return out.String()
+}
+
+// sortBlocks sorts elements within their sets, and sets and rules by their text;
+// the rules of one chain keep their order.
+func sortBlocks(text string) string {
+	blocks := map[string]string{}
+	var name string
+	var elements []string
+	flush := func() {
+		slices.Sort(elements)
+		blocks[name] += strings.Join(elements, "")
+		elements = nil
+	}
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasPrefix(line, "\telement "):
+			elements = append(elements, line)
+		case strings.HasPrefix(line, "ip"):
+			flush()
+			name = line
+		default:
+			blocks[name] += line
+		}
+	}
+	flush()
+	var out strings.Builder
+	names := make([]string, 0, len(blocks))
+	for n := range blocks {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		out.WriteString(n + blocks[n])
+	}
+	return out.String()
+}
+
+// restartWritesNothing starts another proxier on what the first one left.
+func restartWritesNothing(t *testing.T, n *node, dir, manifests string, ns *lab.Namespace) {
+	t.Helper()
+	before := n.generation(t)
+	again := newNode(t, dir, manifests, ns)
+	again.load(t, manifests)
+	again.sync(t)
+	if after := n.generation(t); after != before {
+		t.Errorf("a restart moved the generation from %d to %d", before, after)
+	}
+}
+
+func checkTraffic(t *testing.T, l *lab.Lab, file string) {
+	t.Helper()
+	rows, err := lab.LoadTraffic(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		if _, err := l.Check(t.Context(), row); err != nil {
+			t.Error(err)
+		}
+	}
+}

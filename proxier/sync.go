@@ -1,0 +1,172 @@
+package proxier
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// kernel is where the ruleset is programmed: an *nft.Conn.
+type kernel interface {
+	Read(families []rules.Family) (*nft.Snapshot, error)
+	Apply(d *rules.Delta, generation uint32) error
+	Sweep(d *rules.Delta) error
+	Forget(s rules.Sticky) (int, error)
+}
+
+// syncer brings the kernel in line with the state. It is owned by one goroutine.
+type syncer struct {
+	builder
+	kernel    kernel
+	newGround func() (ground, error)
+
+	// resync says that what is programmed is not known for sure, or that the
+	// ground moved: the next sync reads the kernel and compares everything.
+	resync bool
+	// sweep says that stale chains or sets are left over; the next full sync finds them.
+	sweep bool
+}
+
+func (p *Proxier) newSyncer(k kernel) *syncer {
+	return &syncer{
+		builder:   builder{state: p.state, report: p.problems.service},
+		kernel:    k,
+		newGround: p.hostGround,
+	}
+}
+
+// sync applies all changes of the state. After an error nothing is recorded as
+// programmed: the next sync reads back what is.
+func (s *syncer) sync() error {
+	changes := s.state.Take()
+	start := time.Now()
+	full := s.resync || changes.Ground || s.ruleset == nil
+	d, err := &rules.Delta{}, error(nil)
+	if full {
+		d, err = s.full()
+	} else {
+		d, err = s.partial(slices.SortedFunc(maps.Keys(changes.Services), rules.ServiceName.Compare))
+	}
+	if err != nil {
+		s.resync = true
+		return fmt.Errorf("sync: %w", err)
+	}
+	s.resync = false
+	s.after(d)
+	if !d.Empty() {
+		klog.InfoS("Synced", "full", full, "services", len(changes.Services), "frontends", s.ruleset.Len(),
+			"chains", len(d.Chains), "added", len(d.Add), "deleted", len(d.Delete), "duration", time.Since(start))
+	}
+	return nil
+}
+
+// partial programs the changes of some Services.
+func (s *syncer) partial(names []rules.ServiceName) (*rules.Delta, error) {
+	for _, name := range names {
+		s.build(name, nil)
+	}
+	d := s.ruleset.Changes()
+	if d.Size() > 0 {
+		if err := s.kernel.Apply(d, 0); err != nil {
+			return nil, err
+		}
+	}
+	s.ruleset.Done()
+	return d, nil
+}
+
+// staleAttempts bounds how often a full sync starts over because somebody, perhaps
+// in another table, changed the ruleset between reading and writing.
+const staleAttempts = 5
+
+// full reads what is programmed, builds everything anew and programs the difference.
+func (s *syncer) full() (*rules.Delta, error) {
+	for attempt := 1; ; attempt++ {
+		d, err := s.compareAndApply()
+		if !errors.Is(err, nft.ErrStale) || attempt == staleAttempts {
+			return d, err
+		}
+	}
+}
+
+func (s *syncer) compareAndApply() (*rules.Delta, error) {
+	ruleset, d, generation, err := s.compare()
+	if err != nil {
+		return nil, err
+	}
+	if d.Size() > 0 {
+		if err := s.kernel.Apply(d, generation); err != nil {
+			return nil, err
+		}
+	}
+	ruleset.Done()
+	return d, nil
+}
+
+// compare builds the desired ruleset and finds what the kernel lacks of it.
+// Backends stay in the slots that the kernel has them in.
+func (s *syncer) compare() (*rules.Ruleset, *rules.Delta, uint32, error) {
+	g, err := s.newGround()
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	snapshot, err := s.kernel.Read(g.config.Families)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	s.ground, s.ruleset = g, rules.NewRuleset(g.config)
+	slots := snapshot.Programmed.Slots()
+	for _, name := range s.state.Services() {
+		s.build(name, slots)
+	}
+	programmed, err := snapshot.Compare(s.ruleset.Chains)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	for f, t := range programmed {
+		if t.Broken != "" {
+			klog.InfoS("The table is replaced as a whole", "table", f, "reason", t.Broken)
+		}
+	}
+	return s.ruleset, rules.Diff(s.ruleset, programmed), snapshot.Generation, nil
+}
+
+// after does what follows a transaction. What fails here is left for later: no
+// connection suffers from it.
+func (s *syncer) after(d *rules.Delta) {
+	s.sweep = false
+	if len(d.StaleChains)+len(d.StaleSets) > 0 {
+		if err := s.kernel.Sweep(d); err != nil {
+			klog.V(2).InfoS("Stale chains are left for later", "err", err)
+			s.sweep = true
+		}
+	}
+	for _, sticky := range d.Forget {
+		if n, err := s.kernel.Forget(sticky); err != nil {
+			klog.ErrorS(err, "Clients of endpoints that are gone are still remembered")
+			s.sweep = true
+		} else if n > 0 {
+			klog.V(2).InfoS("Forgot clients of endpoints that are gone", "servicePort", sticky.Port, "clients", n)
+		}
+	}
+}
+
+// hostGround returns the ground with the host's addresses, where nodePorts need them.
+func (p *Proxier) hostGround() (ground, error) {
+	var addrs []netip.Addr
+	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
+		var err error
+		if addrs, err = p.host.Addrs(); err != nil {
+			return ground{}, err
+		}
+	}
+	return newGround(p.config, p.name, p.state, p.families, addrs), nil
+}
