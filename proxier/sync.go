@@ -142,8 +142,11 @@ func (s *syncer) compare() (*rules.Ruleset, *rules.Delta, uint32, error) {
 // after does what follows a transaction. What fails here is left for later: no
 // connection suffers from it.
 func (s *syncer) after(d *rules.Delta) {
+	// Chains of shapes that nobody has any more harm nobody: they alone are no reason
+	// to write, so that a restart in an unchanged cluster writes nothing.
+	stale := len(d.StaleSets) > 0 || len(d.StaleChains) > 0 && (s.sweep || d.Size() > 0)
 	s.sweep = false
-	if len(d.StaleChains)+len(d.StaleSets) > 0 {
+	if stale {
 		if err := s.kernel.Sweep(d); err != nil {
 			klog.V(2).InfoS("Stale chains are left for later", "err", err)
 			s.sweep = true
