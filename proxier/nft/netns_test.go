@@ -2,35 +2,29 @@ package nft
 
 import (
 	"os"
-	"runtime"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/nftproxy/nftproxy/internal/lab"
 )
+
+// TestMain stays in the initial user namespace as root, where a batch may be as
+// large as it needs to be; anybody else gets namespaces of their own.
+func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 {
+		os.Exit(m.Run())
+	}
+	lab.Main(m)
+}
 
 // testNetNS makes a network namespace and returns its file descriptor, which lives as long as the test.
 func testNetNS(t testing.TB) int {
 	t.Helper()
-	type made struct {
-		file *os.File
-		err  error
+	ns, err := lab.NewNamespace()
+	if err != nil {
+		t.Fatal(err)
 	}
-	result := make(chan made)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			result <- made{nil, os.NewSyscallError("unshare", err)}
-			return
-		}
-		file, err := os.Open("/proc/thread-self/ns/net")
-		result <- made{file, err}
-	}()
-	m := <-result
-	if m.err != nil {
-		t.Fatalf("network namespace: %v", m.err)
-	}
-	t.Cleanup(func() { m.file.Close() })
-	return int(m.file.Fd())
+	t.Cleanup(func() { ns.Close() })
+	return ns.FD()
 }
 
 // testConn returns a Conn in a network namespace of its own.

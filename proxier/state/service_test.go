@@ -169,7 +169,7 @@ func portCases() []serviceCase {
 		return func(s *rules.Service) { s.Ports = append(s.Ports, ports...) }
 	}
 	return []serviceCase{
-		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *rules.Service) { s.Ports = []rules.ServicePort{} }, nil},
+		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *rules.Service) { s.Ports = nil }, nil},
 		{"no name and no protocol", ports(corev1.ServicePort{Port: 81}), plus(rules.ServicePort{Protocol: rules.TCP, Port: 81}), nil},
 		{"protocols", ports(corev1.ServicePort{Name: "a", Protocol: "UDP", Port: 80}, corev1.ServicePort{Name: "b", Protocol: "SCTP", Port: 65535}),
 			plus(rules.ServicePort{Name: "a", Protocol: rules.UDP, Port: 80}, rules.ServicePort{Name: "b", Protocol: rules.SCTP, Port: 65535}), nil},

@@ -1,0 +1,112 @@
+package state
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// FuzzService gives State a Service of any content, with endpoints behind it.
+func FuzzService(f *testing.F) {
+	for _, tt := range append(append(addressCases(), policyCases()...), portCases()...) {
+		svc := web()
+		tt.change(svc)
+		f.Add(marshal(f, svc))
+	}
+	f.Add([]byte(`{"metadata":{"name":"a\"; flush ruleset","namespace":"x"},"spec":{"clusterIP":"10.0.0.1","ports":[{"name":"\"","port":80}]}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		svc := &corev1.Service{}
+		if json.Unmarshal(b, svc) != nil {
+			return
+		}
+		slice := webSlice("slice", "10.244.1.1", "10.244.1.2")
+		slice.Namespace, slice.Labels[discoveryv1.LabelServiceName] = svc.Namespace, svc.Name
+		slice.Ports = nil
+		for _, p := range svc.Spec.Ports {
+			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: new(p.Name), Protocol: new(p.Protocol), Port: new(int32(8080))})
+		}
+		checkObjects(t, svc, slice)
+	})
+}
+
+// FuzzSlice gives State an EndpointSlice of any content, for a sticky Service with ports of all protocols.
+func FuzzSlice(f *testing.F) {
+	for _, tt := range append(append(slicePortCases(), endpointCases()...), conditionCases()...) {
+		slice := webSlice("web-1", "10.244.1.1")
+		tt.change(slice)
+		f.Add(marshal(f, slice))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		slice := &discoveryv1.EndpointSlice{}
+		if json.Unmarshal(b, slice) != nil {
+			return
+		}
+		svc := web()
+		svc.Namespace, svc.Name = slice.Namespace, slice.Labels[discoveryv1.LabelServiceName]
+		svc.Spec.ClusterIPs = []string{"10.96.0.10", "fd00:96::10"}
+		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		svc.Spec.ExternalTrafficPolicy, svc.Spec.ExternalIPs = corev1.ServiceExternalTrafficPolicyLocal, []string{"198.51.100.1"}
+		for i, p := range slice.Ports[:min(len(slice.Ports), 5)] {
+			port := corev1.ServicePort{Port: int32(i + 1)}
+			if p.Name != nil {
+				port.Name = *p.Name
+			}
+			if p.Protocol != nil {
+				port.Protocol = *p.Protocol
+			}
+			svc.Spec.Ports = append(svc.Spec.Ports, port)
+		}
+		checkObjects(t, svc, slice)
+	})
+}
+
+func marshal(f *testing.F, obj any) []byte {
+	f.Helper()
+	b, err := json.Marshal(obj)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return b
+}
+
+// line is what a line of nft text may look like: quotes around comments only.
+const line = `^[\t ]*[-_a-z0-9@#./:,;={}()&|^!\[\]<> ]*("[-a-z0-9/:.]+"[-a-z0-9 /:.@|]*,?)?[ }]*$`
+
+// checkObjects compiles what State makes of the objects, and checks that no text
+// of theirs gets out of its place: the names are nft's own kind of words.
+func checkObjects(t *testing.T, svc *corev1.Service, slice *discoveryv1.EndpointSlice) {
+	s := New("n1")
+	s.Apply(slice)
+	s.Apply(svc)
+	r := rules.NewRuleset(rules.Config{MasqueradeMark: 0x4000, Families: rules.Families()})
+	node := rules.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
+	for _, name := range s.Services() {
+		if out, _ := s.Service(name); out != nil {
+			r.Put(rules.Compile(out, node, r.Slots))
+		}
+	}
+	var text strings.Builder
+	if err := r.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Changes().WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	legal := regexp.MustCompile(line)
+	for l := range strings.SplitSeq(text.String(), "\n") {
+		if !legal.MatchString(l) {
+			t.Fatalf("a line is not legal: %q", l)
+		}
+	}
+	s.Delete(svc)
+	s.Delete(slice)
+	if len(s.services)+len(s.slices)+len(s.owners) > 0 {
+		t.Fatalf("left behind: %v %v %v", s.services, s.slices, s.owners)
+	}
+}

@@ -1,0 +1,245 @@
+package state
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// event is one Apply or Delete.
+type event struct {
+	obj  runtime.Object
+	gone bool
+}
+
+func (s *State) do(e event) {
+	if e.gone {
+		s.Delete(e.obj)
+	} else {
+		s.Apply(e.obj)
+	}
+}
+
+func TestTake(t *testing.T) {
+	other := web()
+	other.Name = "other"
+	moved := webSlice("web-1", "10.244.1.1")
+	moved.Labels[discoveryv1.LabelServiceName] = "other"
+	orphan := webSlice("web-1", "10.244.1.1")
+	orphan.Labels = nil
+	cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
+	s := New("n1")
+	steps := []struct {
+		what string
+		event
+		want string
+	}{
+		{"a Service comes", event{obj: web()}, "[default/web] false"},
+		{"another one", event{obj: other}, "[default/other] false"},
+		{"a slice comes", event{obj: webSlice("web-1", "10.244.1.1")}, "[default/web] false"},
+		{"the slice moves to another Service", event{obj: moved}, "[default/other default/web] false"},
+		{"and back", event{obj: webSlice("web-1", "10.244.1.1")}, "[default/other default/web] false"},
+		{"the slice is of no Service now", event{obj: orphan}, "[default/web] false"},
+		{"and again", event{obj: orphan}, "[] false"},
+		{"a second slice", event{obj: webSlice("web-2", "10.244.1.2")}, "[default/web] false"},
+		{"a slice that is not known goes", event{webSlice("web-9"), true}, "[] false"},
+		{"the slice goes, its last state being another Service's", event{obj: func() runtime.Object {
+			s := webSlice("web-2")
+			s.Labels[discoveryv1.LabelServiceName] = "other"
+			return s
+		}(), gone: true}, "[default/web] false"},
+		{"the Service goes", event{web(), true}, "[default/web] false"},
+		{"and again", event{web(), true}, "[] false"},
+		{"a ServiceCIDR", event{obj: cidr}, "[] true"},
+		{"the same", event{obj: cidr}, "[] false"},
+		{"it goes", event{cidr, true}, "[] true"},
+		{"and again", event{cidr, true}, "[] false"},
+		{"an object of another kind", event{obj: &corev1.Pod{}}, "[] false"},
+		{"and gone", event{&corev1.Pod{}, true}, "[] false"},
+	}
+	for _, step := range steps {
+		s.do(step.event)
+		if got := taken(s); got != step.want {
+			t.Errorf("%s: changes are %s, want %s", step.what, got, step.want)
+		}
+	}
+	if got := taken(s); got != "[] false" {
+		t.Errorf("taken twice: %s", got)
+	}
+	if len(s.slices) != 0 || len(s.owners) != 0 || len(s.cidrs) != 0 || len(s.services) != 1 {
+		t.Errorf("left behind: %v %v %v %v", s.slices, s.owners, s.cidrs, s.services)
+	}
+}
+
+// Changes that were taken belong to the taker.
+func TestTakeIsACopy(t *testing.T) {
+	s := New("n1")
+	first := s.Take()
+	s.Apply(web())
+	if len(first.Services) != 0 {
+		t.Errorf("changes that were taken before changed: %v", first.Services)
+	}
+}
+
+func TestSlicesMerge(t *testing.T) {
+	s := New("n1")
+	s.Apply(web())
+	other := webSlice("web-2", "10.244.1.2", "10.244.1.1")
+	other.Ports[0].Port = new(int32(9090)) // the targetPort may differ from slice to slice
+	s.Apply(other)
+	s.Apply(webSlice("web-1", "10.244.1.1", "x"))
+	want := webRules()
+	want.Ports[0].Endpoints = []rules.Endpoint{ready("10.244.1.1:8080"), ready("10.244.1.2:9090"), ready("10.244.1.1:9090")}
+	check(t, s, want, `EndpointSlice web-1: endpoints[1].addresses[0]: "x" is no IP address`)
+
+	s.Apply(webSlice("web-1")) // its problem goes with it
+	want.Ports[0].Endpoints = want.Ports[0].Endpoints[1:]
+	check(t, s, want)
+	s.Delete(other)
+	want.Ports[0].Endpoints = nil
+	check(t, s, want)
+}
+
+// A bad part of an object leaves the rest of it, and all other objects.
+func TestBadPartsLeaveTheRest(t *testing.T) {
+	s := New("n1")
+	svc := web()
+	svc.Spec.ClusterIPs = append(svc.Spec.ClusterIPs, "x")
+	svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: "bad"}, corev1.ServicePort{Name: "dns", Protocol: "UDP", Port: 53})
+	broken := web()
+	broken.Name = "Broken"
+	s.Apply(broken)
+	s.Apply(svc)
+	s.Apply(webSlice("web-1", "10.244.1.1", "x"))
+	bad := webSlice("web-0")
+	bad.AddressType = "x"
+	s.Apply(bad)
+	want := webRules()
+	want.Ports[0].Endpoints = []rules.Endpoint{ready("10.244.1.1:8080")}
+	want.Ports = append(want.Ports, rules.ServicePort{Name: "dns", Protocol: rules.UDP, Port: 53})
+	check(t, s, want,
+		`spec.clusterIPs[1]: "x" is no IP address`,
+		"spec.ports[1].port: 0 is not within 1 to 65535",
+		`EndpointSlice web-0: addressType: "x" is none of IPv4, IPv6 and FQDN`,
+		`EndpointSlice web-1: endpoints[1].addresses[0]: "x" is no IP address`)
+}
+
+// What Service returns is the caller's: changing it does not change the State.
+func TestServiceIsACopy(t *testing.T) {
+	s := New("n1")
+	s.Apply(web())
+	s.Apply(webSlice("web-1", "10.244.1.1"))
+	first, _ := s.Service(webName())
+	first.Ports[0].Port = 1
+	first.Ports[0].Endpoints[0].Ready = false
+	want := webRules()
+	want.Ports[0].Endpoints = []rules.Endpoint{ready("10.244.1.1:8080")}
+	check(t, s, want)
+}
+
+func TestServices(t *testing.T) {
+	s := New("n1")
+	for _, name := range []rules.ServiceName{{Namespace: "b", Name: "a"}, {Namespace: "a", Name: "b"}, {Namespace: "a", Name: "a"}} {
+		svc := web()
+		svc.Namespace, svc.Name = name.Namespace, name.Name
+		s.Apply(svc)
+	}
+	s.Apply(webSlice("web-1")) // a slice alone makes no Service
+	if diff := cmp.Diff("[a/a a/b b/a]", fmt.Sprint(s.Services())); diff != "" {
+		t.Errorf("services (-want +got):\n%s", diff)
+	}
+}
+
+// Whatever the order of events, the last state of each object counts.
+func TestEventOrder(t *testing.T) {
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		final := map[string]event{}
+		for i := range 8 {
+			final[fmt.Sprint(i)] = randomEvent(rnd, i)
+		}
+		run := func() *State {
+			s := New("n1")
+			for range 12 { // history
+				s.do(randomEvent(rnd, rnd.IntN(8)))
+			}
+			for _, i := range rnd.Perm(8) {
+				s.do(final[fmt.Sprint(i)])
+			}
+			return s
+		}
+		a, b := run(), run()
+		if diff := cmp.Diff(dump(a), dump(b), netipComparers()); diff != "" {
+			t.Fatalf("seed %d: the state depends on the order of events (-first +second):\n%s", seed, diff)
+		}
+	}
+}
+
+// randomEvent is an event of the i-th object: three Services, four slices, a ServiceCIDR.
+func randomEvent(rnd *rand.Rand, i int) event {
+	gone := rnd.IntN(4) == 0
+	services := []string{"web", "b", "c"}
+	switch {
+	case i < 3:
+		svc := web()
+		svc.Name = services[i]
+		svc.Spec.Ports[0].Port = int32(rnd.IntN(4)) // 0 is a problem
+		if rnd.IntN(5) == 0 {
+			svc.Spec.ClusterIP = corev1.ClusterIPNone
+		}
+		return event{svc, gone}
+	case i < 7:
+		s := webSlice(fmt.Sprintf("slice-%d", i), "x", fmt.Sprintf("10.244.0.%d", rnd.IntN(3)))
+		s.Labels[discoveryv1.LabelServiceName] = services[rnd.IntN(3)]
+		return event{s, gone}
+	default:
+		cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+		cidr.Spec.CIDRs = []string{fmt.Sprintf("10.%d.0.0/16", rnd.IntN(3))}
+		return event{cidr, gone}
+	}
+}
+
+// dump is all that can be asked of a State.
+func dump(s *State) []any {
+	out := []any{s.Services(), s.ServiceCIDRs()}
+	for _, name := range []string{"b", "c", "web"} {
+		svc, problems := s.Service(rules.ServiceName{Namespace: "default", Name: name})
+		out = append(out, svc, problems)
+	}
+	return out
+}
+
+// State is for concurrent use; the race detector looks on.
+func TestConcurrentUse(t *testing.T) {
+	s := New("n1")
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(i), 0))
+			for range 200 {
+				s.do(randomEvent(rnd, rnd.IntN(8)))
+				for name := range s.Take().Services {
+					s.Service(name)
+				}
+				s.Services()
+				s.ServiceCIDRs()
+				s.Node()
+			}
+		})
+	}
+	wg.Wait()
+	if !slices.IsSortedFunc(s.Services(), rules.ServiceName.Compare) {
+		t.Errorf("services are not sorted: %v", s.Services())
+	}
+}
