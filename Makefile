@@ -1,0 +1,46 @@
+# What is checked, and with which versions.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export CGO_ENABLED := 0
+GO ?= go
+
+.PHONY: all build test demo golden fuzz lint verify tools clean
+
+all: build
+
+build: ## bin/nftproxy, static
+	$(GO) build -trimpath -o bin/nftproxy ./cmd/nftproxy
+
+test: tools ## unit, golden, property and kernel tests
+	$(GO) test ./...
+
+demo: build ## a node in network namespaces: who reaches what, and through a change
+	$(GO) build -trimpath -o bin/demo ./internal/demo
+	bin/demo --nftproxy bin/nftproxy --manifests testdata/demo
+
+golden: ## rewrite the golden files under testdata
+	$(GO) test ./proxier -run 'TestGolden' -update
+
+FUZZTIME ?= 30s
+fuzz: ## each fuzz test for FUZZTIME
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test $$p -list '^Fuzz' | grep '^Fuzz'); do \
+	    echo "$$p $$f"; $(GO) test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) || exit 1; done; done
+
+lint: ## formatting, vet, staticcheck; the import rule is a test: internal/architecture
+	@unformatted=$$(gofmt -l cmd internal proxier rules); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+verify: lint test demo ## what CI checks
+
+tools: ## what the tests need beside Go: nft, to compare with
+	@command -v nft >/dev/null || PATH="$$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nftables >/dev/null; \
+	  elif [ "$$(id -u)" = 0 ] && command -v dnf >/dev/null; then dnf install -y -q nftables; \
+	  elif [ "$$(id -u)" = 0 ] && command -v apk >/dev/null; then apk add -q nftables; \
+	  else echo "the kernel tests compare with nft: install the package nftables (as root: apt-get install nftables)"; exit 1; fi; }
+
+clean:
+	rm -rf bin .cache
