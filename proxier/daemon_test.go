@@ -310,3 +310,35 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 		}
 	}
 }
+
+// TestDriftIsRepaired damages the table in every way there is; the daemon repairs it.
+func TestDriftIsRepaired(t *testing.T) {
+	ns := newNamespace(t)
+	startDaemon(t, ns, webManifests(t, podA, podB))
+	eventually(t, ns, true, "goto cluster-2")
+	nftIn(t, ns, "", "add", "table", "ip", "other") // somebody else's, to move the generation
+	want := bytecode(t, ns)
+	for _, damage := range []string{
+		"flush ruleset",
+		"delete table ip nftproxy",
+		"flush chain ip nftproxy services",
+		"insert rule ip nftproxy cluster-2 accept",
+		"delete element ip nftproxy services { 10.96.0.10 . tcp . 80 }",
+		"add element ip nftproxy services { 10.96.0.99 . tcp . 80 : goto cluster-2 }",
+		"flush set ip nftproxy cluster-ips",
+		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",
+	} {
+		nftIn(t, ns, strings.ReplaceAll(damage, "; ", "\n"), "-f", "-")
+		deadline := time.Now().Add(20 * time.Second)
+		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			got, err := tryBytecode(ns)
+			if err == nil && got == want {
+				t.Logf("%s: repaired after %v", damage, time.Since(start).Round(time.Millisecond))
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("not repaired after %s:\n%s", damage, nftIn(t, ns, "", "list", "ruleset"))
+			}
+		}
+	}
+}

@@ -202,15 +202,26 @@ var (
 // puts into interval sets, which ends nothing.
 func bytecode(t *testing.T, ns *lab.Namespace) string {
 	t.Helper()
+	text, err := tryBytecode(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func tryBytecode(ns *lab.Namespace) (string, error) {
 	var out strings.Builder
 	for _, f := range rules.Families() {
-		text := nftIn(t, ns, "", "--debug=netlink", "list", "table", f.String(), rules.TableName)
+		text, err := tryNft(ns, "", "--debug=netlink", "list", "table", f.String(), rules.TableName)
+		if err != nil {
+			return "", err
+		}
 		text, _, _ = strings.Cut(text, "\ntable ") // the listing itself follows
 		text = nullElement.ReplaceAllString(text, "")
 		text = ruleHeader.ReplaceAllString(text, "$1")
 		out.WriteString(sortBlocks(text))
 	}
-	return out.String()
+	return out.String(), nil
 }
 
 // sortBlocks sorts elements within their sets, and sets and rules by their text;

@@ -156,7 +156,7 @@ const (
 	minPause   = 10 * time.Millisecond
 	retryPause = 100 * time.Millisecond
 	maxRetry   = 10 * time.Second
-	sweepPause = 30 * time.Second
+	tidyPause  = 30 * time.Second
 )
 
 // loop syncs at once on the first change, then no more often than minSyncPeriod,
@@ -172,11 +172,20 @@ func (p *Proxier) loop(ctx context.Context, k kernel) {
 	signal(p.wake)
 	retry := retryPause
 	var later <-chan time.Time
+	looks := time.NewTicker(lookPeriod)
+	defer looks.Stop()
 	for {
 		select {
 		case <-p.wake:
 		case <-later:
 			s.resync = true
+		case <-looks.C:
+			if err := s.look(); err != nil {
+				klog.ErrorS(err, "It is not known whether the tables are as they should be")
+			}
+			if !s.resync || later != nil {
+				continue // nothing to repair, or tried again soon anyway
+			}
 		case <-p.address:
 			s.resync = s.resync || p.addressesMatter(s)
 		case <-ctx.Done():
@@ -190,8 +199,8 @@ func (p *Proxier) loop(ctx context.Context, k kernel) {
 			continue
 		}
 		retry = retryPause
-		if s.sweep {
-			later = time.After(sweepPause)
+		if s.untidy {
+			later = time.After(tidyPause)
 		}
 		pause(ctx, p.pauseAfter(start))
 	}

@@ -18,8 +18,8 @@ import (
 type kernel interface {
 	Read(families []rules.Family) (*nft.Snapshot, error)
 	Apply(d *rules.Delta, generation uint32) error
-	Sweep(d *rules.Delta) error
-	Forget(s rules.Sticky) (int, error)
+	Tidy(d *rules.Delta) (forgotten int, err error)
+	Look(want nft.Outline) (nft.Drift, error)
 }
 
 // syncer brings the kernel in line with the state. It is owned by one goroutine.
@@ -31,8 +31,14 @@ type syncer struct {
 	// resync says that what is programmed is not known for sure, or that the
 	// ground moved: the next sync reads the kernel and compares everything.
 	resync bool
-	// sweep says that stale chains or sets are left over; the next full sync finds them.
-	sweep bool
+	// untidy says that something stale is left over; the next full sync finds it.
+	untidy bool
+	// suspicious says that somebody else changed the ruleset and ours looks right,
+	// as far as can be seen without reading it all.
+	suspicious bool
+	// compared is when everything was last compared, and how long that took.
+	compared    time.Time
+	compareTime time.Duration
 }
 
 func (p *Proxier) newSyncer(k kernel) *syncer {
@@ -61,6 +67,9 @@ func (s *syncer) sync() error {
 	}
 	s.resync = false
 	s.after(d)
+	if full {
+		s.suspicious, s.compared, s.compareTime = false, time.Now(), time.Since(start)
+	}
 	if !d.Empty() {
 		klog.InfoS("Synced", "full", full, "services", len(changes.Services), "frontends", s.ruleset.Len(),
 			"chains", len(d.Chains), "added", len(d.Add), "deleted", len(d.Delete), "duration", time.Since(start))
@@ -144,21 +153,15 @@ func (s *syncer) compare() (*rules.Ruleset, *rules.Delta, uint32, error) {
 func (s *syncer) after(d *rules.Delta) {
 	// Chains of shapes that nobody has any more harm nobody: they alone are no reason
 	// to write, so that a restart in an unchanged cluster writes nothing.
-	stale := len(d.StaleSets) > 0 || len(d.StaleChains) > 0 && (s.sweep || d.Size() > 0)
-	s.sweep = false
-	if stale {
-		if err := s.kernel.Sweep(d); err != nil {
-			klog.V(2).InfoS("Stale chains are left for later", "err", err)
-			s.sweep = true
-		}
+	if d.Size() == 0 && len(d.StaleSets) == 0 && !s.untidy {
+		d.StaleChains = nil
 	}
-	for _, sticky := range d.Forget {
-		if n, err := s.kernel.Forget(sticky); err != nil {
-			klog.ErrorS(err, "Clients of endpoints that are gone are still remembered")
-			s.sweep = true
-		} else if n > 0 {
-			klog.V(2).InfoS("Forgot clients of endpoints that are gone", "servicePort", sticky.Port, "clients", n)
-		}
+	forgotten, err := s.kernel.Tidy(d)
+	if s.untidy = err != nil; s.untidy {
+		klog.V(2).InfoS("Something stale is left for later", "err", err)
+	}
+	if forgotten > 0 {
+		klog.V(2).InfoS("Forgot clients of endpoints that are gone", "clients", forgotten)
 	}
 }
 

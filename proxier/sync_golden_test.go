@@ -45,18 +45,18 @@ func (m *model) Apply(d *rules.Delta, _ uint32) error {
 	return nil
 }
 
-func (m *model) Sweep(d *rules.Delta) error {
-	m.last.StaleChains, m.last.StaleSets = d.StaleChains, d.StaleSets
+func (m *model) Tidy(d *rules.Delta) (int, error) {
+	m.last.StaleChains, m.last.StaleSets, m.last.Forget = d.StaleChains, d.StaleSets, d.Forget
 	for _, c := range d.StaleChains {
 		delete(m.holds[c.Family].Chains, c.Name)
 	}
 	for _, s := range d.StaleSets {
 		delete(m.holds[s.ID.Family].Sets, s.Name)
 	}
-	return nil
+	return 0, nil
 }
 
-func (m *model) Forget(rules.Sticky) (int, error) { return 0, nil }
+func (m *model) Look(nft.Outline) (nft.Drift, error) { return nft.Unchanged, nil }
 
 // steps walks through the manifests 1.yaml, 2.yaml, ... of a case, each the whole of
 // what there is at that step.

@@ -124,6 +124,7 @@ func TestElementCompare(t *testing.T) {
 		frontendElement(Services, f6, "", ""),
 		slotElement(Endpoints, f6, 2, b6),
 		slotElement(LocalEndpoints, f6, 1, b6),
+		slotElement(LocalEndpoints, f6, 256, b6),
 	}
 	shuffled := slices.Clone(ordered)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })

@@ -112,6 +112,15 @@ func (r *Ruleset) Slots(f Frontend) (backends, locals []Backend) {
 	return nil, nil
 }
 
+// Counts returns how many elements are desired in each set.
+func (r *Ruleset) Counts() map[SetID]int {
+	counts := map[SetID]int{}
+	for e := range r.elements() {
+		counts[e.Set]++
+	}
+	return counts
+}
+
 // Len returns the number of frontends.
 func (r *Ruleset) Len() int { return len(r.owners) }
 

@@ -11,12 +11,12 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// Forget deletes what a memory has of clients whose endpoint is none of the
+// forget deletes what a memory has of clients whose endpoint is none of the
 // Sticky's backends any more, and returns how many clients that were.
-func (c *Conn) Forget(s rules.Sticky) (int, error) {
+func (c *Conn) forget(s rules.Sticky) (int, error) {
 	forgotten := 0
 	for _, target := range s.Targets {
-		n, err := c.forget(s, target)
+		n, err := c.forgetTarget(s, target)
 		if err != nil {
 			return forgotten, fmt.Errorf("forget clients in map %s %s: %w", s.Family, s.MapName(target), err)
 		}
@@ -25,7 +25,7 @@ func (c *Conn) Forget(s rules.Sticky) (int, error) {
 	return forgotten, nil
 }
 
-func (c *Conn) forget(s rules.Sticky, target uint16) (int, error) {
+func (c *Conn) forgetTarget(s rules.Sticky, target uint16) (int, error) {
 	var gone [][]byte
 	err := c.dumpElements(proto(s.Family), rules.TableName, s.MapName(target), func(element []byte) error {
 		e := parseElement(element)

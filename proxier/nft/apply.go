@@ -22,9 +22,20 @@ func (c *Conn) Apply(d *rules.Delta, generation uint32) error {
 	return c.Commit(b)
 }
 
-// Sweep deletes the chains and sets that a Delta left without a user. It may
-// fail without harm with unix.EBUSY, see rules.Delta; try again later.
-func (c *Conn) Sweep(d *rules.Delta) error {
+// Tidy does what follows a Delta: it deletes what has no user any more and forgets
+// clients of endpoints that are gone, of which it returns the number. It may fail
+// without harm, with unix.EBUSY for one, see rules.Delta; try again later.
+func (c *Conn) Tidy(d *rules.Delta) (forgotten int, err error) {
+	err = c.sweep(d)
+	for _, s := range d.Forget {
+		n, one := c.forget(s)
+		forgotten, err = forgotten+n, errors.Join(err, one)
+	}
+	return forgotten, err
+}
+
+// sweep deletes the chains and sets that a Delta left without a user.
+func (c *Conn) sweep(d *rules.Delta) error {
 	var b Batch
 	b.Begin(0)
 	for _, chain := range d.StaleChains {

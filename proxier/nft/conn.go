@@ -35,7 +35,10 @@ type Conn struct {
 	port   uint32 // the kernel's address of this socket
 	seq    uint32 // the sequence number last used
 	buf    []byte // answers
-	req    []byte // the request of a dump
+
+	commits uint32 // transactions since Look was last called
+	seen    uint32 // the generation that Look saw
+	req     []byte // the request of a dump
 }
 
 // Dial opens a Conn. That needs no privilege; using it needs CAP_NET_ADMIN in the user namespace that owns the
@@ -72,6 +75,9 @@ func (c *Conn) Close() error {
 func (c *Conn) Commit(b *Batch) error {
 	if err := c.transact(b, true); err != nil {
 		return fmt.Errorf("commit nftables batch: %w", err)
+	}
+	if b.Len() > 0 {
+		c.commits++
 	}
 	return nil
 }

@@ -73,16 +73,20 @@ type reader struct {
 
 // readTable reads the table's sets and elements, if there is a table.
 func (r *reader) readTable() (found bool, err error) {
+	if found, err = r.exists(); err != nil || !found {
+		return false, err
+	}
+	return true, r.sets()
+}
+
+func (r *reader) exists() (found bool, err error) {
 	err = r.conn.dump(unix.NFT_MSG_GETTABLE, proto(r.family), "", "", func(attributes []byte) error {
 		for typ, v := range attrs(attributes) {
 			found = found || typ == unix.NFTA_TABLE_NAME && attrString(v) == rules.TableName
 		}
 		return nil
 	})
-	if err != nil || !found {
-		return false, err
-	}
-	return true, r.sets()
+	return found, err
 }
 
 func (r *reader) broken(format string, args ...any) {
@@ -91,25 +95,38 @@ func (r *reader) broken(format string, args ...any) {
 	}
 }
 
-// sets reads all sets, and the elements of the fixed ones.
-func (r *reader) sets() error {
-	layouts := map[string]layout{}
+// setState is a set as the kernel describes it.
+type setState struct {
+	layout  layout
+	counted bool // whether the kernel gives the number of elements, as we count them
+	count   uint32
+}
+
+// layouts reads which sets there are.
+func (r *reader) layouts() (map[string]setState, error) {
+	sets := map[string]setState{}
 	err := r.conn.dump(unix.NFT_MSG_GETSET, proto(r.family), rules.TableName, "", func(attributes []byte) error {
-		name, l := parseSet(attributes)
-		layouts[name] = l
+		name, s := parseSet(attributes)
+		sets[name] = s
 		r.table.Sets[name] = struct{}{}
 		return nil
 	})
+	return sets, err
+}
+
+// sets reads all sets, and the elements of the fixed ones.
+func (r *reader) sets() error {
+	sets, err := r.layouts()
 	if err != nil {
 		return err
 	}
 	for _, kind := range rules.FixedSets() {
-		l, there := layouts[kind.String()]
+		s, there := sets[kind.String()]
 		if !there {
 			continue
 		}
 		id := rules.SetID{Family: r.family, Kind: kind}
-		if l != layoutOf(id) {
+		if s.layout != layoutOf(id) {
 			r.broken("set %s is of another layout", kind)
 			return nil
 		}
@@ -120,25 +137,33 @@ func (r *reader) sets() error {
 	return nil
 }
 
-func parseSet(attributes []byte) (name string, l layout) {
+// setCount is NFTA_SET_COUNT (Linux 6.16), which golang.org/x/sys lacks.
+const setCount = 20
+
+func parseSet(attributes []byte) (name string, s setState) {
 	for typ, v := range attrs(attributes) {
 		switch typ {
 		case unix.NFTA_SET_NAME:
 			name = attrString(v)
 		case unix.NFTA_SET_FLAGS:
-			l.flags = number(v)
+			s.layout.flags = number(v)
 		case unix.NFTA_SET_KEY_LEN:
-			l.keySize = number(v)
+			s.layout.keySize = number(v)
 		case unix.NFTA_SET_DATA_TYPE:
-			l.dataType = number(v)
+			s.layout.dataType = number(v)
 		case unix.NFTA_SET_DATA_LEN:
-			l.dataSize = number(v)
+			s.layout.dataSize = number(v)
+		case setCount:
+			s.counted, s.count = true, number(v)
 		}
 	}
-	if l.dataType == dataVerdict {
-		l.dataSize = 0 // what the kernel says of a verdict's size is its own
+	if s.layout.dataType == dataVerdict {
+		s.layout.dataSize = 0 // what the kernel says of a verdict's size is its own
 	}
-	return name, l
+	if s.layout.flags&(unix.NFT_SET_INTERVAL|setConcat) == unix.NFT_SET_INTERVAL {
+		s.counted = false // a red-black tree counts starts and ends
+	}
+	return name, s
 }
 
 // elements reads the elements of a set.

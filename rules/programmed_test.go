@@ -1,0 +1,66 @@
+package rules
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Slots are read back from the elements, whatever someone left there.
+func TestProgrammedSlots(t *testing.T) {
+	f := Frontend{web().ClusterIPs[0], TCP, 80}
+	f6 := Frontend{addrs("fd00:96::10")[0], UDP, 53}
+	p := Programmed{IPv4: NewTable(), IPv6: NewTable()}
+	for _, e := range []Element{
+		slotElement(Endpoints, f, 3, backendList(ep1)[0]),
+		slotElement(Endpoints, f, 1, backendList(ep2)[0]),
+		slotElement(Endpoints, f, MaxSlots, backendList(ep3)[0]),
+		slotElement(LocalEndpoints, f, 0, backendList(ep4)[0]),
+		slotElement(Endpoints, f6, MaxSlots-1, backendList("[fd00::1]:53")[0]),
+		frontendElement(Services, f, "cluster-2", ""),
+	} {
+		p[e.Set.Family].Elements[e.ElementID] = e
+	}
+	slots := p.Slots()
+	backends, locals := slots(f)
+	want := [][]string{backendStrings(backendList("- " + ep2 + " - " + ep1)), backendStrings(backendList(ep4))}
+	if diff := cmp.Diff(want, [][]string{backendStrings(backends), backendStrings(locals)}); diff != "" {
+		t.Errorf("slots (-want +got):\n%s", diff)
+	}
+	if backends, locals := slots(f6); len(backends) != MaxSlots || backends[MaxSlots-1] != backendList("[fd00::1]:53")[0] || locals != nil {
+		t.Errorf("%d IPv6 slots with %v, %d locals", len(backends), backends[len(backends)-1], len(locals))
+	}
+	if backends, locals := slots(Frontend{f.Addr, TCP, 81}); backends != nil || locals != nil {
+		t.Errorf("a frontend that is not known has %v and %v", backends, locals)
+	}
+}
+
+// A process that starts in an unchanged cluster writes nothing, whatever the slots are.
+func TestRestartWritesNothing(t *testing.T) {
+	for seed := range uint64(100) {
+		g := newGenerator(seed)
+		config, node := g.config(), g.node()
+		before := NewRuleset(config)
+		services := map[int]*Service{}
+		for range 20 { // slots depend on this history
+			i := g.IntN(5)
+			services[i] = g.change(i, services[i])
+			before.Put(Compile(services[i], node, before.Slots))
+		}
+		kernel := model{}
+		if err := kernel.commit(Diff(before, Programmed{})); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		after := NewRuleset(config)
+		slots := kernel.programmed(after).Slots()
+		for i := range 5 {
+			if services[i] != nil {
+				after.Put(Compile(services[i], node, slots))
+			}
+		}
+		// Chains that were of use once may go.
+		if d := Diff(after, kernel.programmed(after)); d.Size() > 0 {
+			t.Fatalf("seed %d: a restart writes:\n%s", seed, deltaText(t, d))
+		}
+	}
+}
