@@ -1,0 +1,56 @@
+package health
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+)
+
+const (
+	// closeTimeout is how long requests under way may take when their server stops.
+	closeTimeout = 5 * time.Second
+	// headerTimeout keeps a client that sends nothing from holding a connection for good.
+	headerTimeout = 30 * time.Second
+)
+
+// listener is an HTTP server on one address.
+type listener struct {
+	net.Listener
+	server *http.Server
+}
+
+// listen opens addr and serves handler there. An unspecified address is that of its
+// own family only.
+func listen(addr netip.AddrPort, handler http.Handler) (*listener, error) {
+	network := "tcp6"
+	if addr.Addr().Is4() {
+		network = "tcp4"
+	}
+	tcp, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{Listener: tcp, server: newHTTPServer(handler)}
+	go func() { _ = l.server.Serve(l) }() // ends with an error whenever the listener is closed
+	return l, nil
+}
+
+// stop makes the address free for others at once. Requests under way go on.
+func (l *listener) stop() { _ = l.Close() }
+
+// drain returns when the requests under way are answered, or are given up.
+func (l *listener) drain() { shutDown(l.server) }
+
+func newHTTPServer(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
+}
+
+func shutDown(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close()
+	}
+}

@@ -1,0 +1,186 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kube-proxy/config/v1alpha1"
+)
+
+func TestServerHardFail(t *testing.T) {
+	taken := occupy(t, "127.0.0.1:0")
+	s := &Server{Name: "metrics", Addr: taken.Addr().String(), Handler: http.NotFoundHandler(), HardFail: true}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	err := s.Run(ctx)
+	if err == nil || !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), "serve metrics: ") {
+		t.Errorf("Run = %v, want serve metrics: address in use", err)
+	}
+}
+
+func TestServerBackoff(t *testing.T) {
+	taken := occupy(t, "127.0.0.1:0")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		start := time.Now()
+		var at []time.Duration
+		s := &Server{Name: "metrics", Addr: taken.Addr().String(), Handler: http.NotFoundHandler()}
+		s.Failed = func(err error) {
+			if !errors.Is(err, syscall.EADDRINUSE) {
+				t.Errorf("Failed(%v), want address in use", err)
+			}
+			if at = append(at, time.Since(start)); len(at) == 7 {
+				time.AfterFunc(time.Second, cancel)
+			}
+		}
+		if err := s.Run(ctx); err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		const s1 = time.Second
+		want := []time.Duration{0, s1 / 2, s1 * 3 / 2, s1 * 7 / 2, s1 * 15 / 2, s1 * 25 / 2, s1 * 35 / 2}
+		if diff := cmp.Diff(want, at); diff != "" {
+			t.Errorf("times of the attempts (-want +got):\n%s", diff)
+		}
+		if got, want := time.Since(start), s1*37/2; got != want {
+			t.Errorf("Run ended after %v, want %v: at once when its context does", got, want)
+		}
+	})
+}
+
+// TestServerRun: it serves once the address is free, on IPv4 and IPv6, and stops
+// gracefully.
+func TestServerRun(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		taken := occupy(t, addr)
+		asked, goOn := make(chan struct{}), make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		freed := make(chan struct{})
+		s := &Server{
+			Name: "health",
+			Addr: taken.Addr().String(),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				close(asked)
+				<-goOn
+				_, _ = io.WriteString(w, "served")
+			}),
+			Failed: func(error) { _ = taken.Close(); close(freed) },
+		}
+		ended, body := make(chan error, 1), make(chan string, 1)
+		go func() { ended <- s.Run(ctx) }()
+		<-freed
+		go func() { body <- getUntilServed(t, "http://"+s.Addr) }()
+		<-asked
+		cancel()
+		select {
+		case err := <-ended:
+			t.Errorf("Run returned %v with a request under way", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(goOn)
+		if got := <-body; got != "served" {
+			t.Errorf("body %q, want served", got)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+	}
+}
+
+// getUntilServed asks until the connection is not refused.
+func getUntilServed(t *testing.T, url string) string {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		resp, err := client.Get(url)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(body)
+	}
+	t.Errorf("%s: never served", url)
+	return ""
+}
+
+func TestMetricsHandler(t *testing.T) {
+	config := &v1alpha1.KubeProxyConfiguration{
+		TypeMeta:    metav1.TypeMeta{Kind: "KubeProxyConfiguration", APIVersion: "kubeproxy.config.k8s.io/v1alpha1"},
+		Mode:        "nftables",
+		ClusterCIDR: "10.244.0.0/16",
+	}
+	type page struct {
+		Code  int
+		Type  string
+		Start string // of the body, as long as what is wanted
+	}
+	const plain = "text/plain; charset=utf-8"
+	tests := []struct {
+		path      string
+		profiling bool
+		want      page
+	}{
+		{"/metrics", false, page{200, plain, "metrics page"}},
+		{"/healthz", false, page{200, plain, "ok"}},
+		{"/proxyMode", false, page{200, plain, "nftables"}},
+		{"/configz", false, page{200, "application/json", `{"kubeproxy.config.k8s.io":{"kind":"KubeProxyConfiguration","apiVersion":"kubeproxy.config.k8s.io/v1alpha1",`}},
+		{"/", false, page{404, plain, "404 page not found\n"}},
+		{"/debug/pprof/", false, page{404, plain, "404 page not found\n"}},
+		{"/debug/pprof/profile", false, page{404, plain, "404 page not found\n"}},
+		{"/debug/pprof/", true, page{200, "text/html; charset=utf-8", "<html>"}},
+		{"/debug/pprof/goroutine?debug=1", true, page{200, plain, "goroutine profile: total "}},
+		{"/debug/pprof/profile?seconds=1", true, page{200, "application/octet-stream", "\x1f\x8b"}},
+		{"/debug/pprof/trace?seconds=0.01", true, page{200, "application/octet-stream", "go 1."}},
+		{"/debug/pprof/symbol", true, page{200, plain, "num_symbols: 1\n"}},
+	}
+	for _, test := range tests {
+		w := httptest.NewRecorder()
+		handler := MetricsHandler(MetricsOptions{Metrics: text("metrics page"), Config: config, Profiling: test.profiling})
+		handler.ServeHTTP(w, httptest.NewRequest("GET", test.path, nil))
+		body := w.Body.String()
+		got := page{w.Code, w.Header().Get("Content-Type"), body[:min(len(body), len(test.want.Start))]}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s, profiling %v (-want +got):\n%s", test.path, test.profiling, diff)
+		}
+	}
+}
+
+// TestPlainPages: the pages that programs compare are exactly that word.
+func TestPlainPages(t *testing.T) {
+	handler := MetricsHandler(MetricsOptions{Metrics: http.NotFoundHandler()})
+	for path, want := range map[string]string{"/healthz": "ok", "/proxyMode": "nftables"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if got := w.Body.String(); got != want {
+			t.Errorf("%s answers %q, want %q", path, got, want)
+		}
+		if got := w.Header().Get("X-Content-Type-Options"); got != "nosniff" {
+			t.Errorf("%s: X-Content-Type-Options %q, want nosniff", path, got)
+		}
+	}
+}
+
+// TestConfigz: what cannot be written as JSON is an error, not half a page.
+func TestConfigz(t *testing.T) {
+	w := httptest.NewRecorder()
+	handler := MetricsHandler(MetricsOptions{Metrics: http.NotFoundHandler(), Config: func() {}})
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/configz", nil))
+	if w.Code != http.StatusInternalServerError {
+		t.Errorf("status %d, want 500", w.Code)
+	}
+}

@@ -1,0 +1,276 @@
+package health
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+// Addresses of the loopback network that nothing else listens on.
+var (
+	home  = netip.MustParseAddr("127.93.7.1")
+	home2 = netip.MustParseAddr("127.93.7.2")
+	home6 = netip.MustParseAddr("::1")
+
+	web = rules.ServiceName{Namespace: "default", Name: "web"}
+	dns = rules.ServiceName{Namespace: "kube-system", Name: "dns"}
+)
+
+type reply struct {
+	Code   int
+	Weight string
+	Body   string
+}
+
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+
+// get asks at addr; a refused connection is the zero reply.
+func get(t *testing.T, addr netip.AddrPort) reply {
+	t.Helper()
+	resp, err := client.Get("http://" + addr.String() + "/")
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return reply{}
+	}
+	if err != nil {
+		t.Error(err)
+		return reply{}
+	}
+	defer resp.Body.Close()
+	checkJSONHeaders(t, resp.Header)
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return reply{resp.StatusCode, resp.Header.Get("X-Load-Balancing-Endpoint-Weight"), string(body)}
+}
+
+// freePort returns a port that is free on every address, and is none of others.
+func freePort(t *testing.T, others ...uint16) uint16 {
+	t.Helper()
+	for {
+		l := occupy(t, "[::]:0")
+		port := netip.MustParseAddrPort(l.Addr().String()).Port()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(others, port) {
+			return port
+		}
+	}
+}
+
+func occupy(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func newServiceHealth(t *testing.T) (*ServiceHealth, *atomic.Bool) {
+	t.Helper()
+	healthy := &atomic.Bool{}
+	healthy.Store(true)
+	s := NewServiceHealth(healthy.Load)
+	t.Cleanup(s.Close)
+	return s, healthy
+}
+
+func mustSync(t *testing.T, s *ServiceHealth, services map[rules.ServiceName]Service, addrs ...netip.Addr) {
+	t.Helper()
+	for _, err := range s.Sync(services, addrs) {
+		t.Fatal(err)
+	}
+}
+
+func TestServiceReply(t *testing.T) {
+	tests := []struct {
+		name    string
+		n       int
+		healthy bool
+		want    reply
+	}{
+		{"endpoints here", 3, true, reply{200, "3", "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 3,\n\t\"serviceProxyHealthy\": true\n}"}},
+		{"none here", 0, true, reply{503, "0", "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 0,\n\t\"serviceProxyHealthy\": true\n}"}},
+		{"proxier unhealthy", 1, false, reply{503, "1", "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 1,\n\t\"serviceProxyHealthy\": false\n}"}},
+	}
+	s, healthy := newServiceHealth(t)
+	port := freePort(t)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			healthy.Store(test.healthy)
+			mustSync(t, s, map[rules.ServiceName]Service{web: {Port: port, LocalEndpoints: test.n}}, home, home6)
+			for _, addr := range []netip.Addr{home, home6} {
+				if diff := cmp.Diff(test.want, get(t, netip.AddrPortFrom(addr, port))); diff != "" {
+					t.Errorf("reply on %s (-want +got):\n%s", addr, diff)
+				}
+			}
+		})
+	}
+}
+
+// TestServiceSync walks through changes, and after each asks everywhere.
+func TestServiceSync(t *testing.T) {
+	s, _ := newServiceHealth(t)
+	p := freePort(t)
+	q := freePort(t, p)
+	one := netip.IPv4Unspecified()
+	type services = map[rules.ServiceName]Service
+	type listening map[string]string // address:port -> weight
+	steps := []struct {
+		name     string
+		services services
+		addrs    []netip.Addr
+		want     listening
+		kept     int // listeners of before that are still there
+	}{
+		{"nothing", nil, []netip.Addr{home}, listening{}, 0},
+		{"first", services{web: {p, 1}}, []netip.Addr{home}, listening{"home:p": "1"}, 0},
+		{"count changes", services{web: {p, 2}}, []netip.Addr{home}, listening{"home:p": "2"}, 1},
+		{"second Service", services{web: {p, 2}, dns: {q, 5}}, []netip.Addr{home}, listening{"home:p": "2", "home:q": "5"}, 1},
+		{"they swap ports", services{web: {q, 2}, dns: {p, 5}}, []netip.Addr{home}, listening{"home:q": "2", "home:p": "5"}, 0},
+		{"address comes", services{web: {q, 2}, dns: {p, 5}}, []netip.Addr{home, home2}, listening{"home:q": "2", "home:p": "5", "home2:q": "2", "home2:p": "5"}, 2},
+		{"one Service goes", services{web: {q, 2}}, []netip.Addr{home, home2}, listening{"home:q": "2", "home2:q": "2"}, 2},
+		{"address goes", services{web: {q, 2}}, []netip.Addr{home2}, listening{"home2:q": "2"}, 1},
+		{"all addresses", services{web: {q, 2}}, []netip.Addr{one}, listening{"home:q": "2", "home2:q": "2"}, 0},
+		{"and back to one", services{web: {q, 2}}, []netip.Addr{home}, listening{"home:q": "2"}, 0},
+		{"IPv4 as IPv6 is the same", services{web: {q, 2}}, []netip.Addr{netip.AddrFrom16(home.As16())}, listening{"home:q": "2"}, 1},
+		{"no port", services{web: {0, 2}}, []netip.Addr{home}, listening{}, 0},
+	}
+	for _, step := range steps {
+		before := make([]*listener, 0, len(s.open))
+		for _, l := range s.open {
+			before = append(before, l)
+		}
+		mustSync(t, s, step.services, step.addrs...)
+		got := listening{}
+		for host, addr := range map[string]netip.Addr{"home": home, "home2": home2} {
+			for name, port := range map[string]uint16{":p": p, ":q": q} {
+				if r := get(t, netip.AddrPortFrom(addr, port)); r.Code != 0 {
+					got[host+name] = r.Weight
+				}
+			}
+		}
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("%s: listening (-want +got):\n%s", step.name, diff)
+		}
+		kept := 0
+		for _, l := range s.open {
+			if slices.Contains(before, l) {
+				kept++
+			}
+		}
+		if kept != step.kept {
+			t.Errorf("%s: %d listeners kept, want %d", step.name, kept, step.kept)
+		}
+	}
+}
+
+func TestServiceFamilies(t *testing.T) {
+	s, _ := newServiceHealth(t)
+	port := freePort(t)
+	services := map[rules.ServiceName]Service{web: {Port: port, LocalEndpoints: 1}}
+	mustSync(t, s, services, netip.IPv6Unspecified())
+	if got := get(t, netip.AddrPortFrom(home, port)); got.Code != 0 {
+		t.Errorf(":: answers on an IPv4 address with %d, want none", got.Code)
+	}
+	mustSync(t, s, services, netip.IPv6Unspecified(), netip.IPv4Unspecified())
+	for _, addr := range []netip.Addr{home, home6} {
+		if got := get(t, netip.AddrPortFrom(addr, port)); got.Code != 200 {
+			t.Errorf("status %d on %s, want 200", got.Code, addr)
+		}
+	}
+}
+
+func TestServicePortTaken(t *testing.T) {
+	s, _ := newServiceHealth(t)
+	port := freePort(t)
+	at, at2 := netip.AddrPortFrom(home, port), netip.AddrPortFrom(home2, port)
+	other := occupy(t, at.String())
+
+	services := map[rules.ServiceName]Service{web: {Port: port, LocalEndpoints: 4}}
+	wantFailed := func(when string, errs []*ListenError) {
+		t.Helper()
+		if len(errs) != 1 || errs[0].Service != web || errs[0].Addr != at || !errors.Is(errs[0], syscall.EADDRINUSE) {
+			t.Fatalf("%s: errors %v, want one, of %s on %s: address in use", when, errs, web, at)
+		}
+		if got := get(t, at2); got.Weight != "4" {
+			t.Errorf("%s: the other address answers %+v, want weight 4", when, got)
+		}
+	}
+	wantFailed("Sync", s.Sync(services, []netip.Addr{home, home2}))
+	wantFailed("Sync again", s.Sync(services, []netip.Addr{home, home2}))
+	wantFailed("Retry", s.Retry())
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if errs := s.Retry(); errs != nil {
+		t.Fatalf("Retry when the port is free: %v", errs)
+	}
+	if got := get(t, at); got.Weight != "4" {
+		t.Errorf("after Retry: %+v, want weight 4", got)
+	}
+}
+
+// TestServiceSamePort: the one that has the port keeps it, the other gets it afterwards.
+func TestServiceSamePort(t *testing.T) {
+	s, _ := newServiceHealth(t)
+	port := freePort(t)
+	at := netip.AddrPortFrom(home, port)
+	mustSync(t, s, map[rules.ServiceName]Service{web: {port, 1}}, home)
+	errs := s.Sync(map[rules.ServiceName]Service{web: {port, 1}, dns: {port, 2}}, []netip.Addr{home})
+	if len(errs) != 1 || errs[0].Service != dns {
+		t.Fatalf("errors %v, want one, of %s", errs, dns)
+	}
+	if got := get(t, at); got.Weight != "1" {
+		t.Errorf("reply %+v, want that of %s", got, web)
+	}
+	mustSync(t, s, map[rules.ServiceName]Service{dns: {port, 2}}, home)
+	if got := get(t, at); got.Weight != "2" {
+		t.Errorf("reply %+v, want that of %s", got, dns)
+	}
+}
+
+// TestServiceClose: a request under way is answered, a new one refused, and Close waits.
+func TestServiceClose(t *testing.T) {
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	s := NewServiceHealth(func() bool {
+		close(asked)
+		<-goOn
+		return true
+	})
+	at := netip.AddrPortFrom(home, freePort(t))
+	mustSync(t, s, map[rules.ServiceName]Service{web: {at.Port(), 1}}, home)
+
+	answered, closed := make(chan reply, 1), make(chan struct{})
+	go func() { answered <- get(t, at) }()
+	<-asked
+	mustSync(t, s, nil)
+	if got := get(t, at); got.Code != 0 {
+		t.Errorf("new request: status %d, want a refused connection", got.Code)
+	}
+	go func() { s.Close(); close(closed) }()
+	select {
+	case <-closed:
+		t.Error("Close returned with a request under way")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if got := <-answered; got.Code != 200 {
+		t.Errorf("request under way: status %d, want 200", got.Code)
+	}
+	<-closed
+}
