@@ -7,14 +7,6 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// Problem is something of a Service that could not be programmed.
-type Problem struct {
-	Service rules.ServiceName
-	Message string
-}
-
-func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service, p.Message) }
-
 // builder builds the desired ruleset, Service by Service.
 type builder struct {
 	state   *state.State
@@ -28,7 +20,7 @@ type builder struct {
 func (b *builder) build(name rules.ServiceName, slots rules.Slots) {
 	svc, problems := b.state.Service(name)
 	for _, p := range problems {
-		b.report(Problem{name, p})
+		b.report(Problem{name, reasonProblem, p})
 	}
 	if svc == nil {
 		b.ruleset.Remove(name)
@@ -39,9 +31,9 @@ func (b *builder) build(name rules.ServiceName, slots rules.Slots) {
 	}
 	compiled := rules.Compile(svc, b.ground.node, slots)
 	for _, p := range compiled.Problems {
-		b.report(Problem{name, p})
+		b.report(Problem{name, reasonProblem, p})
 	}
 	for _, c := range b.ruleset.Put(compiled) {
-		b.report(Problem{c.Loser, fmt.Sprintf("%s is taken by Service %s, which is older", c.Frontend, c.Winner)})
+		b.report(Problem{c.Loser, reasonConflict, fmt.Sprintf("%s is taken by Service %s, which is older", c.Frontend, c.Winner)})
 	}
 }

@@ -3,8 +3,6 @@ package proxier
 import (
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/nftproxy/nftproxy/proxier/nft"
 )
 
@@ -32,8 +30,7 @@ func (s *syncer) look() error {
 	}
 	switch drift {
 	case nft.Drifted:
-		klog.InfoS("Somebody changed nftproxy's tables: they are repaired")
-		s.resync = true
+		s.drifted, s.resync = true, true
 	case nft.Unknown:
 		s.suspicious = true
 	}

@@ -11,13 +11,16 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/health"
 	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/nft"
-	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 )
@@ -25,6 +28,8 @@ import (
 // Options are what a Proxier is made of.
 type Options struct {
 	Config *config.Config
+	// Client reaches the API server; nil with a source of manifests.
+	Client kubernetes.Interface
 	// NetNS is the file descriptor of the network namespace to program; 0 is the
 	// process's own.
 	NetNS int
@@ -33,16 +38,20 @@ type Options struct {
 // Proxier programs one node.
 type Proxier struct {
 	config   *config.Config
+	client   kubernetes.Interface
 	netns    int
 	name     string
 	host     host.Host
 	state    *state.State
 	families []rules.Family
+	metrics  *metrics.Metrics
+	health   *health.ProxierHealth
+	checks   *health.ServiceHealth
+	events   *eventer
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
 	synced   chan struct{} // closed when the source has delivered everything once
 	once     sync.Once
-	problems *problemLog
 }
 
 // New returns a Proxier.
@@ -51,17 +60,29 @@ func New(o Options) (*Proxier, error) {
 	if err != nil {
 		return nil, err
 	}
+	m := metrics.New(rules.Families())
+	h := health.NewProxierHealth(health.ProxierOptions{
+		Timeout: 2 * o.Config.Kube.NFTables.SyncPeriod.Duration, Families: rules.Families(),
+		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
+	})
 	return &Proxier{
-		config: o.Config, netns: o.NetNS, name: name,
-		host:  host.Host{NetNS: o.NetNS},
-		state: state.New(name),
-		wake:  make(chan struct{}, 1), address: make(chan struct{}, 1), synced: make(chan struct{}),
-		problems: newProblemLog(),
+		config: o.Config, client: o.Client, netns: o.NetNS, name: name,
+		host:    host.Host{NetNS: o.NetNS},
+		state:   state.New(name),
+		metrics: m,
+		health:  h,
+		checks:  health.NewServiceHealth(h.Healthy),
+		events:  newEventer(name, nil),
+		wake:    make(chan struct{}, 1), address: make(chan struct{}, 1), synced: make(chan struct{}),
 	}, nil
 }
 
-// Run follows the source and programs the kernel until ctx ends, which leaves the
-// rules where they are. It fails at once when the kernel lacks what the rules need.
+// errConfigChanged ends a Run whose configuration file is no longer what it was.
+var errConfigChanged = errors.New("the configuration file changed")
+
+// Run follows the source and programs the kernel until ctx ends or the
+// configuration file changes, and returns nil then; the rules stay where they are.
+// It fails at once when the kernel lacks what the rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
@@ -71,6 +92,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	p.SetUp()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -81,16 +103,30 @@ func (p *Proxier) Run(ctx context.Context) error {
 			}
 		})
 	}
-	run(func() error { return source.NewDir(p.config.Source).Run(ctx, p, p.problems.source) })
+	if p.client != nil {
+		var stop func()
+		p.events.events, stop = newRecorder(&events.EventSinkImpl{Interface: p.client.EventsV1()}, p.name)
+		defer stop()
+	}
+	p.serve(ctx, run)
+	run(func() error { return p.follow(ctx) })
+	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })
 	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
 		run(func() error { return p.host.Watch(ctx, func() { signal(p.address) }) })
 	}
+	p.events.nodeNote(corev1.EventTypeNormal, "Starting", "nftproxy is starting")
 	p.loop(ctx, conn)
+	p.checks.Close()
 	wg.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	switch err := context.Cause(ctx); {
+	case errors.Is(err, errConfigChanged):
+		klog.InfoS("The configuration file changed: stopping, to be started again with it")
+		return nil
+	case errors.Is(err, context.Canceled):
+		return nil
+	default:
 		return err
 	}
-	return nil
 }
 
 // probe finds out what the kernel can do.
@@ -126,21 +162,6 @@ func usable(missing []nft.Missing) ([]rules.Family, error) {
 	}
 	return families, nil
 }
-
-// Apply takes in an object of the source.
-func (p *Proxier) Apply(obj runtime.Object) {
-	p.state.Apply(obj)
-	signal(p.wake)
-}
-
-// Delete takes an object of the source out.
-func (p *Proxier) Delete(obj runtime.Object) {
-	p.state.Delete(obj)
-	signal(p.wake)
-}
-
-// Synced says that the source has delivered everything there was at its start.
-func (p *Proxier) Synced() { p.once.Do(func() { close(p.synced) }) }
 
 // signal makes the receiver look, once for many signals.
 func signal(c chan struct{}) {
@@ -180,6 +201,9 @@ func (p *Proxier) loop(ctx context.Context, k kernel) {
 		case <-later:
 			s.resync = true
 		case <-looks.C:
+			if s.closed {
+				s.tellClosed(s.checks.Retry())
+			}
 			if err := s.look(); err != nil {
 				klog.ErrorS(err, "It is not known whether the tables are as they should be")
 			}

@@ -8,8 +8,12 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
+	"github.com/nftproxy/nftproxy/proxier/health"
+	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/rules"
 )
@@ -27,6 +31,11 @@ type syncer struct {
 	builder
 	kernel    kernel
 	newGround func() (ground, error)
+	flows     conntrack.Cleaner
+	metrics   *metrics.Metrics
+	health    *health.ProxierHealth
+	checks    *health.ServiceHealth
+	events    *eventer
 
 	// resync says that what is programmed is not known for sure, or that the
 	// ground moved: the next sync reads the kernel and compares everything.
@@ -36,6 +45,10 @@ type syncer struct {
 	// suspicious says that somebody else changed the ruleset and ours looks right,
 	// as far as can be seen without reading it all.
 	suspicious bool
+	// closed says that a healthCheckNodePort could not be opened.
+	closed bool
+	// drifted says that the resync is to repair what somebody else did.
+	drifted bool
 	// compared is when everything was last compared, and how long that took.
 	compared    time.Time
 	compareTime time.Duration
@@ -43,15 +56,24 @@ type syncer struct {
 
 func (p *Proxier) newSyncer(k kernel) *syncer {
 	return &syncer{
-		builder:   builder{state: p.state, report: p.problems.service},
+		builder: builder{state: p.state, report: func(problem Problem) {
+			p.events.service(problem.Service, problem.Reason, problem.Message)
+		}},
 		kernel:    k,
 		newGround: p.hostGround,
+		flows:     conntrack.Cleaner{NetNS: p.netns},
+		metrics:   p.metrics,
+		health:    p.health,
+		checks:    p.checks,
+		events:    p.events,
 	}
 }
 
 // sync applies all changes of the state. After an error nothing is recorded as
 // programmed: the next sync reads back what is.
 func (s *syncer) sync() error {
+	s.metrics.ServiceChangesPending.Set(0)
+	s.metrics.EndpointChangesPending.Set(0)
 	changes := s.state.Take()
 	start := time.Now()
 	full := s.resync || changes.Ground || s.ruleset == nil
@@ -61,18 +83,27 @@ func (s *syncer) sync() error {
 	} else {
 		d, err = s.partial(slices.SortedFunc(maps.Keys(changes.Services), rules.ServiceName.Compare))
 	}
+	took := time.Since(start)
+	s.metrics.SyncDone(full, took, err)
 	if err != nil {
 		s.resync = true
 		return fmt.Errorf("sync: %w", err)
 	}
 	s.resync = false
+	s.tellRepaired(d)
+	s.health.Updated()
+	for _, t := range changes.Triggers {
+		s.metrics.NetworkProgrammed(t.Family, time.Since(t.At))
+	}
 	s.after(d)
+	s.checkPorts()
+	s.measure()
 	if full {
-		s.suspicious, s.compared, s.compareTime = false, time.Now(), time.Since(start)
+		s.suspicious, s.compared, s.compareTime = false, time.Now(), took
 	}
 	if !d.Empty() {
 		klog.InfoS("Synced", "full", full, "services", len(changes.Services), "frontends", s.ruleset.Len(),
-			"chains", len(d.Chains), "added", len(d.Add), "deleted", len(d.Delete), "duration", time.Since(start))
+			"chains", len(d.Chains), "added", len(d.Add), "deleted", len(d.Delete), "duration", took)
 	}
 	return nil
 }
@@ -84,12 +115,18 @@ func (s *syncer) partial(names []rules.ServiceName) (*rules.Delta, error) {
 	}
 	d := s.ruleset.Changes()
 	if d.Size() > 0 {
-		if err := s.kernel.Apply(d, 0); err != nil {
+		if err := s.apply(d, 0); err != nil {
 			return nil, err
 		}
 	}
 	s.ruleset.Done()
 	return d, nil
+}
+
+func (s *syncer) apply(d *rules.Delta, generation uint32) error {
+	err := s.kernel.Apply(d, generation)
+	s.metrics.TransactionDone(len(d.Add), len(d.Delete), err)
+	return err
 }
 
 // staleAttempts bounds how often a full sync starts over because somebody, perhaps
@@ -112,7 +149,7 @@ func (s *syncer) compareAndApply() (*rules.Delta, error) {
 		return nil, err
 	}
 	if d.Size() > 0 {
-		if err := s.kernel.Apply(d, generation); err != nil {
+		if err := s.apply(d, generation); err != nil {
 			return nil, err
 		}
 	}
@@ -151,18 +188,44 @@ func (s *syncer) compare() (*rules.Ruleset, *rules.Delta, uint32, error) {
 // after does what follows a transaction. What fails here is left for later: no
 // connection suffers from it.
 func (s *syncer) after(d *rules.Delta) {
-	// Chains of shapes that nobody has any more harm nobody: they alone are no reason
-	// to write, so that a restart in an unchanged cluster writes nothing.
-	if d.Size() == 0 && len(d.StaleSets) == 0 && !s.untidy {
-		d.StaleChains = nil
-	}
 	forgotten, err := s.kernel.Tidy(d)
 	if s.untidy = err != nil; s.untidy {
 		klog.V(2).InfoS("Something stale is left for later", "err", err)
 	}
+	for _, f := range s.ground.config.Families {
+		if len(d.Stale) == 0 {
+			break
+		}
+		start := time.Now()
+		n, err := s.flows.Clean(f, staleFlows(d))
+		s.metrics.ConntrackReconciled(f, time.Since(start), n)
+		if err != nil {
+			klog.ErrorS(err, "Flows may still lead to endpoints that are gone")
+			s.untidy = true
+		}
+	}
 	if forgotten > 0 {
 		klog.V(2).InfoS("Forgot clients of endpoints that are gone", "clients", forgotten)
 	}
+}
+
+// tellRepaired tells of a repair of what somebody else did to the tables.
+func (s *syncer) tellRepaired(d *rules.Delta) {
+	if (s.drifted || s.suspicious) && d.Size() > 0 {
+		s.metrics.DriftRepaired.Inc()
+		s.events.nodeNote(corev1.EventTypeWarning, "DriftRepaired",
+			fmt.Sprintf("somebody changed nftproxy's tables: %d chains, %d elements put right", len(d.Chains), len(d.Add)+len(d.Delete)))
+	}
+	s.drifted = false
+}
+
+// staleFlows returns what flows are to be looked through after a Delta.
+func staleFlows(d *rules.Delta) []conntrack.Stale {
+	stale := make([]conntrack.Stale, len(d.Stale))
+	for i, s := range d.Stale {
+		stale[i] = conntrack.Stale(s)
+	}
+	return stale
 }
 
 // hostGround returns the ground with the host's addresses, where nodePorts need them.

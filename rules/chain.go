@@ -27,6 +27,7 @@ type Hook struct {
 // walk of a hook, and it may be a CNI plugin's.
 const (
 	priorityDNAT     = -100
+	priorityLate     = -90
 	priorityRemember = 99
 	prioritySNAT     = 100
 )
@@ -34,30 +35,31 @@ const (
 // Names of chains that are there whatever the Services are.
 const (
 	chainServices = "services"
+	chainLate     = "unclaimed"
 	chainNoPort   = "no-such-port"
 	chainAffinity = "affinity"
 )
 
 // baseChains returns the chains that do not depend on any Service.
 func baseChains(f Family, c Config) []Chain {
-	jump := []Rule{{Jump{chainServices}}}
+	services, late := []Rule{{Jump{chainServices}}}, []Rule{{Jump{chainLate}}}
 	return []Chain{
-		{f, "nat-prerouting", &Hook{"prerouting", priorityDNAT}, jump},
-		{f, "nat-output", &Hook{"output", priorityDNAT}, jump},
+		{f, "nat-prerouting", &Hook{"prerouting", priorityDNAT}, services},
+		{f, "nat-output", &Hook{"output", priorityDNAT}, services},
+		{f, "late-prerouting", &Hook{"prerouting", priorityLate}, late},
+		{f, "late-output", &Hook{"output", priorityLate}, late},
 		{f, "nat-postrouting", &Hook{"postrouting", prioritySNAT}, []Rule{
 			{HasMark{c.MasqueradeMark}, ClearMark{c.MasqueradeMark}, Masquerade{}},
 			{Translated{}, InSet{Key: []Field{SrcAddr, DstAddr}, Set: Hairpin.String()}, Masquerade{}},
 		}},
 		servicesChain(f),
+		lateChain(f),
 		{Family: f, Name: chainNoPort, Rules: refuseRules()},
 	}
 }
 
-// servicesChain decides on every new connection. A port that a ClusterIP does
-// not have is refused and a ClusterIP that no Service has is dropped, but for
-// addresses that are the host's own (NodeLocal DNSCache binds the DNS ClusterIP).
+// servicesChain decides on every new connection.
 func servicesChain(f Family) Chain {
-	notLocal := AddrLocal{Addr: DstAddr, Not: true}
 	return Chain{Family: f, Name: chainServices, Rules: []Rule{
 		{
 			InSet{Key: frontendKey(), Set: Firewalled.String()},
@@ -65,6 +67,17 @@ func servicesChain(f Family) Chain {
 			Drop{},
 		},
 		{Dispatch{Key: frontendKey(), Map: Services.String()}},
+	}}
+}
+
+// lateChain decides on connections that nobody has translated, which another proxy
+// may do whose Services are not ours: hooks end with the first translation. A port
+// that a ClusterIP does not have is refused and a ClusterIP that no Service has is
+// dropped, but for addresses that are the host's own (NodeLocal DNSCache binds the
+// DNS ClusterIP).
+func lateChain(f Family) Chain {
+	notLocal := AddrLocal{Addr: DstAddr, Not: true}
+	return Chain{Family: f, Name: chainLate, Rules: []Rule{
 		{InSet{Key: []Field{DstAddr}, Set: ClusterIPs.String()}, notLocal, Jump{chainNoPort}},
 		{InSet{Key: []Field{DstAddr}, Set: ServiceCIDRs.String()}, notLocal, Drop{}},
 	}}

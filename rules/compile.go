@@ -9,13 +9,21 @@ import (
 
 // Compiled is what one Service wants in the kernel.
 type Compiled struct {
-	Name       ServiceName
-	Created    time.Time
-	Entries    []Entry // at most one a frontend
-	Stickies   []Sticky
-	ClusterIPs []netip.Addr
-	Hairpins   []netip.Addr // backends on this node
-	Problems   []string     // what was left out, and why
+	Name            ServiceName
+	Created         time.Time
+	Entries         []Entry // at most one a frontend
+	Stickies        []Sticky
+	ClusterIPs      []netip.Addr
+	Hairpins        []netip.Addr // backends on this node
+	HealthCheckPort uint16       // 0: none
+	LocalReady      int          // ready endpoints on this node, for the health check
+	NoLocal         map[Family]NoLocal
+	Problems        []string // what was left out, and why
+}
+
+// NoLocal counts ports with a policy Local that have endpoints, but none on this node.
+type NoLocal struct {
+	Internal, External int
 }
 
 // Slots returns the backends that a frontend has programmed, by slot.
@@ -38,6 +46,9 @@ func Compile(svc *Service, node Node, slots Slots) *Compiled {
 		for _, family := range families(svc.ClusterIPs) {
 			c.port(p, family)
 		}
+	}
+	if c.out.HealthCheckPort = svc.HealthCheckPort; c.out.HealthCheckPort != 0 {
+		c.out.LocalReady = localReady(svc, node)
 	}
 	slices.SortFunc(c.out.Hairpins, netip.Addr.Compare)
 	c.out.Hairpins = slices.Compact(c.out.Hairpins)
@@ -66,6 +77,9 @@ func (c *compiler) port(p *ServicePort, family Family) {
 	for _, b := range local {
 		c.out.Hairpins = append(c.out.Hairpins, b.Addr())
 	}
+	if len(local) == 0 && anywhere {
+		c.countNoLocal(family)
+	}
 	internal := clusterShape(ShapeCluster, cluster, anywhere)
 	if c.svc.InternalLocal {
 		internal = clusterShape(ShapeCluster, local, anywhere)
@@ -73,6 +87,10 @@ func (c *compiler) port(p *ServicePort, family Family) {
 	external := clusterShape(ShapeExternal, cluster, anywhere)
 	if c.svc.ExternalLocal {
 		external = localShape(cluster, local, anywhere)
+	}
+	if p.Protocol != TCP {
+		all := serving(p.Endpoints, family)
+		internal.serving, external.serving = all, all
 	}
 	for _, kind := range c.frontends(p) {
 		target := &external
@@ -91,6 +109,7 @@ func (c *compiler) port(p *ServicePort, family Family) {
 type target struct {
 	shape            Shape
 	backends, locals []Backend
+	serving          []Backend
 	sticky           *Sticky // made with the first frontend that wants it
 }
 
@@ -122,7 +141,7 @@ type addresses struct {
 func (c *compiler) frontends(p *ServicePort) []addresses {
 	kinds := []addresses{
 		{addrs: c.svc.ClusterIPs, port: p.Port, internal: true},
-		{addrs: c.svc.LoadBalancerIPs, port: p.Port, restricted: c.svc.Restricted},
+		{addrs: c.svc.LoadBalancerIPs, port: p.Port, restricted: true},
 		{addrs: c.svc.ExternalIPs, port: p.Port},
 	}
 	if p.NodePort != 0 {
@@ -141,7 +160,7 @@ func (c *compiler) entry(p *ServicePort, f Frontend, t *target, restricted bool)
 		return
 	}
 	c.seen[f] = p
-	e := Entry{Frontend: f, Port: c.portName(p), Shape: t.shape}
+	e := Entry{Frontend: f, Port: c.portName(p), Shape: t.shape, Serving: t.serving}
 	backends, locals := c.slots(f)
 	e.Backends = AssignSlots(backends, c.trim(f, t.backends, &e.Shape.N))
 	e.Locals = AssignSlots(locals, c.trim(f, t.locals, &e.Shape.Locals))
@@ -149,7 +168,8 @@ func (c *compiler) entry(p *ServicePort, f Frontend, t *target, restricted bool)
 		e.Sticky = c.sticky(p, f, t)
 	}
 	if restricted {
-		e.Restricted, e.Sources = true, c.sources(FamilyOf(f.Addr))
+		e.Sources = c.sources(FamilyOf(f.Addr))
+		e.Restricted = c.svc.Restricted || len(e.Sources) > 0
 	}
 	c.out.Entries = append(c.out.Entries, e)
 }
@@ -190,19 +210,17 @@ func (c *compiler) sticky(p *ServicePort, f Frontend, t *target) *Sticky {
 // traffic to such an IP has it as its source, as it is bound to an interface.
 func (c *compiler) sources(family Family) []netip.Prefix {
 	out := prefixesOf(family, c.svc.SourceRanges)
-	for _, p := range slices.Clone(out) {
-		for _, node := range c.node.Addrs {
-			if !p.Contains(node) {
-				continue
-			}
-			for _, lb := range c.svc.LoadBalancerIPs {
-				if FamilyOf(lb) == family {
-					out = insertPrefix(out, netip.PrefixFrom(lb, lb.BitLen()))
-				}
+	admits := func(a netip.Addr) bool {
+		return slices.ContainsFunc(out, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	if slices.ContainsFunc(c.node.Addrs, admits) {
+		for _, lb := range c.svc.LoadBalancerIPs {
+			if FamilyOf(lb) == family {
+				out = append(out, netip.PrefixFrom(lb, lb.BitLen()))
 			}
 		}
 	}
-	return out
+	return outermost(out)
 }
 
 // maxComment is how long nft lets a comment be.
@@ -215,6 +233,23 @@ func (c *compiler) portName(p *ServicePort) string {
 		name += ":" + p.Name
 	}
 	return name[:min(len(name), maxComment-1)]
+}
+
+func (c *compiler) countNoLocal(family Family) {
+	if !c.svc.InternalLocal && !c.svc.ExternalLocal {
+		return
+	}
+	if c.out.NoLocal == nil {
+		c.out.NoLocal = map[Family]NoLocal{}
+	}
+	n := c.out.NoLocal[family]
+	if c.svc.InternalLocal {
+		n.Internal++
+	}
+	if c.svc.ExternalLocal {
+		n.External++
+	}
+	c.out.NoLocal[family] = n
 }
 
 func (c *compiler) problem(format string, args ...any) {

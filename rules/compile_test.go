@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ type compileCase struct {
 }
 
 func TestCompile(t *testing.T) {
-	for _, tt := range append(frontendCases(), policyCases()...) {
+	for _, tt := range slices.Concat(frontendCases(), clashCases(), policyCases()) {
 		t.Run(tt.name, func(t *testing.T) {
 			svc := web()
 			tt.change(svc)
@@ -91,6 +92,12 @@ func frontendCases() []compileCase {
 			"10.96.0.10 . udp . 80 -> no-endpoints",
 			"10.96.0.10 . sctp . 36412 -> no-endpoints",
 		}, nil},
+	}
+}
+
+// clashCases are about a Service that claims a frontend twice.
+func clashCases() []compileCase {
+	return []compileCase{
 		{"an address twice", func(s *Service) { s.ClusterIPs = addrs("10.96.0.10 10.96.0.10") },
 			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
 		{"an external IP that is the ClusterIP", func(s *Service) { s.ExternalIPs = s.ClusterIPs },

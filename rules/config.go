@@ -42,8 +42,8 @@ func prefixesOf(f Family, prefixes []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range prefixes {
 		if p.IsValid() && FamilyOf(p.Addr()) == f {
-			out = insertPrefix(out, p.Masked())
+			out = append(out, p.Masked())
 		}
 	}
-	return out
+	return outermost(out)
 }

@@ -27,6 +27,9 @@ type Delta struct {
 	// filled by the kernel, so entries for other than Backends are deleted after
 	// the commit.
 	Forget []Sticky
+
+	// Stale are frontends of UDP and SCTP that flows must not lead from as before.
+	Stale []Stale
 }
 
 // Empty reports whether there is nothing to write. There may be clients to forget.
@@ -48,7 +51,11 @@ func (r *Ruleset) Changes() *Delta {
 		d.Chains = append(d.Chains, stickyBaseChains(f)...)
 	}
 	for f, before := range r.changes.entries {
-		d.elements(before.appendElements(nil), r.owners[f].entry.appendElements(nil))
+		after := r.owners[f].entry
+		d.elements(before.appendElements(nil), after.appendElements(nil))
+		if staleFlows(f, before, after) {
+			d.Stale = append(d.Stale, stale(f, after))
+		}
 	}
 	for a, was := range r.changes.clusters {
 		d.addr(ClusterIPs, a, 1, was, r.clusters[a] > 0)
@@ -118,6 +125,7 @@ func (d *Delta) sort() {
 	slices.SortFunc(d.Sets, Set.Compare)
 	slices.SortFunc(d.StaleSets, Set.Compare)
 	slices.SortFunc(d.Forget, Sticky.compare)
+	slices.SortFunc(d.Stale, func(a, b Stale) int { return a.Frontend.Compare(b.Frontend) })
 }
 
 // changes remembers, for all that was touched since Done, how it was then.

@@ -41,6 +41,12 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	}
 	slices.SortFunc(gone, func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
 	d.Delete = append(d.Delete, gone...)
+	d.Stale = desired.allStale(gone)
+	if d.Size()+len(d.StaleSets) == 0 {
+		// Chains of shapes that nobody has any more harm nobody: they alone are no
+		// reason to write, so that a restart in an unchanged cluster writes nothing.
+		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c Chain) bool { return isShapeChain(c.Name) })
+	}
 	return d
 }
 
@@ -72,6 +78,28 @@ func (d *Delta) diffChains(desired []Chain, t *Table, f Family) {
 			d.StaleChains = append(d.StaleChains, Chain{Family: f, Name: name})
 		}
 	}
+}
+
+// allStale returns all frontends whose flows could be stale, when it is not known
+// what was before: those that are desired, and those that are gone.
+func (r *Ruleset) allStale(gone []Element) []Stale {
+	var out []Stale
+	for f, c := range r.owners {
+		if f.Protocol != TCP {
+			out = append(out, stale(f, c.entry))
+		}
+	}
+	for _, e := range gone {
+		if e.Set.Kind != Services {
+			continue
+		}
+		f := e.KeyValues().frontend()
+		if _, held := r.owners[f]; !held && f.Protocol != TCP {
+			out = append(out, stale(f, nil))
+		}
+	}
+	slices.SortFunc(out, func(a, b Stale) int { return a.Frontend.Compare(b.Frontend) })
+	return out
 }
 
 // Chains returns the desired chains of one table.

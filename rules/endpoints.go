@@ -1,6 +1,9 @@
 package rules
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // pick returns the backends of a ServicePort in one family: those that traffic
 // with policy Cluster goes to and those on this node, each sorted and without
@@ -30,6 +33,27 @@ func pick(all []Endpoint, family Family, node Node) (cluster, local []Backend, a
 		local = backends(draining, here)
 	}
 	return cluster, local, len(ready)+len(draining) > 0
+}
+
+// serving returns the backends of all endpoints that serve, sorted.
+func serving(all []Endpoint, family Family) []Backend {
+	return backends(all, func(ep Endpoint) bool {
+		return FamilyOf(ep.Backend.Addr()) == family && (ep.Ready || ep.Serving)
+	})
+}
+
+// localReady counts the addresses of ready endpoints on the node: what a load
+// balancer's health check asks for.
+func localReady(svc *Service, node Node) int {
+	addrs := map[netip.Addr]struct{}{}
+	for _, p := range svc.Ports {
+		for _, ep := range p.Endpoints {
+			if ep.Ready && ep.Node != "" && ep.Node == node.Name {
+				addrs[ep.Backend.Addr()] = struct{}{}
+			}
+		}
+	}
+	return len(addrs)
 }
 
 // topologyOf returns which of the ready endpoints to use by their hints, or nil

@@ -11,8 +11,40 @@ type Entry struct {
 	Locals   []Backend // those on this node by slot, for ShapeLocal
 	Sticky   *Sticky   // nil: every connection chooses anew
 
+	// Serving are all endpoints anywhere that serve, terminating ones included: the
+	// flows that may stay when rules change. It is kept for protocols other than TCP,
+	// whose flows go on without a new connection, and sorted.
+	Serving []Backend
+
 	Restricted bool // only Sources are admitted
 	Sources    []netip.Prefix
+}
+
+// Stale is a frontend that flows may lead from to where they must not any more.
+type Stale struct {
+	Frontend Frontend
+	Keep     []Backend // flows to these may stay
+}
+
+// stale returns what flows to the frontend may stay.
+func stale(f Frontend, e *Entry) Stale {
+	if e == nil {
+		return Stale{Frontend: f}
+	}
+	return Stale{f, e.Serving}
+}
+
+// staleFlows returns whether flows to the frontend may have become stale between
+// before and after, either of which may be nil.
+func staleFlows(f Frontend, before, after *Entry) bool {
+	switch {
+	case f.Protocol == TCP:
+		return false
+	case before == nil || after == nil:
+		return true
+	}
+	unserved := len(before.Backends)+len(before.Locals) == 0 && len(after.Backends)+len(after.Locals) > 0
+	return unserved || lost(before.Serving, after.Serving)
 }
 
 // appendElements appends the elements of the entry.

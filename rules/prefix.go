@@ -5,20 +5,15 @@ import (
 	"slices"
 )
 
-// insertPrefix puts p into the sorted list, which holds no prefix that contains
-// another one, and keeps it so.
-func insertPrefix(list []netip.Prefix, p netip.Prefix) []netip.Prefix {
-	for _, q := range list {
-		if contains(q, p) {
-			return list
+// outermost returns the prefixes sorted and without those that another one contains.
+func outermost(prefixes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	for _, p := range prefixes {
+		// Prefixes are nested or disjoint, and what contains p comes before it.
+		if n := len(out); n == 0 || !out[n-1].Contains(p.Addr()) {
+			out = append(out, p)
 		}
 	}
-	list = slices.DeleteFunc(list, func(q netip.Prefix) bool { return contains(p, q) })
-	i, _ := slices.BinarySearchFunc(list, p, netip.Prefix.Compare)
-	return slices.Insert(list, i, p)
-}
-
-// contains reports whether all addresses of q, which is masked, are in p.
-func contains(p, q netip.Prefix) bool {
-	return p.Bits() <= q.Bits() && p.Contains(q.Addr())
+	return out
 }

@@ -20,6 +20,8 @@ type Ruleset struct {
 	shapes   map[tableShape]int // frontends of the shape; those with none keep their chain
 	stickies map[string]Sticky  // by dispatch chain and family
 	memory   map[Family]bool    // stickyBaseChains are there
+	checks   map[ServiceName]HealthCheck
+	noLocal  map[Family]NoLocal
 
 	changes changes
 }
@@ -54,6 +56,8 @@ func NewRuleset(config Config) *Ruleset {
 		shapes:   map[tableShape]int{},
 		stickies: map[string]Sticky{},
 		memory:   map[Family]bool{},
+		checks:   map[ServiceName]HealthCheck{},
+		noLocal:  map[Family]NoLocal{},
 	}
 	r.changes.reset()
 	return r
@@ -83,6 +87,10 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 			r.putSticky(s)
 		}
 	}
+	if c.HealthCheckPort != 0 {
+		r.checks[c.Name] = HealthCheck{c.HealthCheckPort, c.LocalReady}
+	}
+	r.countNoLocal(c, +1)
 	r.count(c.ClusterIPs, ClusterIPs, r.clusters, +1)
 	r.count(c.Hairpins, Hairpin, r.hairpins, +1)
 	return conflicts
@@ -110,6 +118,42 @@ func (r *Ruleset) Slots(f Frontend) (backends, locals []Backend) {
 		return c.entry.Backends, c.entry.Locals
 	}
 	return nil, nil
+}
+
+// HealthCheck is a healthCheckNodePort and what it answers.
+type HealthCheck struct {
+	Port       uint16
+	LocalReady int
+}
+
+// HealthChecks returns the health checks of all Services that have one. The map is
+// the Ruleset's own.
+func (r *Ruleset) HealthChecks() map[ServiceName]HealthCheck { return r.checks }
+
+// NoLocal counts, over all Services, ports with a policy Local and no endpoint here.
+func (r *Ruleset) NoLocal(f Family) NoLocal { return r.noLocal[f] }
+
+func (r *Ruleset) countNoLocal(c *Compiled, by int) {
+	for f, n := range c.NoLocal {
+		sum := r.noLocal[f]
+		sum.Internal += by * n.Internal
+		sum.External += by * n.External
+		r.noLocal[f] = sum
+	}
+}
+
+// Conflicts returns the number of frontends that more than one Service claims.
+func (r *Ruleset) Conflicts() int { return len(r.losers) }
+
+// Frontends counts the frontends of a table by the names of their shapes' chains.
+func (r *Ruleset) Frontends(f Family) map[string]int {
+	counts := map[string]int{}
+	for s, n := range r.shapes {
+		if s.family == f {
+			counts[s.shape.ChainName()] = n
+		}
+	}
+	return counts
 }
 
 // Counts returns how many elements are desired in each set.
@@ -141,6 +185,8 @@ func (r *Ruleset) drop(c *Compiled) {
 			r.dropSticky(s)
 		}
 	}
+	delete(r.checks, c.Name)
+	r.countNoLocal(c, -1)
 	r.count(c.ClusterIPs, ClusterIPs, r.clusters, -1)
 	r.count(c.Hairpins, Hairpin, r.hairpins, -1)
 }

@@ -83,12 +83,14 @@ func TestRulesetChanges(t *testing.T) {
 		"+ ip endpoints { 203.0.113.1 . tcp . 80 . 1 : 10.244.3.1 . 8080 }",
 		"+ ip firewalled { 203.0.113.1 . tcp . 80 }",
 		"+ ip allowed-sources { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }")
-	put1("another range", func() { svc.SourceRanges = prefixes("10.0.0.0/16") },
-		"- ip allowed-sources { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }", "+ ip allowed-sources { 203.0.113.1 . tcp . 80 . 10.0.0.0/16 }")
+	put1("other ranges", func() { svc.SourceRanges = prefixes("11.0.0.0/8 10.0.0.0/16") },
+		"- ip allowed-sources { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }",
+		"+ ip allowed-sources { 203.0.113.1 . tcp . 80 . 10.0.0.0/16 }",
+		"+ ip allowed-sources { 203.0.113.1 . tcp . 80 . 11.0.0.0/8 }")
 	r.Remove(svc.Name)
 	r.Remove(ServiceName{"default", "unknown"})
-	if n := len(changesText(r)); n != 9 || r.Len() != 0 || len(r.Names()) != 0 {
-		t.Errorf("removed: %d changes, want 9; %d frontends, %v are left", n, r.Len(), r.Names())
+	if n := len(changesText(r)); n != 10 || r.Len() != 0 || len(r.Names()) != 0 {
+		t.Errorf("removed: %d changes, want 10; %d frontends, %v are left", n, r.Len(), r.Names())
 	}
 	put1("there and gone without a commit", func() { putSvc(r, named("x", 1, ep1)); r.Remove(ServiceName{"default", "x"}); r.Remove(svc.Name) },
 		changesOf(svc)...)

@@ -20,7 +20,8 @@ func (n ServiceName) Compare(m ServiceName) int {
 }
 
 // Service is what Compile needs to know of a Service and its EndpointSlices.
-// Addresses of both families may be mixed in every list.
+// Addresses of both families may be mixed in every list. They are valid and without
+// zone, names are DNS labels and ports are not 0, which proxier/state sees to.
 type Service struct {
 	Name    ServiceName
 	Created time.Time // of two Services on one frontend the older has it
@@ -29,15 +30,19 @@ type Service struct {
 	ExternalIPs     []netip.Addr
 	LoadBalancerIPs []netip.Addr // those with ipMode VIP
 
-	// Restricted says that loadBalancerSourceRanges were given: the load-balancer
-	// IPs then admit SourceRanges and nobody else, also where that is nobody.
-	Restricted   bool
+	// SourceRanges are loadBalancerSourceRanges. Load-balancer IPs of a family that
+	// there is a range of admit these and nobody else; as with kube-proxy, ranges of
+	// one family do not restrict the other. Restricted says that there were more,
+	// which cannot be read: then both families admit SourceRanges only.
 	SourceRanges []netip.Prefix
+	Restricted   bool
 
 	InternalLocal bool // internalTrafficPolicy: Local
 	ExternalLocal bool // externalTrafficPolicy: Local
 
 	AffinityTimeout time.Duration // sessionAffinity: ClientIP; 0 is None
+
+	HealthCheckPort uint16 // healthCheckNodePort; 0: none
 
 	Ports []ServicePort
 }

@@ -1,6 +1,9 @@
 package rules
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Shape is what Services have in common for the data path: connections to all
 // frontends of one shape run through one chain.
@@ -42,6 +45,16 @@ func (s Shape) ChainName() string {
 		return fmt.Sprintf("%s-%d-of-%d", s.Kind, s.Locals, s.N)
 	}
 	return s.Kind.String()
+}
+
+// isShapeChain reports whether a chain of that name is a shape's.
+func isShapeChain(name string) bool {
+	for k := ShapeReject; k <= ShapeLocal; k++ {
+		if name == k.String() || strings.HasPrefix(name, k.String()+"-") {
+			return true
+		}
+	}
+	return false
 }
 
 // chain returns the shape's chain.

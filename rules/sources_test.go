@@ -1,8 +1,10 @@
 package rules
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -64,6 +66,20 @@ func TestSourceRanges(t *testing.T) {
 				t.Errorf("entries (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A Service can have as many ranges as an object is large; others wait for it meanwhile.
+func TestManySourceRanges(t *testing.T) {
+	svc := web()
+	svc.LoadBalancerIPs, svc.Restricted = addrs("203.0.113.1"), true
+	for i := range 10000 {
+		svc.SourceRanges = append(svc.SourceRanges, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+	}
+	start := time.Now()
+	compileAt(svc, noSlots)
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("%d source ranges took %s, want a few milliseconds", len(svc.SourceRanges), took)
 	}
 }
 

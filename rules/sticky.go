@@ -61,11 +61,11 @@ func (s Sticky) sets() []Set {
 	return sets
 }
 
-// known reports whether the table has all maps of the memory.
+// known reports whether the table has a map of the memory.
 func (s Sticky) known(t *Table) bool {
-	return !slices.ContainsFunc(s.sets(), func(set Set) bool {
+	return slices.ContainsFunc(s.sets(), func(set Set) bool {
 		_, ok := t.Sets[set.Name]
-		return !ok
+		return ok
 	})
 }
 

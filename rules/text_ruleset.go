@@ -106,8 +106,10 @@ func (d *Delta) writeAfter(b *strings.Builder) {
 			fmt.Fprintf(b, "# forget clients of endpoints that are gone: %s %s\n", s.Family, set.Name)
 		}
 	}
-	for _, c := range d.StaleChains {
-		fmt.Fprintf(b, "delete chain %s %s %s\n", c.Family, TableName, c.Name)
+	for _, verb := range []string{"flush", "delete"} { // stale chains may jump to each other
+		for _, c := range d.StaleChains {
+			fmt.Fprintf(b, "%s chain %s %s %s\n", verb, c.Family, TableName, c.Name)
+		}
 	}
 	for _, s := range d.StaleSets {
 		fmt.Fprintf(b, "delete set %s %s %s\n", s.ID.Family, TableName, s.Name)

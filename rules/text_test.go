@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // The same Services give the same bytes, in whatever order they come.
@@ -31,6 +33,39 @@ func TestTextDeterminism(t *testing.T) {
 				checkLines(t, "second order", linesOf(texts[0]), linesOf(text))
 				t.Fatalf("seed %d: the text depends on the order of Services", seed)
 			}
+		}
+	}
+}
+
+// Every element stands in the text once, in the set that it is of.
+func TestTextElements(t *testing.T) {
+	for seed := range uint64(20) {
+		g := newGenerator(seed)
+		r := g.ruleset(g.config(), nil, 8)
+		want := map[string][]string{}
+		for e := range r.elements() {
+			set := e.Set.Family.String() + " " + e.Set.Kind.String()
+			want[set] = append(want[set], e.String())
+		}
+		got, family, set := map[string][]string{}, "", ""
+		for _, l := range linesOf(rulesetText(t, r)) {
+			words := strings.Fields(l)
+			switch {
+			case strings.HasPrefix(l, "table "):
+				family = words[1]
+			case strings.HasPrefix(l, "\tset "), strings.HasPrefix(l, "\tmap "):
+				set = family + " " + words[1]
+			case strings.HasPrefix(l, "\t\t\t"):
+				got[set] = append(got[set], strings.TrimSuffix(strings.TrimSpace(l), ","))
+			}
+		}
+		for _, m := range []map[string][]string{want, got} {
+			for _, lines := range m {
+				slices.Sort(lines)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("seed %d: elements (-want +got):\n%s", seed, diff)
 		}
 	}
 }
@@ -126,11 +161,22 @@ func TestDeltaTextAfter(t *testing.T) {
 	if at < 0 {
 		t.Fatalf("no comment before what comes after the commit:\n%s", strings.Join(lines, "\n"))
 	}
-	for i, line := range lines {
-		if object := strings.HasPrefix(line, "delete") && !strings.HasPrefix(line, "delete element"); object != (i > at && line[0] != '#') {
-			t.Errorf("line %d is on the wrong side of the comment: %s", i, line)
+	for _, line := range lines[:at] {
+		if verb, object, _ := strings.Cut(line, " "); verb == "delete" && !strings.HasPrefix(object, "element") {
+			t.Errorf("before the commit: %s", line)
 		}
 	}
+	var after []string
+	for _, line := range lines[at+1:] {
+		if strings.HasPrefix(line, "delete") {
+			after = append(after, line)
+		}
+	}
+	checkLines(t, "after the commit", []string{
+		"delete chain ip nftproxy remember-cluster/default/web/tcp/80",
+		"delete chain ip nftproxy sticky-cluster/default/web/tcp/80",
+		"delete set ip nftproxy affinity-cluster/default/web/tcp/80/8080",
+	}, after)
 }
 
 func TestPrefixProperties(t *testing.T) {
@@ -147,7 +193,7 @@ func TestPrefixProperties(t *testing.T) {
 			}
 		}
 		for _, p := range in {
-			covered := slices.ContainsFunc(out, func(q netip.Prefix) bool { return contains(q, p.Masked()) })
+			covered := slices.ContainsFunc(out, func(q netip.Prefix) bool { return q.Contains(p.Addr()) && q.Bits() <= p.Bits() })
 			if p.Addr().Is4() != covered {
 				t.Fatalf("seed %d: prefixesOf(%v) = %v: %s covered %t", seed, in, out, p, covered)
 			}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
 const long = `nftproxy programs nftables so that connections to Kubernetes Services reach their
@@ -53,17 +56,36 @@ func run(cmd *cobra.Command, options *config.Options) error {
 		return c.Write(c.WriteConfigTo)
 	case c.Cleanup:
 		return cleanup(cmd)
-	case c.Source == "":
-		return errors.New("--source is required: a file or directory of manifests")
+	case c.DryRun && c.Source == "":
+		return errors.New("--dry-run needs --source: a file or directory of manifests")
 	case c.DryRun:
-		return proxier.Render(c, cmd.OutOrStdout(), proxier.LogSourceProblem)
+		return proxier.Render(c, cmd.OutOrStdout(), proxier.LogProblem)
 	}
-	p, err := proxier.New(proxier.Options{Config: c})
+	o := proxier.Options{Config: c}
+	if c.Source == "" {
+		if o.Client, err = client(c); err != nil {
+			return err
+		}
+	}
+	p, err := proxier.New(o)
 	if err != nil {
 		return err
 	}
-	klog.InfoS("Starting", "version", version(), "source", c.Source)
+	if c.InitOnly {
+		p.SetUp()
+		return nil
+	}
+	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "the API server"))
 	return p.Run(cmd.Context())
+}
+
+// client returns a client for the API server that is configured.
+func client(c *config.Config) (kubernetes.Interface, error) {
+	k := c.Kube.ClientConnection
+	return source.Client(source.ClientConfig{
+		Kubeconfig: k.Kubeconfig, Master: c.Master, QPS: k.QPS, Burst: int(k.Burst),
+		ContentType: k.ContentType, AcceptContentTypes: k.AcceptContentTypes,
+	})
 }
 
 func newDiffCommand(options *config.Options) *cobra.Command {
@@ -79,7 +101,7 @@ func newDiffCommand(options *config.Options) *cobra.Command {
 			if c.Source == "" {
 				return errors.New("--source is required: a file or directory of manifests")
 			}
-			changed, err := proxier.Diff(c, cmd.OutOrStdout(), proxier.LogSourceProblem)
+			changed, err := proxier.Diff(c, cmd.OutOrStdout(), proxier.LogProblem)
 			if err == nil && changed {
 				return exitCode(1)
 			}

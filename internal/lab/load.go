@@ -58,7 +58,7 @@ func (load *Load) Report() Report {
 	return report
 }
 
-// Stop makes no more requests, waits for those under way (at most 0.9 s) and counts them all. Stop a load before
+// Stop makes no more requests, waits for those under way (at most 3 s) and counts them all. Stop a load before
 // its lab is closed.
 func (load *Load) Stop() Report {
 	load.stop()

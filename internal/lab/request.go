@@ -43,21 +43,27 @@ type Result struct {
 	Err     error      // why the request was not answered
 }
 
-// A request waits for an answer shorter than the kernel waits to send a SYN again (1 s): a packet that was lost must
-// show. Where silence is expected, less will do: what does answer takes well below a millisecond.
+// A request waits long for an answer, since a busy machine may let this process stand still for a second. That does not
+// hide a packet that was lost: what TCP had to send again counts as dropped, and so does a connection that fails later
+// than the kernel waits to send a SYN again (1 s). Where silence is expected, less will do: what does answer takes well
+// below a millisecond.
 //
 // A TCP connection from this machine that is refused by ICMPv6 is refused only after that second: the error arrives
 // while connect still holds the socket, and Linux (seen with 6.18) drops it. So it counts as dropped here, and its
 // user waits as well. A TCP reset is not lost that way, nor is an ICMPv4 error.
 const (
-	answerTimeout  = 900 * time.Millisecond
+	answerTimeout  = 3 * time.Second
+	sendAgain      = 900 * time.Millisecond
 	silenceTimeout = 400 * time.Millisecond
 )
 
 // errAborted says that the other side aborted an SCTP association.
 var errAborted = errors.New("association aborted")
 
-// Request makes one request with a connection of its own and waits for the answer, at most 0.9 s. from is any name
+// errSentAgain says that a packet was lost and sent again.
+var errSentAgain = errors.New("a packet was lost")
+
+// Request makes one request with a connection of its own and waits for the answer, at most 3 s. from is any name
 // of the lab (see the package comment) and decides the source address; proto is tcp, udp or sctp.
 func (l *Lab) Request(from, proto string, to netip.AddrPort) Result {
 	return l.request(from, proto, to, answerTimeout)
@@ -68,13 +74,20 @@ func (l *Lab) request(from, proto string, to netip.AddrPort, timeout time.Durati
 	if !ok {
 		return Result{Err: fmt.Errorf("the lab has nobody called %q", from)}
 	}
-	conn, port, err := l.dial(p, proto, to, time.Now().Add(timeout))
-	if err != nil {
+	start := time.Now()
+	conn, port, err := l.dial(p, proto, to, start.Add(timeout))
+	switch {
+	case err != nil && time.Since(start) > sendAgain:
+		return Result{Outcome: Dropped, Err: err}
+	case err != nil:
 		return Result{Outcome: outcome(err), Err: err}
 	}
 	defer conn.Close()
 	result := Result{Local: localAddr(conn)}
 	text, err := ask(conn, port, to.Port())
+	if err == nil {
+		err = sentAgain(conn)
+	}
 	if err == nil {
 		result.By, result.Source, err = parseGreeting(text)
 	}
@@ -147,6 +160,32 @@ func ask(conn net.Conn, srcPort, dstPort uint16) ([]byte, error) {
 // Which of the two it was shows when the answer is read.
 func rejectedLocally(err error) bool { return errors.Is(err, unix.EPERM) }
 
+// sentAgain returns errSentAgain if TCP had to send a packet of conn again.
+func sentAgain(conn net.Conn) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var info *unix.TCPInfo
+	var errInfo error
+	if err := raw.Control(func(fd uintptr) {
+		info, errInfo = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); err != nil {
+		return err
+	}
+	if errInfo != nil {
+		return errInfo
+	}
+	if info.Total_retrans > 0 {
+		return errSentAgain
+	}
+	return nil
+}
+
 func parseGreeting(text []byte) (by string, seen netip.Addr, err error) {
 	by, ip, _ := strings.Cut(strings.TrimSuffix(string(text), "\n"), " ")
 	seen, err = netip.ParseAddr(ip)
@@ -159,6 +198,8 @@ func parseGreeting(text []byte) (by string, seen netip.Addr, err error) {
 func outcome(err error) Outcome {
 	var timeout net.Error
 	switch {
+	case errors.Is(err, errSentAgain):
+		return Dropped
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, errAborted):
 		return Refused
 	// A machine on which nobody listens for SCTP refuses the protocol, by ICMP and ICMPv6 respectively.

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 
 // FuzzService gives State a Service of any content, with endpoints behind it.
 func FuzzService(f *testing.F) {
-	for _, tt := range append(append(addressCases(), policyCases()...), portCases()...) {
+	for _, tt := range slices.Concat(addressCases(), rangeCases(), policyCases(), portCases()) {
 		svc := web()
 		tt.change(svc)
 		f.Add(marshal(f, svc))
@@ -37,7 +38,7 @@ func FuzzService(f *testing.F) {
 
 // FuzzSlice gives State an EndpointSlice of any content, for a sticky Service with ports of all protocols.
 func FuzzSlice(f *testing.F) {
-	for _, tt := range append(append(slicePortCases(), endpointCases()...), conditionCases()...) {
+	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), conditionCases()) {
 		slice := webSlice("web-1", "10.244.1.1")
 		tt.change(slice)
 		f.Add(marshal(f, slice))

@@ -60,19 +60,18 @@ func (s *service) addresses(svc *corev1.Service) {
 	if len(ips) == 0 {
 		ips = []string{svc.Spec.ClusterIP}
 	}
-	s.rules.ClusterIPs = s.parseAddrs("spec.clusterIPs", ips)
-	s.rules.ExternalIPs = s.parseAddrs("spec.externalIPs", svc.Spec.ExternalIPs)
-	var lb []string
-	for _, in := range svc.Status.LoadBalancer.Ingress {
-		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
-			lb = append(lb, in.IP)
+	s.rules.ClusterIPs = s.parseAddrs("spec.clusterIPs", ips, false)
+	s.rules.ExternalIPs = s.parseAddrs("spec.externalIPs", svc.Spec.ExternalIPs, false)
+	ingress := make([]string, len(svc.Status.LoadBalancer.Ingress))
+	for i, in := range svc.Status.LoadBalancer.Ingress {
+		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
+			ingress[i] = in.IP // a host name is no IP, and is passed over
 		}
 	}
-	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", lb)
+	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", ingress, true)
 	for i, text := range svc.Spec.LoadBalancerSourceRanges {
-		// A range that cannot be read admits nobody: the frontend stays closed to it.
-		s.rules.Restricted = true
 		if p, err := parsePrefix(strings.TrimSpace(text)); err != nil {
+			s.rules.Restricted = true
 			s.problem("spec.loadBalancerSourceRanges[%d]: %v", i, err)
 		} else {
 			s.rules.SourceRanges = append(s.rules.SourceRanges, p)
@@ -80,9 +79,13 @@ func (s *service) addresses(svc *corev1.Service) {
 	}
 }
 
-func (s *service) parseAddrs(field string, texts []string) []netip.Addr {
+// parseAddrs reads the addresses of a field; empty ones are no problem if they may be.
+func (s *service) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
 	var out []netip.Addr
 	for i, text := range texts {
+		if text == "" && mayBeEmpty {
+			continue
+		}
 		a, err := parseAddr(text)
 		if err != nil {
 			s.problem("%s[%d]: %v", field, i, err)
@@ -97,6 +100,13 @@ func (s *service) policies(svc *corev1.Service) {
 	spec := &svc.Spec
 	s.rules.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	s.rules.ExternalLocal = spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	if spec.HealthCheckNodePort != 0 && s.rules.ExternalLocal {
+		if validPort(spec.HealthCheckNodePort) {
+			s.rules.HealthCheckPort = uint16(spec.HealthCheckNodePort)
+		} else {
+			s.problem("spec.healthCheckNodePort: %d is not within 1 to 65535", spec.HealthCheckNodePort)
+		}
+	}
 	if spec.SessionAffinity != corev1.ServiceAffinityClientIP {
 		return
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ type serviceCase struct {
 }
 
 func TestService(t *testing.T) {
-	for _, tt := range append(append(addressCases(), policyCases()...), portCases()...) {
+	for _, tt := range slices.Concat(addressCases(), rangeCases(), policyCases(), portCases()) {
 		t.Run(tt.name, func(t *testing.T) {
 			svc, want := web(), webRules()
 			tt.change(svc)
@@ -58,12 +59,6 @@ func addressCases() []serviceCase {
 				s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
 			}
 		}
-	}
-	ranges := func(cidrs ...string) func(*corev1.Service) {
-		return func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = cidrs }
-	}
-	restricted := func(cidrs string) func(*rules.Service) {
-		return func(s *rules.Service) { s.Restricted, s.SourceRanges = true, prefixes(cidrs) }
 	}
 	return []serviceCase{
 		{"as it is", func(*corev1.Service) {}, nil, nil},
@@ -108,8 +103,22 @@ func addressCases() []serviceCase {
 				{IP: "203.0.113.3"}, {IP: "203.0.113.4", IPMode: new(corev1.LoadBalancerIPMode("Other"))},
 			}
 		}, func(s *rules.Service) { s.LoadBalancerIPs = addrs("203.0.113.2 203.0.113.3") }, nil},
-		{"source ranges", ranges("10.0.0.0/8", " 192.0.2.0/24\t", "2001:db8::/32"), restricted("10.0.0.0/8 192.0.2.0/24 2001:db8::/32"), nil},
-		{"source ranges with host bits", ranges("10.1.2.3/8", "010.0.0.0/16"), restricted("10.0.0.0/8 10.0.0.0/16"), nil},
+	}
+}
+
+func rangeCases() []serviceCase {
+	ranges := func(cidrs ...string) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = cidrs }
+	}
+	admitted := func(cidrs string) func(*rules.Service) {
+		return func(s *rules.Service) { s.SourceRanges = prefixes(cidrs) }
+	}
+	restricted := func(cidrs string) func(*rules.Service) {
+		return func(s *rules.Service) { s.Restricted, s.SourceRanges = true, prefixes(cidrs) }
+	}
+	return []serviceCase{
+		{"source ranges", ranges("10.0.0.0/8", " 192.0.2.0/24\t", "2001:db8::/32"), admitted("10.0.0.0/8 192.0.2.0/24 2001:db8::/32"), nil},
+		{"source ranges with host bits", ranges("10.1.2.3/8", "010.0.0.0/16"), admitted("10.0.0.0/8 10.0.0.0/16"), nil},
 		{"bad source ranges admit nobody", ranges("10.0.0.0", "", "10.0.0.0/33", "x/8"), restricted(""), []string{
 			`spec.loadBalancerSourceRanges[0]: "10.0.0.0" is no CIDR`,
 			`spec.loadBalancerSourceRanges[1]: "" is no CIDR`,

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"time"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
@@ -130,6 +131,16 @@ func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family rules.Fam
 		}
 	}
 	s.endpoints = append(s.endpoints, out)
+}
+
+// trigger returns when what led to the slice being as it is happened.
+func trigger(obj *discoveryv1.EndpointSlice) (Trigger, bool) {
+	at, err := time.Parse(time.RFC3339Nano, obj.Annotations[corev1.EndpointsLastChangeTriggerTime])
+	family := rules.IPv4
+	if obj.AddressType == discoveryv1.AddressTypeIPv6 {
+		family = rules.IPv6
+	}
+	return Trigger{family, at}, err == nil
 }
 
 // appendEndpoints appends the endpoints that serve the port of that name.

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +19,7 @@ type sliceCase struct {
 }
 
 func TestSlice(t *testing.T) {
-	for _, tt := range append(append(slicePortCases(), endpointCases()...), conditionCases()...) {
+	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), conditionCases()) {
 		t.Run(tt.name, func(t *testing.T) {
 			slice, want := webSlice("web-1", "10.244.1.1"), webRules()
 			tt.change(slice)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -43,6 +44,15 @@ type Changes struct {
 	Services map[rules.ServiceName]struct{}
 	// Ground says that what all Services stand on changed: the Node or a ServiceCIDR.
 	Ground bool
+	// Triggers are when what the changed EndpointSlices tell of happened, as far as
+	// they say so.
+	Triggers []Trigger
+}
+
+// Trigger is a change of endpoints of one family.
+type Trigger struct {
+	Family rules.Family
+	At     time.Time
 }
 
 // New returns a State for the node of the given name.
@@ -67,6 +77,9 @@ func (s *State) Apply(obj runtime.Object) {
 		s.putService(serviceName(obj), newService(obj))
 	case *discoveryv1.EndpointSlice:
 		s.putSlice(obj.Namespace, obj.Name, newSlice(obj))
+		if t, ok := trigger(obj); ok {
+			s.changes.Triggers = append(s.changes.Triggers, t)
+		}
 	case *corev1.Node:
 		if obj.Name == s.nodeName {
 			s.putNode(newNode(obj))

@@ -1,0 +1,95 @@
+// Command demo shows what nftproxy does: it lays out a small cluster in network namespaces, runs the daemon on one of
+// its nodes and makes requests to Services, while their endpoints stay as they are and while they change.
+//
+//	go run ./internal/demo --nftproxy bin/nftproxy --manifests testdata/demo
+//
+// It exits 1 when a request does not come out as it should. It needs no root where the kernel allows user namespaces,
+// and leaves nothing behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+)
+
+func main() {
+	if err := lab.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+	var o options
+	flag.StringVar(&o.nftproxy, "nftproxy", "bin/nftproxy", "the nftproxy `binary` to run")
+	flag.StringVar(&o.manifests, "manifests", "testdata/demo", "the `directory` with the manifests of the demo")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, o, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the command line.
+type options struct {
+	nftproxy  string // the binary
+	manifests string // the directory
+}
+
+// run lays out the lab, shows everything and takes it away again. Its error says what was not as it should be.
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	dir, err := newDirectory(o.manifests)
+	if err != nil {
+		return err
+	}
+	defer dir.remove()
+	l, err := lab.New(lab.Options{})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	endpoints, err := dir.endpointSlices()
+	if err != nil {
+		return err
+	}
+	if err := l.ServeEndpoints(endpoints); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, introduction, o.manifests)
+	p, err := startProxy(o.nftproxy, l.Node(), dir)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		p.kill()
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintf(out, "\nThe log of nftproxy:\n%s", p.log())
+		}
+	}()
+	s := show{out: out, lab: l, dir: dir, proxy: p}
+	if err := s.all(p.whileAlive(ctx)); err != nil {
+		return err
+	}
+	return s.verdict()
+}
+
+const introduction = `A small cluster, in network namespaces of this process; nothing of it touches this machine.
+
+  client    192.0.2.100 --.                 .-- pod-a  10.244.1.11
+                          |-- node-a -------|
+  client-2  192.0.2.101 --|   192.0.2.1     '-- pod-b  10.244.1.12
+                          |
+                          '-- node-b -------.-- pod-c  10.244.2.11
+                              192.0.2.2     '-- pod-d  10.244.2.12
+
+Every pod answers with its name and with the address that it sees its client under. All have IPv6
+addresses as well. The daemon nftproxy runs on node-a, from a copy of the manifests in
+%s. The requests of node-a, its pods and the clients meet the Services there.
+`

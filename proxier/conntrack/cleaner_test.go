@@ -1,0 +1,278 @@
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules"
+)
+
+const (
+	clusterIP = "10.96.0.10:53"
+	external  = "203.0.113.1:53"
+	nodePort  = "192.0.2.1:30053"
+	nodePort2 = "192.0.2.2:30053" // on another address of the node
+	backend1  = "10.244.1.11:5353"
+	backend2  = "10.244.2.11:5353"
+	client    = "10.244.1.12:4000"
+)
+
+// zoo are the flows that every case of TestClean begins with, in both families and all three protocols.
+var zoo = map[string]struct {
+	from, to, answered string
+	zone               uint16
+}{
+	"1":                  {client, clusterIP, backend1, 0},
+	"2":                  {"10.244.1.12:4002", clusterIP, backend2, 0},
+	"untranslated":       {"10.244.1.12:4003", clusterIP, clusterIP, 0},
+	"other backend port": {"10.244.1.12:4004", clusterIP, "10.244.1.11:5354", 0},
+	"zone":               {"10.244.1.12:4005", clusterIP, backend1, 7},
+	"port":               {"10.244.1.12:4006", "10.96.0.10:54", backend1, 0},
+	"address":            {"10.244.1.12:4007", "10.96.0.11:53", backend1, 0},
+	"direct":             {"10.244.1.12:4008", backend1, backend1, 0},
+	"from the frontend":  {clusterIP, "10.244.1.12:4009", "10.244.1.12:4009", 0},
+	"external":           {"198.51.100.1:4010", external, backend1, 0},
+	"nodePort":           {"198.51.100.1:4011", nodePort, backend1, 0},
+	"nodePort host":      {"198.51.100.1:4012", nodePort, nodePort, 0},
+	"nodePort 2":         {"198.51.100.1:4013", nodePort2, backend1, 0},
+}
+
+// staleText is a Stale of any family and protocol.
+type staleText struct {
+	frontend string
+	keep     []string
+}
+
+func TestClean(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		stale []staleText
+		gone  []string
+	}{
+		{"nothing", nil, nil},
+		{"a backend is gone", []staleText{{clusterIP, []string{backend2}}},
+			[]string{"1", "other backend port", "untranslated", "zone"}},
+		{"a backend came", []staleText{{clusterIP, []string{backend1, backend2, "10.244.3.11:5353", "10.244.1.11:5354"}}},
+			[]string{"untranslated"}},
+		{"no backend is left", []staleText{{clusterIP, nil}},
+			[]string{"1", "2", "other backend port", "untranslated", "zone"}},
+		{"a nodePort on one address", []staleText{{nodePort, nil}}, []string{"nodePort", "nodePort host"}},
+		{"a backend on the node, at the nodePort", []staleText{{nodePort, []string{nodePort}}}, []string{"nodePort"}},
+		{"every kind of frontend", []staleText{
+			{clusterIP, []string{backend2}}, {external, []string{backend2}}, {nodePort, []string{backend2}}, {nodePort2, []string{backend2}},
+		}, []string{"1", "external", "nodePort", "nodePort 2", "nodePort host", "other backend port", "untranslated", "zone"}},
+		{"two ports of an address", []staleText{{clusterIP, []string{backend1}}, {"10.96.0.10:54", nil}},
+			[]string{"2", "other backend port", "port", "untranslated"}},
+		{"two addresses", []staleText{{clusterIP, []string{backend1}}, {"10.96.0.11:53", nil}},
+			[]string{"2", "address", "other backend port", "untranslated"}},
+		{"a frontend twice", []staleText{{clusterIP, []string{backend1}}, {clusterIP, []string{backend2}}},
+			[]string{"other backend port", "untranslated"}},
+		{"a frontend that nobody used", []staleText{{"10.96.0.12:53", nil}}, nil},
+	} {
+		for _, family := range rules.Families() {
+			for _, protocol := range rules.Protocols() {
+				for _, filtered := range []bool{true, false} {
+					t.Run(fmt.Sprintf("%s/%s/%s/filtered=%t", tt.name, family, protocol, filtered), func(t *testing.T) {
+						gone := tt.gone
+						if protocol == rules.TCP {
+							gone = nil
+						}
+						testClean(t, family, staleOf(family, protocol, tt.stale), filtered,
+							func(f rules.Family, p rules.Protocol, name string) bool {
+								return f == family && p == protocol && slices.Contains(gone, name)
+							})
+					})
+				}
+			}
+		}
+	}
+}
+
+// testClean fills a table with the zoo, cleans it and compares what is left with the zoo without what should be gone.
+func testClean(t *testing.T, family rules.Family, stale []Stale, filtered bool, gone func(rules.Family, rules.Protocol, string) bool) {
+	t.Helper()
+	ns := newNamespace(t)
+	var all []entry
+	var want []string
+	for _, f := range rules.Families() {
+		for _, p := range rules.Protocols() {
+			for name, z := range zoo {
+				e := entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone}
+				all = append(all, e)
+				if !gone(f, p, name) {
+					want = append(want, e.String())
+				}
+			}
+		}
+	}
+	slices.Sort(want)
+	create(t, ns, all)
+
+	deleted, err := Cleaner{NetNS: ns.FD()}.clean(family, stale, filtered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, list(t, ns)); diff != "" {
+		t.Errorf("flows left (-want +got):\n%s", diff)
+	}
+	if want := len(all) - len(want); deleted != want {
+		t.Errorf("deleted %d flows, want %d", deleted, want)
+	}
+}
+
+func staleOf(family rules.Family, protocol rules.Protocol, texts []staleText) []Stale {
+	var stale []Stale
+	for _, text := range texts {
+		to := in(family, text.frontend)
+		s := Stale{Frontend: rules.Frontend{Addr: to.Addr(), Protocol: protocol, Port: to.Port()}}
+		for _, backend := range text.keep {
+			s.Keep = append(s.Keep, in(family, backend))
+		}
+		stale = append(stale, s)
+	}
+	return stale
+}
+
+func TestCleanSeveral(t *testing.T) {
+	var stale []Stale
+	for _, family := range rules.Families() {
+		for _, protocol := range rules.Protocols() {
+			stale = append(stale, staleOf(family, protocol, []staleText{{clusterIP, []string{backend1, backend2}}})...)
+		}
+	}
+	testClean(t, rules.IPv6, stale, true, func(f rules.Family, p rules.Protocol, name string) bool {
+		return f == rules.IPv6 && p != rules.TCP && (name == "untranslated" || name == "other backend port")
+	})
+}
+
+// TestCleanMany is for more flows than one datagram holds, both ways.
+func TestCleanMany(t *testing.T) {
+	ns := newNamespace(t)
+	var all []entry
+	var want []string
+	for i := range uint16(4000) {
+		e := entry{protocol: rules.UDP, client: netip.AddrPortFrom(netip.MustParseAddr("10.244.1.12"), 1000+i),
+			frontend: netip.MustParseAddrPort(clusterIP), backend: netip.MustParseAddrPort(backend1)}
+		if i%3 == 0 {
+			e.backend = netip.MustParseAddrPort(backend2)
+			want = append(want, e.String())
+		}
+		all = append(all, e)
+	}
+	create(t, ns, all)
+	slices.Sort(want)
+	cleaner := Cleaner{NetNS: ns.FD()}
+	stale := staleOf(rules.IPv4, rules.UDP, []staleText{{clusterIP, []string{backend2}}})
+	for _, n := range []int{len(all) - len(want), 0} {
+		deleted, err := cleaner.Clean(rules.IPv4, stale)
+		if err != nil || deleted != n {
+			t.Errorf("deleted %d flows, error %v; want %d", deleted, err, n)
+		}
+		if diff := cmp.Diff(want, list(t, ns)); diff != "" {
+			t.Errorf("flows left (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestFilter is about what the kernel leaves out of a dump, which is why it is asked.
+func TestFilter(t *testing.T) {
+	ns := newNamespace(t)
+	var all []entry
+	for _, f := range rules.Families() {
+		for _, p := range rules.Protocols() {
+			for _, z := range zoo {
+				all = append(all, entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone})
+			}
+		}
+	}
+	create(t, ns, all)
+	one := []staleText{{clusterIP, nil}}
+	for _, tt := range []struct {
+		name     string
+		family   rules.Family
+		protocol rules.Protocol
+		stale    []staleText
+		want     int
+	}{
+		{"one frontend", rules.IPv4, rules.UDP, one, 5},
+		{"one port", rules.IPv4, rules.UDP, append(one, staleText{external, nil}), 7},
+		{"one address", rules.IPv4, rules.UDP, append(one, staleText{"10.96.0.10:54", nil}), 6},
+		{"nothing in common", rules.IPv4, rules.UDP, append(one, staleText{nodePort, nil}), len(zoo)},
+		{"one IPv6 frontend", rules.IPv6, rules.UDP, one, 7},
+		{"one SCTP frontend", rules.IPv4, rules.SCTP, one, 6},
+		{"one SCTP IPv6 frontend", rules.IPv6, rules.SCTP, one, len(zoo)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := openSocket(ns.FD(), dumpBufferSize)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.close()
+			n := 0
+			f := newSweep(tt.family, tt.protocol, staleOf(tt.family, tt.protocol, tt.stale)).filter()
+			if err := s.dump(f, func(*flow) error { n++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if n != tt.want {
+				t.Errorf("dump of %d flows, want %d", n, tt.want)
+			}
+		})
+	}
+}
+
+// TestDeleteEnded is about a flow that ends between the dump and its deletion.
+func TestDeleteEnded(t *testing.T) {
+	ns := newNamespace(t)
+	create(t, ns, []entry{{rules.UDP, in(rules.IPv4, client), in(rules.IPv4, clusterIP), in(rules.IPv4, backend1), 0}})
+	dump, err := openSocket(ns.FD(), dumpBufferSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dump.close()
+	deletions, err := openSocket(ns.FD(), ackBufferSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deletions.close()
+	d := &deleter{socket: deletions, family: rules.IPv4}
+	err = dump.dump(filter{family: rules.IPv4}, func(f *flow) error {
+		other := *f
+		other.id = []byte{1, 2, 3, 4} // of another flow that had the same tuple
+		return errors.Join(d.add(&other), d.flush())
+	})
+	if err != nil || d.deleted != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
+		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.deleted, d.refused, err)
+	}
+	err = dump.dump(filter{family: rules.IPv4}, func(f *flow) error { return errors.Join(d.add(f), d.add(f), d.flush()) })
+	if err != nil || d.deleted != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
+		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.deleted, d.refused, err)
+	}
+	if err := d.add(&flow{}); err == nil {
+		t.Error("a flow without a tuple is taken")
+	}
+}
+
+func TestCleanWithoutPrivilege(t *testing.T) {
+	stale := staleOf(rules.IPv4, rules.UDP, []staleText{{clusterIP, nil}})
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			t.Errorf("give up capabilities: %v", err)
+		}
+		_, err := Cleaner{}.Clean(rules.IPv4, stale)
+		result <- err
+	}()
+	if err := <-result; !errors.Is(err, unix.EPERM) {
+		t.Errorf("error %v, want %v", err, unix.EPERM)
+	}
+}

@@ -1,0 +1,60 @@
+package proxier
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/nftproxy/nftproxy/proxier/health"
+	"github.com/nftproxy/nftproxy/proxier/source"
+)
+
+// follow runs the source: the API server, or the manifests that are configured.
+func (p *Proxier) follow(ctx context.Context) error {
+	if p.client != nil {
+		return source.NewAPI(p.client, p.name).Run(ctx, p, LogProblem)
+	}
+	p.health.SetNodeEligible(true) // manifests do not drain a node
+	return source.NewDir(p.config.Source).Run(ctx, p, LogProblem)
+}
+
+// Apply takes in an object of the source.
+func (p *Proxier) Apply(obj runtime.Object) {
+	p.state.Apply(obj)
+	if node, ok := obj.(*corev1.Node); ok {
+		if node.Name == p.name && p.client != nil {
+			p.health.SetNodeEligible(health.NodeEligible(node))
+		}
+	}
+	p.changed(obj)
+}
+
+// Delete takes an object of the source out.
+func (p *Proxier) Delete(obj runtime.Object) {
+	p.state.Delete(obj)
+	if node, ok := obj.(*corev1.Node); ok && node.Name == p.name {
+		p.health.SetNodeEligible(false)
+	}
+	p.changed(obj)
+}
+
+// changed counts the change and wakes the loop. A heartbeat of our Node changes
+// nothing, and wakes it for nothing.
+func (p *Proxier) changed(obj runtime.Object) {
+	switch obj.(type) {
+	case *corev1.Service:
+		p.metrics.ServiceChanges.Inc()
+		p.metrics.ServiceChangesPending.Inc()
+	case *discoveryv1.EndpointSlice:
+		p.metrics.EndpointChanges.Inc()
+		p.metrics.EndpointChangesPending.Inc()
+	}
+	p.metrics.SyncQueued()
+	p.health.Queued()
+	signal(p.wake)
+}
+
+// Synced says that the source has delivered everything there was at its start.
+func (p *Proxier) Synced() { p.once.Do(func() { close(p.synced) }) }

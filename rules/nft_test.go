@@ -1,0 +1,158 @@
+package rules
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// nft runs a shell script with nft in a network namespace of its own, in which
+// $1, $2, ... are files with the texts. It needs no root where user namespaces are allowed.
+func nft(t *testing.T, script string, texts ...string) (string, error) {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Fatalf("%v: install nftables (Debian: apt-get install nftables)", err)
+	}
+	args := []string{"-euc", script, "sh"}
+	for i, text := range texts {
+		file := filepath.Join(t.TempDir(), fmt.Sprintf("%d.nft", i))
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, file)
+	}
+	cmd := exec.Command("sh", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// nftSeeds is how many random rulesets nft reads.
+const nftSeeds = 8
+
+func TestNFTAcceptsRulesets(t *testing.T) {
+	for seed := range uint64(nftSeeds) {
+		g := newGenerator(seed)
+		text := rulesetText(t, g.ruleset(g.config(), nil, 8))
+		if _, err := nft(t, `nft -c -f - <"$1"; nft -f "$1"; nft -f "$1"; nft list ruleset`, text); err != nil {
+			t.Errorf("seed %d: %v\n%s", seed, err, firstBadLines(err, text))
+		}
+	}
+}
+
+// What nft lists it can load again: people save their rulesets so, with a flush before it.
+func TestNFTReloadsListing(t *testing.T) {
+	r := NewRuleset(testConfig())
+	putSvc(r, web())
+	if _, err := nft(t, `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"; nft -f "$1.list"; nft list ruleset`, rulesetText(t, r)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Names can be so long that namespace/name:port has 191 characters and the name of a map 160.
+func TestNFTLongNames(t *testing.T) {
+	svc := web()
+	svc.Name = ServiceName{strings.Repeat("n", 63), strings.Repeat("s", 63)}
+	svc.Ports[0].Name, svc.Ports[0].Protocol, svc.Ports[0].Port = strings.Repeat("p", 63), SCTP, 65535
+	svc.Ports[0].Endpoints = ready("n1", "10.244.1.1:65535")
+	svc.AffinityTimeout, svc.ExternalIPs = 24*time.Hour, addrs("198.51.100.1")
+	r := NewRuleset(testConfig())
+	putSvc(r, svc)
+	if _, err := nft(t, `nft -f "$1"; nft list ruleset`, rulesetText(t, r)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Deltas of Changes are loaded behind the ruleset that they change, in one script: nft 1.0.6 cannot add a rule that
+// uses the map endpoints to a table that is in the kernel already.
+func TestNFTAcceptsChanges(t *testing.T) {
+	for seed := range uint64(nftSeeds) {
+		g := newGenerator(seed)
+		config, node := g.config(), g.node()
+		r := NewRuleset(config)
+		services := map[int]*Service{}
+		texts := []string{rulesetText(t, r)}
+		script := `cat "$@" | nft -f -; nft list ruleset`
+		for range 8 {
+			for range 3 {
+				i := g.IntN(5)
+				services[i] = g.change(i, services[i])
+				r.Put(Compile(services[i], node, r.Slots))
+			}
+			r.Remove(name(g.IntN(5)))
+			texts = append(texts, deltaText(t, r.Changes()))
+			r.Done()
+		}
+		out, err := nft(t, script, texts...)
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+			continue
+		}
+		checkListing(t, seed, r, out)
+	}
+}
+
+// Deltas of Diff are loaded upon what an older state of the Services left.
+func TestNFTAcceptsDiffs(t *testing.T) {
+	for seed := range uint64(nftSeeds) {
+		g := newGenerator(seed)
+		config := g.config()
+		older := g.ruleset(config, nil, 8)
+		kernel := modelOf(older)
+		r := g.ruleset(config, kernel.programmed(older).Slots(), 8)
+		out, err := nft(t, `cat "$1" "$2" | nft -f -; nft list ruleset`, rulesetText(t, older), deltaText(t, Diff(r, kernel.programmed(r))))
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+			continue
+		}
+		checkListing(t, seed, r, out)
+	}
+}
+
+// checkListing checks that a listing of the kernel has all elements that are desired and no other.
+func checkListing(t *testing.T, seed uint64, r *Ruleset, listing string) {
+	t.Helper()
+	want := 0
+	for range r.elements() {
+		want++
+	}
+	got := 0
+	for _, block := range strings.Split(listing, "elements = {")[1:] {
+		elements, _, _ := strings.Cut(block, "}")
+		got += len(strings.Split(elements, ","))
+	}
+	if got != want {
+		t.Errorf("seed %d: the kernel lists %d elements, want %d", seed, got, want)
+	}
+}
+
+// firstBadLines returns the lines of text that nft complains about.
+func firstBadLines(err error, text string) string {
+	lines := linesOf(text)
+	var out []string
+	for message := range strings.SplitSeq(err.Error(), "\n") {
+		var n int
+		if _, rest, ok := strings.Cut(message, ".nft:"); ok {
+			fmt.Sscanf(rest, "%d:", &n)
+		}
+		if n > 0 && n <= len(lines) && !slices.Contains(out, lines[n-1]) {
+			out = append(out, lines[n-1])
+		}
+	}
+	return strings.Join(out[:min(len(out), 5)], "\n")
+}
