@@ -1,0 +1,94 @@
+package source
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const testKubeconfig = `apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443', insecure-skip-tls-verify: true}}]
+users: [{name: u, user: {token: sesame}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`
+
+func TestClientRequests(t *testing.T) {
+	var got []string
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = []string{r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Accept"), r.Header.Get("Content-Type"), r.UserAgent(), string(body[:min(4, len(body))])}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"kind": "Event", "apiVersion": "v1", "metadata": {"name": "e"}}`)
+	}))
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	server.StartTLS()
+	defer server.Close()
+	kubeconfig := t.TempDir() + "/kubeconfig"
+	must(t, os.WriteFile(kubeconfig, []byte(testKubeconfig), 0o600))
+
+	for _, test := range []struct {
+		name string
+		cfg  ClientConfig
+		want []string
+	}{
+		{"defaults", ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me"}, []string{
+			"/api/v1/namespaces/shop/events", "Bearer sesame",
+			"application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf", "me", "k8s\x00",
+		}},
+		{"json", ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me", ContentType: "application/json", AcceptContentTypes: "application/json"}, []string{
+			"/api/v1/namespaces/shop/events", "Bearer sesame", "application/json", "application/json", "me", `{"ki`,
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			client, err := Client(test.cfg)
+			must(t, err)
+			_, err = client.CoreV1().Events("shop").Create(t.Context(), &corev1.Event{}, metav1.CreateOptions{})
+			must(t, err)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestClientConnection(t *testing.T) {
+	kubeconfig := t.TempDir() + "/kubeconfig"
+	must(t, os.WriteFile(kubeconfig, []byte(testKubeconfig), 0o600))
+	for _, test := range []struct {
+		cfg  ClientConfig
+		want string
+	}{
+		{ClientConfig{Kubeconfig: kubeconfig}, "https://192.0.2.1:6443"},
+		{ClientConfig{Kubeconfig: kubeconfig, Master: "https://192.0.2.2"}, "https://192.0.2.2"},
+		{ClientConfig{Master: "http://192.0.2.3"}, "http://192.0.2.3"},
+	} {
+		test.cfg.QPS, test.cfg.Burst = 7, 9
+		c, err := test.cfg.connection()
+		must(t, err)
+		if c.Host != test.want || c.QPS != 7 || c.Burst != 9 {
+			t.Errorf("%+v: host %s, QPS %v, burst %d", test.cfg, c.Host, c.QPS, c.Burst)
+		}
+	}
+}
+
+func TestClientErrors(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	for want, cfg := range map[string]ClientConfig{
+		"configure the API client: stat /nowhere/kubeconfig: no such file or directory": {Kubeconfig: "/nowhere/kubeconfig"},
+		"configure the API client: unable to load in-cluster configuration":             {},
+	} {
+		if _, err := Client(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%+v: %v, want %s", cfg, err, want)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package source
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
+)
+
+// serves asks the API server whether it has the resource k of networking.k8s.io/v1, until it answers or ctx ends. One
+// that it does not have is settled.
+func (a *API) serves(ctx context.Context, k *kind) bool {
+	client := discovery.ToDiscoveryInterfaceWithContext(a.client.Discovery())
+	backoff := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 1, Steps: 6, Cap: 30 * time.Second}
+	for ctx.Err() == nil {
+		list, err := client.ServerResourcesForGroupVersionWithContext(ctx, networkingv1.SchemeGroupVersion.String())
+		if err == nil || apierrors.IsNotFound(err) {
+			if err == nil && hasResource(list, k.name) {
+				return true
+			}
+			k.settle()
+			return false
+		}
+		k.trouble(ctx, "look for", err)
+		select {
+		case <-time.After(backoff.Step()):
+		case <-ctx.Done():
+		}
+	}
+	return false
+}
+
+func hasResource(list *metav1.APIResourceList, name string) bool {
+	return list != nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == name })
+}

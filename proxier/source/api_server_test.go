@@ -1,0 +1,377 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+)
+
+// apiServer is as much of an API server as reflectors can tell, with connections in memory: it lives in a synctest bubble.
+type apiServer struct {
+	noWatchList bool // as servers before 1.32
+	noCIDRs     bool // as servers before 1.33
+
+	mu        sync.Mutex
+	revision  int
+	compacted int // watches from before are told so
+	uids      int
+	objects   map[string]map[types.NamespacedName]object // by resource
+	log       []change
+	moved     chan struct{} // closed, and replaced, at each change
+	refuse    map[string]error
+	away      bool
+	conns     map[net.Conn]bool
+	requests  map[string]int // by "list services", "watch services"
+
+	connections chan net.Conn
+	transport   *http.Transport
+}
+
+// change is what happened to an object.
+type change struct {
+	revision int
+	resource string
+	old, new object
+}
+
+// newAPIServer starts a server that ends with the test.
+func newAPIServer(t *testing.T) *apiServer {
+	s := &apiServer{
+		refuse: map[string]error{}, conns: map[net.Conn]bool{}, requests: map[string]int{},
+		connections: make(chan net.Conn), moved: make(chan struct{}), revision: 1,
+	}
+	s.empty()
+	s.transport = &http.Transport{DialContext: s.dial}
+	server := &http.Server{Handler: s}
+	done := make(chan struct{})
+	go func() {
+		_ = server.Serve(pipeListener{s.connections})
+		close(done)
+	}()
+	t.Cleanup(func() {
+		s.transport.CloseIdleConnections()
+		close(s.connections)
+		<-done
+		_ = server.Close()
+	})
+	return s
+}
+
+type pipeListener struct{ connections chan net.Conn }
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	conn, ok := <-l.connections
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+func (l pipeListener) Close() error   { return nil }
+func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (s *apiServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	ours, theirs := net.Pipe()
+	s.conns[theirs] = true
+	select {
+	case s.connections <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// client returns a client of the server.
+func (s *apiServer) client(t *testing.T) kubernetes.Interface {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://api", Transport: s.transport, QPS: -1})
+	must(t, err)
+	return client
+}
+
+// empty gives the server a new, empty storage.
+func (s *apiServer) empty() {
+	s.objects = map[string]map[types.NamespacedName]object{
+		"services": {}, "endpointslices": {}, "nodes": {}, "servicecidrs": {},
+	}
+	s.log, s.revision, s.uids = nil, 1, s.uids+1000
+}
+
+// stop breaks all connections and refuses new ones.
+func (s *apiServer) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = true
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+	clear(s.conns)
+}
+
+// start takes connections again. The history of changes that watches could go on from is gone if compact.
+func (s *apiServer) start(compact bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = false
+	if compact {
+		s.compacted = s.revision
+	}
+}
+
+// answer has requests of the name "list services" refused, or not any more with nil.
+func (s *apiServer) answer(name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse[name] = err
+}
+
+func (s *apiServer) count(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests[name]
+}
+
+// put stores an object, and remove takes one out.
+func (s *apiServer) put(obj object)    { s.change(obj, obj.DeepCopyObject().(object)) }
+func (s *apiServer) remove(obj object) { s.change(obj, nil) }
+
+func (s *apiServer) change(named, new object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resource := resourceOf(named)
+	name := types.NamespacedName{Namespace: named.GetNamespace(), Name: named.GetName()}
+	old := s.objects[resource][name]
+	s.revision++
+	if new == nil {
+		delete(s.objects[resource], name)
+	} else {
+		new.SetResourceVersion(strconv.Itoa(s.revision))
+		if old != nil {
+			new.SetUID(old.GetUID())
+		} else {
+			s.uids++
+			new.SetUID(types.UID(strconv.Itoa(s.uids)))
+		}
+		stamp(new)
+		new.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "kubectl"}})
+		s.objects[resource][name] = new
+	}
+	s.log = append(s.log, change{s.revision, resource, old, new})
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+func resourceOf(obj object) string {
+	for _, resource := range []string{"services", "endpointslices", "nodes", "servicecidrs"} {
+		if reflect.TypeOf(obj) == reflect.TypeOf(sample(resource)) {
+			return resource
+		}
+	}
+	panic(fmt.Sprintf("a %T", obj))
+}
+
+func sample(resource string) object {
+	return map[string]object{
+		"services": &corev1.Service{}, "endpointslices": &discoveryv1.EndpointSlice{},
+		"nodes": &corev1.Node{}, "servicecidrs": &networkingv1.ServiceCIDR{},
+	}[resource]
+}
+
+func kindOf(resource string) schema.GroupVersionKind {
+	kinds, _, _ := scheme.Scheme.ObjectKinds(sample(resource))
+	return kinds[0]
+}
+
+// stamp sets kind and apiVersion, as objects on the wire have them.
+func stamp(obj object) { obj.GetObjectKind().SetGroupVersionKind(kindOf(resourceOf(obj))) }
+
+func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	path := strings.Split(r.URL.Path, "/")
+	resource, q := path[len(path)-1], r.URL.Query()
+	verb := "list"
+	if q.Get("watch") != "" {
+		verb = "watch"
+	}
+	if r.URL.Path == "/apis/networking.k8s.io/v1" {
+		verb, resource = "look for", "servicecidrs"
+	}
+	s.mu.Lock()
+	s.requests[verb+" "+resource]++
+	err := s.refuse[verb+" "+resource]
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		fail(w, err)
+	case verb == "look for":
+		list := metav1.APIResourceList{GroupVersion: "networking.k8s.io/v1", APIResources: []metav1.APIResource{{Name: "ingresses"}}}
+		if !s.noCIDRs {
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: resource})
+		}
+		_ = json.NewEncoder(w).Encode(list)
+	case verb == "list":
+		s.list(w, resource, newFilter(q.Get("labelSelector"), q.Get("fieldSelector")))
+	default:
+		s.watch(w, r, resource, newFilter(q.Get("labelSelector"), q.Get("fieldSelector")))
+	}
+}
+
+func fail(w http.ResponseWriter, err error) {
+	status := statusOf(err)
+	w.WriteHeader(int(status.Code))
+	_ = json.NewEncoder(w).Encode(status)
+}
+
+func statusOf(err error) metav1.Status {
+	status := err.(apierrors.APIStatus).Status()
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	return status
+}
+
+func (s *apiServer) list(w http.ResponseWriter, resource string, f filter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	items := []object{}
+	for _, obj := range s.objects[resource] {
+		if f.matches(obj) {
+			items = append(items, obj)
+		}
+	}
+	gvk := kindOf(resource)
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"kind": gvk.Kind + "List", "apiVersion": gvk.GroupVersion().String(), "items": items,
+		"metadata": map[string]any{"resourceVersion": strconv.Itoa(s.revision)},
+	})
+}
+
+// watch streams the changes after a revision, and the objects before them if they are asked for.
+func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, f filter) {
+	q := r.URL.Query()
+	initial := q.Get("sendInitialEvents") == "true"
+	if initial && s.noWatchList {
+		fail(w, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("ListOptions").GroupKind(), "", nil))
+		return
+	}
+	stream := eventStream{w: w, kind: resource, filter: f}
+	s.mu.Lock()
+	seen, _ := strconv.Atoi(q.Get("resourceVersion"))
+	expired := !initial && seen < s.compacted
+	if initial {
+		seen = s.revision
+		for _, obj := range s.objects[resource] {
+			stream.change(change{new: obj})
+		}
+		stream.bookmark(seen)
+	}
+	s.mu.Unlock()
+	if expired {
+		stream.send("ERROR", statusOf(apierrors.NewResourceExpired("too old")))
+		return
+	}
+	seconds, _ := strconv.Atoi(q.Get("timeoutSeconds"))
+	timeout := time.After(time.Duration(seconds) * time.Second)
+	for {
+		s.mu.Lock()
+		for _, c := range s.log {
+			if c.revision > seen && c.resource == resource {
+				stream.change(c)
+			}
+		}
+		seen = max(seen, s.revision)
+		moved := s.moved
+		s.mu.Unlock()
+		w.(http.Flusher).Flush()
+		select {
+		case <-moved:
+		case <-timeout:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// eventStream writes the events of one watch.
+type eventStream struct {
+	w      http.ResponseWriter
+	kind   string
+	filter filter
+}
+
+func (e eventStream) send(event string, obj any) {
+	raw, _ := json.Marshal(obj)
+	_ = json.NewEncoder(e.w).Encode(metav1.WatchEvent{Type: event, Object: runtime.RawExtension{Raw: raw}})
+}
+
+func (e eventStream) change(c change) {
+	was, is := c.old != nil && e.filter.matches(c.old), c.new != nil && e.filter.matches(c.new)
+	switch {
+	case was && is:
+		e.send("MODIFIED", c.new)
+	case was:
+		e.send("DELETED", c.old)
+	case is:
+		e.send("ADDED", c.new)
+	}
+}
+
+func (e eventStream) bookmark(revision int) {
+	obj := sample(e.kind)
+	stamp(obj)
+	obj.SetResourceVersion(strconv.Itoa(revision))
+	obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	e.send("BOOKMARK", obj)
+}
+
+// filter is a pair of selectors.
+type filter struct {
+	labels labels.Selector
+	fields fields.Selector
+}
+
+func newFilter(l, f string) filter {
+	out := filter{labels: labels.Everything(), fields: fields.Everything()}
+	if l != "" {
+		out.labels, _ = labels.Parse(l)
+	}
+	if f != "" {
+		out.fields, _ = fields.ParseSelector(f)
+	}
+	return out
+}
+
+func (f filter) matches(obj object) bool {
+	known := fields.Set{"metadata.name": obj.GetName()}
+	if svc, ok := obj.(*corev1.Service); ok {
+		known["spec.clusterIP"] = svc.Spec.ClusterIP
+	}
+	return f.labels.Matches(labels.Set(obj.GetLabels())) && f.fields.Matches(known)
+}
