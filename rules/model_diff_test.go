@@ -59,7 +59,7 @@ func (m model) withoutSpare() model {
 		table.chains = maps.Clone(t.chains)
 		sticky := slices.ContainsFunc(slices.Collect(maps.Keys(t.sets)), func(name string) bool { return strings.HasPrefix(name, "affinity-") })
 		maps.DeleteFunc(table.chains, func(name string, c Chain) bool {
-			return isShape(name) && t.usersOfChain(name) == "" || isMemory(name) && !sticky
+			return isShapeChain(name) && t.usersOfChain(name) == "" || isMemory(name) && !sticky
 		})
 		out[f] = &table
 	}
@@ -68,13 +68,4 @@ func (m model) withoutSpare() model {
 
 func isMemory(name string) bool {
 	return name == chainAffinity || name == "remember-input" || name == "remember-postrouting"
-}
-
-func isShape(name string) bool {
-	for k := ShapeReject; k <= ShapeLocal; k++ {
-		if name == k.String() || strings.HasPrefix(name, k.String()+"-") {
-			return true
-		}
-	}
-	return false
 }

@@ -143,7 +143,7 @@ func checkFresh(t *testing.T, seed uint64, config Config, compiled map[ServiceNa
 	if err := kernel.commit(d); err != nil {
 		t.Fatalf("seed %d: commit after a restart: %v\n%s", seed, err, deltaText(t, d))
 	}
-	d.Chains = slices.DeleteFunc(d.Chains, func(c Chain) bool { return isShape(c.Name) && kernel[c.Family].usersOfChain(c.Name) == "" })
+	d.Chains = slices.DeleteFunc(d.Chains, func(c Chain) bool { return isShapeChain(c.Name) && kernel[c.Family].usersOfChain(c.Name) == "" })
 	if d.Size() > 0 {
 		t.Fatalf("seed %d: Delta of a fresh Ruleset:\n%s", seed, deltaText(t, d))
 	}
