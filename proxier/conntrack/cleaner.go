@@ -140,7 +140,7 @@ func (s *sweep) filter() filter {
 		case first:
 			f.addr, f.port = frontend.Addr(), frontend.Port()
 		default:
-			if false {
+			if f.addr != frontend.Addr() {
 				f.addr = netip.Addr{}
 			}
 			if f.port != frontend.Port() {
