@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
@@ -314,7 +315,7 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 // TestDriftIsRepaired damages the table in every way there is; the daemon repairs it.
 func TestDriftIsRepaired(t *testing.T) {
 	ns := newNamespace(t)
-	startDaemon(t, ns, webManifests(t, podA, podB))
+	startDaemon(t, ns, webManifests(t, podA, podB), "--own-tables=false")
 	eventually(t, ns, true, "goto cluster-2")
 	nftIn(t, ns, "", "add", "table", "ip", "other") // somebody else's, to move the generation
 	want := bytecode(t, ns)
@@ -340,5 +341,21 @@ func TestDriftIsRepaired(t *testing.T) {
 				t.Fatalf("not repaired after %s:\n%s", damage, nftIn(t, ns, "", "list", "ruleset"))
 			}
 		}
+	}
+}
+
+// TestOwnedTablesStay flushes the ruleset and deletes from the tables while the daemon
+// owns them: they stay as they are, and nft can list them.
+func TestOwnedTablesStay(t *testing.T) {
+	ns := newNamespace(t)
+	startDaemon(t, ns, webManifests(t, podA, podB))
+	eventually(t, ns, true, "goto cluster-2")
+	want := bytecode(t, ns)
+	nftIn(t, ns, "", "flush", "ruleset")
+	if _, err := tryNft(ns, "", "delete", "table", "ip", "nftproxy"); err == nil {
+		t.Error("somebody else could delete the table")
+	}
+	if diff := cmp.Diff(want, bytecode(t, ns)); diff != "" {
+		t.Errorf("the tables changed (-before +after):\n%s", diff)
 	}
 }

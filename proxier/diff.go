@@ -14,7 +14,7 @@ import (
 // Diff writes what the daemon would change in the kernel for the manifests of
 // c.Source, as nft commands, and reports whether that is anything.
 func Diff(c *config.Config, w io.Writer, report func(error)) (changed bool, err error) {
-	conn, err := nft.Dial(nft.Options{})
+	conn, err := nft.Dial(nft.Options{Own: c.OwnTables})
 	if err != nil {
 		return false, err
 	}

@@ -87,7 +87,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
 	}
-	conn, err := nft.Dial(nft.Options{NetNS: p.netns})
+	conn, err := nft.Dial(nft.Options{NetNS: p.netns, Own: p.config.OwnTables})
 	if err != nil {
 		return err
 	}

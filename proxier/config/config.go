@@ -63,6 +63,8 @@ type Config struct {
 	Source string // file or directory of manifests instead of an API server
 	DryRun bool   // print the ruleset instead of programming it
 
+	OwnTables bool // own the tables, where the kernel can
+
 	loaded []byte // content of ConfigFile as it was read
 }
 

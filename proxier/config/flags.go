@@ -15,6 +15,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.source, "source", "", "File or directory of Kubernetes manifests (YAML or JSON) to take objects from instead of an API server.")
 	fs.BoolVar(&o.dryRun, "dry-run", false, "Print the ruleset as an nft script and exit. Needs no privileges.")
 
+	fs.BoolVar(&o.ownTables, "own-tables", true, "Own the tables in the kernel, where it can (Linux 6.9): nobody else can change them, and flushing the ruleset passes them by.")
+
 	fs.StringVar(&o.configFile, "config", "", "Configuration file (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1), as kube-proxy has it.")
 	fs.StringVar(&o.writeConfigTo, "write-config-to", "", "Write the complete configuration to this file and exit.")
 	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything that nftproxy has put into the kernel and exit.")

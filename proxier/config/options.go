@@ -21,6 +21,7 @@ type Options struct {
 	cleanup          bool
 	source           string
 	dryRun           bool
+	ownTables        bool
 	healthzPort      int32
 	metricsPort      int32
 
@@ -53,6 +54,7 @@ func (o *Options) Complete() (*Config, []string, error) {
 		Cleanup:       o.cleanup,
 		Source:        o.source,
 		DryRun:        o.dryRun,
+		OwnTables:     o.ownTables,
 	}
 	var warnings []string
 	if o.configFile == "" {

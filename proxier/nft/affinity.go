@@ -53,17 +53,19 @@ func (c *Conn) forgetTarget(s rules.Sticky, target uint16) (int, error) {
 
 // deleteClients deletes elements of the memory, each in a message of its own.
 func (c *Conn) deleteClients(s rules.Sticky, target uint16, clients [][]byte) error {
-	var b Batch
-	b.Begin(0)
+	if len(clients) == 0 {
+		return nil
+	}
+	b := c.begin(s.Family)
 	for _, key := range clients {
 		b.Message(unix.NFT_MSG_DELSETELEM, 0, proto(s.Family))
 		b.String(unix.NFTA_SET_ELEM_LIST_TABLE, rules.TableName)
 		b.String(unix.NFTA_SET_ELEM_LIST_SET, s.MapName(target))
 		list := b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		elem := b.Nest(unix.NFTA_LIST_ELEM)
-		appendData(&b, unix.NFTA_SET_ELEM_KEY, key)
+		appendData(b, unix.NFTA_SET_ELEM_KEY, key)
 		b.EndNest(elem)
 		b.EndNest(list)
 	}
-	return c.Commit(&b)
+	return c.Commit(b)
 }

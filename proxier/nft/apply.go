@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,11 +16,17 @@ import (
 // that the Delta was built on: if it has passed, the error is ErrStale and
 // nothing is changed. An error names the element or rule that the kernel refused.
 func (c *Conn) Apply(d *rules.Delta, generation uint32) error {
-	b, err := encode(d, generation)
+	b, err := c.encode(d, generation)
 	if err != nil {
 		return err
 	}
-	return c.Commit(b)
+	if err := c.Commit(b); err != nil {
+		return err
+	}
+	for _, f := range d.Tables {
+		c.owned[f] = c.own
+	}
+	return nil
 }
 
 // Tidy does what follows a Delta: it deletes what has no user any more and forgets
@@ -36,10 +43,12 @@ func (c *Conn) Tidy(d *rules.Delta) (forgotten int, err error) {
 
 // sweep deletes the chains and sets that a Delta left without a user.
 func (c *Conn) sweep(d *rules.Delta) error {
-	var b Batch
-	b.Begin(0)
+	if len(d.StaleChains)+len(d.StaleSets) == 0 {
+		return nil
+	}
+	b := c.begin(touched(&rules.Delta{StaleChains: d.StaleChains, StaleSets: d.StaleSets})...)
 	for _, chain := range d.StaleChains {
-		appendFlush(&b, chain)
+		appendFlush(b, chain)
 	}
 	for _, chain := range d.StaleChains {
 		b.Message(unix.NFT_MSG_DELCHAIN, 0, proto(chain.Family))
@@ -51,60 +60,68 @@ func (c *Conn) sweep(d *rules.Delta) error {
 		b.String(unix.NFTA_SET_TABLE, rules.TableName)
 		b.String(unix.NFTA_SET_NAME, set.Name)
 	}
-	return c.Commit(&b)
+	return c.Commit(b)
 }
 
 // Cleanup deletes the tables of the families, and says which were there.
 func (c *Conn) Cleanup(families []rules.Family) (found []rules.Family, err error) {
 	for _, f := range families {
-		var b Batch
-		b.Begin(0)
-		appendTable(&b, f, unix.NFT_MSG_DELTABLE, 0)
-		switch err := c.Commit(&b); {
-		case err == nil:
-			found = append(found, f)
-		case !errors.Is(err, unix.ENOENT):
+		r := &reader{c, f, rules.NewTable(), nil}
+		there, err := r.exists()
+		if err != nil || !there {
+			continue
+		}
+		b := c.begin(f)
+		appendTable(b, f, unix.NFT_MSG_DELTABLE, 0)
+		if err := c.Commit(b); err != nil {
 			return found, fmt.Errorf("delete table %s %s: %w", f, rules.TableName, err)
 		}
+		found = append(found, f)
 	}
 	return found, nil
 }
 
 // encode writes a Delta as a batch.
-func encode(d *rules.Delta, generation uint32) (*Batch, error) {
-	b := &Batch{}
+func (c *Conn) encode(d *rules.Delta, generation uint32) (*Batch, error) {
+	b, texts := &Batch{}, map[int]string{}
+	note := func(format string, args ...any) { texts[b.Len()-1] = fmt.Sprintf(format, args...) }
 	b.Begin(generation)
 	for _, f := range d.Reset {
+		c.appendOwned(b, f, texts)
 		appendTable(b, f, unix.NFT_MSG_DELTABLE, 0)
+		note("delete table %s %s", f, rules.TableName)
 	}
 	for _, f := range d.Tables {
-		appendTable(b, f, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE)
+		appendTable(b, f, unix.NFT_MSG_NEWTABLE, c.tableFlags())
+		note("add table %s %s", f, rules.TableName)
+	}
+	for _, f := range touched(d) {
+		if !slices.Contains(d.Tables, f) {
+			c.appendOwned(b, f, texts)
+		}
 	}
 	for i, s := range d.Sets {
 		appendSet(b, s, uint32(i+1))
+		note("add set %s %s %s", s.ID.Family, rules.TableName, s.Name)
 	}
 	for _, chain := range d.Chains {
 		appendChain(b, chain)
+		note("add chain %s %s %s", chain.Family, rules.TableName, chain.Name)
+		appendFlush(b, chain)
+		note("flush chain %s %s %s", chain.Family, rules.TableName, chain.Name)
 	}
-	ruleMessages := map[int]string{}
 	for _, chain := range d.Chains {
-		if err := appendRules(b, chain, ruleMessages); err != nil {
+		if err := appendRules(b, chain, texts); err != nil {
 			return nil, err
 		}
 	}
 	deleted := appendElements(b, unix.NFT_MSG_DELSETELEM, d.Delete, nil)
 	added := appendElements(b, unix.NFT_MSG_NEWSETELEM, d.Add, nil)
 	b.Describe = func(msg, offset int) string {
-		if rule, ok := ruleMessages[msg]; ok {
-			return rule
+		if text, ok := texts[msg]; ok {
+			return text
 		}
-		if what := describe("delete", d.Delete, deleted, msg, offset); what != "" {
-			return what
-		}
-		if what := describe("add", d.Add, added, msg, offset); what != "" {
-			return what
-		}
-		return describeObject(d, msg)
+		return cmp.Or(describe("delete", d.Delete, deleted, msg, offset), describe("add", d.Add, added, msg, offset))
 	}
 	return b, nil
 }
@@ -128,29 +145,23 @@ func describe(verb string, elements []rules.Element, at []position, msg, offset 
 	return fmt.Sprintf("%s element %s %s %s { %s }%s", verb, e.Set.Family, rules.TableName, e.Set.Kind, e, which)
 }
 
-// describeObject names the table, set or chain that a message is about.
-func describeObject(d *rules.Delta, msg int) string {
-	switch i := msg - len(d.Reset); {
-	case i < 0:
-		return fmt.Sprintf("delete table %s %s", d.Reset[msg], rules.TableName)
-	case i < len(d.Tables):
-		return fmt.Sprintf("add table %s %s", d.Tables[i], rules.TableName)
-	case i < len(d.Tables)+len(d.Sets):
-		s := d.Sets[i-len(d.Tables)]
-		return fmt.Sprintf("add set %s %s %s", s.ID.Family, rules.TableName, s.Name)
-	default:
-		i -= len(d.Tables) + len(d.Sets)
-		chain := d.Chains[min(i/2, len(d.Chains)-1)] // each has two messages: add and flush
-		return fmt.Sprintf("add chain %s %s %s", chain.Family, rules.TableName, chain.Name)
+func appendTable(b *Batch, f rules.Family, msgType uint16, tableFlags uint32) {
+	flags := uint16(0)
+	if msgType == unix.NFT_MSG_NEWTABLE {
+		flags = unix.NLM_F_CREATE
 	}
-}
-
-func appendTable(b *Batch, f rules.Family, msgType, flags uint16) {
 	b.Message(msgType, flags, proto(f))
 	b.String(unix.NFTA_TABLE_NAME, rules.TableName)
 	if msgType == unix.NFT_MSG_NEWTABLE {
-		b.U32(unix.NFTA_TABLE_FLAGS, 0)
+		b.U32(unix.NFTA_TABLE_FLAGS, tableFlags)
 	}
+}
+
+func (c *Conn) tableFlags() uint32 {
+	if c.own {
+		return tableOwned
+	}
+	return 0
 }
 
 // hookNumbers are those of linux/netfilter.h, enum nf_inet_hooks.
@@ -158,7 +169,7 @@ func hookNumber(name string) uint32 {
 	return uint32(slices.Index([]string{"prerouting", "input", "forward", "output", "postrouting"}, name))
 }
 
-// appendChain creates a chain, if it is not there, and empties it.
+// appendChain creates a chain, if it is not there.
 func appendChain(b *Batch, chain rules.Chain) {
 	b.Message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, proto(chain.Family))
 	b.String(unix.NFTA_CHAIN_TABLE, rules.TableName)
@@ -171,7 +182,6 @@ func appendChain(b *Batch, chain rules.Chain) {
 		b.U32(unix.NFTA_CHAIN_POLICY, policyAccept)
 		b.String(unix.NFTA_CHAIN_TYPE, "nat")
 	}
-	appendFlush(b, chain)
 }
 
 // policyAccept is NF_ACCEPT of linux/netfilter.h.

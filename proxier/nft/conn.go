@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules"
 )
 
 // readBufferSize holds one datagram. The kernel fills a dump with at most 32 KiB at a time.
@@ -18,6 +20,9 @@ type Options struct {
 	// NetNS is the file descriptor of a network namespace; it must stay open as long as the Conn.
 	// Zero is the namespace of the calling thread.
 	NetNS int
+	// Own makes the tables the Conn's own, where the kernel can: nobody else can change
+	// them, and they stay when the Conn is closed.
+	Own bool
 }
 
 // Conn is one lasting nftables socket. It is owned by one goroutine: it is not safe for concurrent use.
@@ -30,7 +35,9 @@ type Options struct {
 // buffer without a copy or an allocation for each message.
 type Conn struct {
 	opts   Options
-	fd     int // -1: to be opened by the next call
+	own    bool                  // tables are to be owned
+	owned  map[rules.Family]bool // the tables that have, or had, an owner and persist
+	fd     int                   // -1: to be opened by the next call
 	closed bool
 	port   uint32 // the kernel's address of this socket
 	seq    uint32 // the sequence number last used
@@ -44,10 +51,11 @@ type Conn struct {
 // Dial opens a Conn. That needs no privilege; using it needs CAP_NET_ADMIN in the user namespace that owns the
 // network namespace, and says ErrPermission without it.
 func Dial(opts Options) (*Conn, error) {
-	c := &Conn{opts: opts, fd: -1, buf: make([]byte, readBufferSize)}
+	c := &Conn{opts: opts, fd: -1, buf: make([]byte, readBufferSize), owned: map[rules.Family]bool{}}
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
+	c.own = opts.Own && c.canOwn()
 	return c, nil
 }
 

@@ -81,11 +81,25 @@ func (r *reader) readTable() (found bool, err error) {
 
 func (r *reader) exists() (found bool, err error) {
 	err = r.conn.dump(unix.NFT_MSG_GETTABLE, proto(r.family), "", "", func(attributes []byte) error {
+		var name string
+		var flags uint32
 		for typ, v := range attrs(attributes) {
-			found = found || typ == unix.NFTA_TABLE_NAME && attrString(v) == rules.TableName
+			switch typ {
+			case unix.NFTA_TABLE_NAME:
+				name = attrString(v)
+			case unix.NFTA_TABLE_FLAGS:
+				flags = number(v)
+			}
+		}
+		if name == rules.TableName {
+			found = true
+			r.conn.owned[r.family] = flags&tablePersists != 0
 		}
 		return nil
 	})
+	if found && r.conn.owned[r.family] != r.conn.own {
+		r.broken("its ownership is not as configured")
+	}
 	return found, err
 }
 
