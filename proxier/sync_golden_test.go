@@ -3,7 +3,9 @@ package proxier
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,12 +19,15 @@ const stepsDir = "../testdata/sync"
 
 // model is a kernel that takes everything, holds what it was given, and keeps the last Delta.
 type model struct {
-	holds rules.Programmed
-	last  rules.Delta
+	holds  rules.Programmed
+	chains map[string]rules.Chain
+	last   rules.Delta
 }
 
+func newModel() *model { return &model{holds: rules.Programmed{}, chains: map[string]rules.Chain{}} }
+
 func (m *model) Read([]rules.Family) (*nft.Snapshot, error) {
-	return &nft.Snapshot{Programmed: m.holds}, nil
+	return nft.SnapshotOf(m.holds, slices.Collect(maps.Values(m.chains)))
 }
 
 func (m *model) Apply(d *rules.Delta, _ uint32) error {
@@ -34,7 +39,8 @@ func (m *model) Apply(d *rules.Delta, _ uint32) error {
 		m.holds[s.ID.Family].Sets[s.Name] = struct{}{}
 	}
 	for _, c := range d.Chains {
-		m.holds[c.Family].Chains[c.Name] = true
+		m.holds[c.Family].Chains[c.Name] = false
+		m.chains[c.Family.String()+c.Name] = c
 	}
 	for _, e := range d.Delete {
 		delete(m.holds[e.Set.Family].Elements, e.ElementID)
@@ -49,6 +55,7 @@ func (m *model) Tidy(d *rules.Delta) (int, error) {
 	m.last.StaleChains, m.last.StaleSets, m.last.Forget = d.StaleChains, d.StaleSets, d.Forget
 	for _, c := range d.StaleChains {
 		delete(m.holds[c.Family].Chains, c.Name)
+		delete(m.chains, c.Family.String()+c.Name)
 	}
 	for _, s := range d.StaleSets {
 		delete(m.holds[s.ID.Family].Sets, s.Name)
@@ -111,7 +118,7 @@ func TestGoldenSync(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.families = rules.Families()
-			k := &model{holds: rules.Programmed{}}
+			k := newModel()
 			s := p.newSyncer(k)
 			s.newGround = func() (ground, error) { return newGround(p.config, p.name, p.state, p.families, nil), nil }
 			var out bytes.Buffer

@@ -60,28 +60,26 @@ type Schema struct {
 	Dynamic  bool // filled by rules, with timeouts
 }
 
-// Schema returns the layout of sets of the kind.
-func (k SetKind) Schema() Schema {
-	frontend := []Column{ColumnAddr, ColumnProto, ColumnPort}
+// schemas are the layouts of the kinds; nobody writes to them.
+var schemas = func() [Affinity + 1]Schema {
 	addr := []Column{ColumnAddr}
-	switch k {
-	case Services, StickyServices, RememberMap:
-		return Schema{Key: frontend, Verdict: true}
-	case Endpoints, LocalEndpoints:
-		return Schema{Key: append(frontend, ColumnIndex), Data: []Column{ColumnAddr, ColumnPort}}
-	case ServiceCIDRs, PodCIDRs:
-		return Schema{Key: addr, Interval: true}
-	case Hairpin:
-		return Schema{Key: append(addr, ColumnAddr)}
-	case Firewalled:
-		return Schema{Key: frontend}
-	case AllowedSources:
-		return Schema{Key: append(frontend, ColumnAddr), Interval: true}
-	case Affinity:
-		return Schema{Key: addr, Data: addr, Dynamic: true}
+	frontend := []Column{ColumnAddr, ColumnProto, ColumnPort}
+	verdicts := Schema{Key: frontend, Verdict: true}
+	slots := Schema{Key: []Column{ColumnAddr, ColumnProto, ColumnPort, ColumnIndex}, Data: []Column{ColumnAddr, ColumnPort}}
+	ranges := Schema{Key: addr, Interval: true}
+	return [...]Schema{
+		Services: verdicts, StickyServices: verdicts, RememberMap: verdicts,
+		Endpoints: slots, LocalEndpoints: slots,
+		ClusterIPs: {Key: addr}, ServiceCIDRs: ranges, PodCIDRs: ranges,
+		Hairpin:        {Key: []Column{ColumnAddr, ColumnAddr}},
+		Firewalled:     {Key: frontend},
+		AllowedSources: {Key: []Column{ColumnAddr, ColumnProto, ColumnPort, ColumnAddr}, Interval: true},
+		Affinity:       {Key: addr, Data: addr, Dynamic: true},
 	}
-	return Schema{Key: addr} // ClusterIPs
-}
+}()
+
+// Schema returns the layout of sets of the kind.
+func (k SetKind) Schema() *Schema { return &schemas[k] }
 
 // AffinitySize is how many clients one map of a [Sticky] remembers. When it is
 // full a new client is served, only not remembered.

@@ -1,7 +1,7 @@
 package rules
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -40,9 +40,9 @@ func (k ShapeKind) String() string {
 func (s Shape) ChainName() string {
 	switch s.Kind {
 	case ShapeCluster, ShapeExternal:
-		return fmt.Sprintf("%s-%d", s.Kind, s.N)
+		return s.Kind.String() + "-" + strconv.Itoa(s.N)
 	case ShapeLocal:
-		return fmt.Sprintf("%s-%d-of-%d", s.Kind, s.Locals, s.N)
+		return s.Kind.String() + "-" + strconv.Itoa(s.Locals) + "-of-" + strconv.Itoa(s.N)
 	}
 	return s.Kind.String()
 }

@@ -39,6 +39,22 @@ func (r *reader) chains() (chains, error) {
 	return found, err
 }
 
+// SnapshotOf returns the Snapshot of tables that hold the chains, for models of the kernel.
+func SnapshotOf(programmed rules.Programmed, held []rules.Chain) (*Snapshot, error) {
+	s := &Snapshot{Programmed: programmed, chains: map[rules.Family]chains{}}
+	for f := range programmed {
+		s.chains[f] = chains{map[string]*rules.Hook{}, map[string][]string{}}
+	}
+	for _, c := range held {
+		normal, err := normalRules(c)
+		if err != nil {
+			return nil, err
+		}
+		s.chains[c.Family].hooks[c.Name], s.chains[c.Family].rules[c.Name] = c.Hook, normal
+	}
+	return s, nil
+}
+
 // Compare returns what is programmed, with what holds of the desired chains.
 func (s *Snapshot) Compare(desired func(rules.Family) []rules.Chain) (rules.Programmed, error) {
 	for f, t := range s.Programmed {

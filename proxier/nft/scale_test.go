@@ -88,3 +88,79 @@ func TestReadBack(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 }
+
+// TestManyEndpoints programs one sticky Service with 10,000 endpoints, then without one of them.
+func TestManyEndpoints(t *testing.T) {
+	c, ruleset := testConn(t), rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: rules.Families()})
+	svc := manyEndpoints(10_000)
+	ruleset.Put(rules.Compile(svc, rules.Node{}, ruleset.Slots))
+	program(t, c, ruleset)
+	ruleset.Done()
+	svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[1:]
+	ruleset.Put(rules.Compile(svc, rules.Node{}, ruleset.Slots))
+	d := ruleset.Changes()
+	if n := len(d.Add) + len(d.Delete); n > 5 {
+		t.Errorf("one endpoint less writes %d elements", n)
+	}
+	if err := c.Apply(d, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// manyEndpoints returns a sticky Service with n endpoints.
+func manyEndpoints(n int) *rules.Service {
+	port := rules.ServicePort{Protocol: rules.TCP, Port: 80}
+	for i := range n {
+		pod := netip.AddrFrom4([4]byte{10, 128, byte(i >> 8), byte(i)})
+		port.Endpoints = append(port.Endpoints, rules.Endpoint{Backend: netip.AddrPortFrom(pod, 8080), Ready: true})
+	}
+	return &rules.Service{
+		Name: rules.ServiceName{Namespace: "many", Name: "endpoints"}, AffinityTimeout: time.Hour,
+		ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, 1})}, Ports: []rules.ServicePort{port},
+	}
+}
+
+// BenchmarkFirstSync programs 10,000 Services with 3 endpoints into an empty kernel:
+// difference, encoding and commit.
+func BenchmarkFirstSync(b *testing.B) {
+	ruleset := manyServices(10_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		c := testConn(b)
+		b.StartTimer()
+		if err := c.Apply(rules.Diff(ruleset, rules.Programmed{}), 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkOneEndpoint replaces one endpoint of one Service among 1,000, 10,000 and
+// 50,000: compile, difference, encoding and commit.
+func BenchmarkOneEndpoint(b *testing.B) {
+	for _, services := range []int{1_000, 10_000, 50_000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			c, ruleset := testConn(b), manyServices(services)
+			if err := c.Apply(rules.Diff(ruleset, rules.Programmed{}), 0); err != nil {
+				b.Fatal(err)
+			}
+			ruleset.Done()
+			svc := manyEndpoints(3)
+			svc.AffinityTimeout = 0
+			ruleset.Put(rules.Compile(svc, rules.Node{}, ruleset.Slots))
+			if err := c.Apply(ruleset.Changes(), 0); err != nil {
+				b.Fatal(err)
+			}
+			ruleset.Done()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				svc.Ports[0].Endpoints[1].Backend = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)}), 8080)
+				ruleset.Put(rules.Compile(svc, rules.Node{}, ruleset.Slots))
+				if err := c.Apply(ruleset.Changes(), 0); err != nil {
+					b.Fatal(err)
+				}
+				ruleset.Done()
+			}
+		})
+	}
+}
