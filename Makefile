@@ -4,7 +4,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build test demo golden fuzz lint verify tools clean
+.PHONY: all build test e2e demo bench golden fuzz lint verify tools clean
 
 all: build
 
@@ -14,9 +14,17 @@ build: ## bin/nftproxy, static
 test: tools ## unit, golden, property and kernel tests
 	$(GO) test ./...
 
+e2e: ## nftproxy with a real etcd and kube-apiserver; building those takes minutes, once
+	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e
+
 demo: build ## a node in network namespaces: who reaches what, and through a change
 	$(GO) build -trimpath -o bin/demo ./internal/demo
 	bin/demo --nftproxy bin/nftproxy --manifests testdata/demo
+
+# More for it: BENCH='-sizes 1000,10000 -rounds 5'; bin/bench -help lists it.
+bench: build ## how fast nftproxy is, beside the bare kernel and the kube-proxy at KUBE_PROXY; needs root
+	cd internal/bench && $(GO) build -trimpath -o ../../bin/bench .
+	bin/bench $(if $(KUBE_PROXY),-kube-proxy $(KUBE_PROXY)) $(BENCH)
 
 golden: ## rewrite the golden files under testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
@@ -30,9 +38,10 @@ fuzz: ## each fuzz test for FUZZTIME
 lint: ## formatting, vet, staticcheck; the import rule is a test: internal/architecture
 	@unformatted=$$(gofmt -l cmd internal proxier rules); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
 
-verify: lint test demo ## what CI checks
+verify: lint test demo e2e ## what CI checks
 
 tools: ## what the tests need beside Go: nft, to compare with
 	@command -v nft >/dev/null || PATH="$$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || { \

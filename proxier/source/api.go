@@ -38,7 +38,7 @@ func NewAPI(client kubernetes.Interface, nodeName string) *API {
 }
 
 // Run follows the API server until ctx ends, and returns nil then; there is no other error. It goes on without end to
-// try what does not work, at intervals that grow to about half a minute.
+// try what does not work, at intervals that grow to between 10 s and 20 s.
 //
 // Synced is called when all that is there has been applied. It needs the Services and EndpointSlices. After these, our
 // Node and the ServiceCIDRs are waited for as well, but for no longer than 30 s, and not for what the API server refuses
@@ -63,7 +63,7 @@ func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
 	node := newKind(r, "nodes", a.client.CoreV1().Nodes(), selector{
 		fields: fields.OneTermEqualSelector(metav1.ObjectNameField, a.nodeName),
 	}, func() object { return &corev1.Node{} })
-	services.needed, slices.needed, node.awaited = true, true, true
+	node.awaited = true
 	cidrs := newKind(r, "servicecidrs", a.client.NetworkingV1().ServiceCIDRs(), selector{},
 		func() object { return &networkingv1.ServiceCIDR{} })
 
@@ -83,9 +83,10 @@ func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
 
 // follow is one Run of an API.
 type follow struct {
-	mu     sync.Mutex // held while the sink or report is called
-	sink   Sink
-	report func(error)
+	mu      sync.Mutex // held while the sink or report is called
+	sink    Sink
+	report  func(error)
+	granted bool // the API server has given what is needed: what it refuses, it means to
 }
 
 // announce calls Synced when everything has been delivered that is to be had.
@@ -95,6 +96,9 @@ func (r *follow) announce(ctx context.Context, needed, wanted []*kind) {
 			return
 		}
 	}
+	r.mu.Lock()
+	r.granted = true
+	r.mu.Unlock()
 	patience, cancel := context.WithTimeout(ctx, groundPatience)
 	defer cancel()
 	for _, k := range wanted {
@@ -121,8 +125,9 @@ type kind struct {
 	name    string // as in RBAC: "services"
 	lister  cache.ListerWatcher
 	new     func() object
-	needed  bool // there is no start without it
 	awaited bool // an empty list is not all there is to come
+
+	lost bool // the last watch could not be started; used by the reflector's goroutine only
 
 	once    sync.Once
 	settled chan struct{} // closed when what is there has been delivered, or the API server will not give it
@@ -160,7 +165,16 @@ func newKind[L runtime.Object](r *follow, name string, c client[L], s selector, 
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			narrow(&options)
+			err := k.reconnect(options, func(options metav1.ListOptions) error {
+				_, err := c.List(ctx, options)
+				return err
+			})
+			if err != nil {
+				k.trouble(ctx, "watch", err)
+				return nil, err
+			}
 			w, err := c.Watch(ctx, options)
+			k.lost = err != nil
 			switch {
 			case err == nil:
 				k.trouble(ctx, "watch", nil)
@@ -177,8 +191,8 @@ func newKind[L runtime.Object](r *follow, name string, c client[L], s selector, 
 
 // run lists and watches until ctx ends.
 func (k *kind) run(ctx context.Context) {
-	// As the informers of client-go do it. With many nodes, all proxies come back at once when the API server does.
-	backoff := wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 38, Cap: 30 * time.Second}
+	// With many nodes, all proxies come back when the API server does: not all at once.
+	backoff := wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 13, Cap: 10 * time.Second}
 	reflector := cache.NewReflectorWithOptions(k.lister, k.new(), newMirror(k), cache.ReflectorOptions{Name: k.name, Backoff: &backoff})
 	_ = backoff.DelayWithReset(clock.RealClock{}, 2*time.Minute).Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		_ = reflector.ListAndWatchWithContext(ctx) // what the API server answered was told on the way
@@ -199,6 +213,19 @@ func (k *kind) wait(ctx context.Context) bool {
 	default:
 		return false
 	}
+}
+
+// reconnect asks, where a watch is to go on after the API server was away, whether the server has come as far as
+// the watch was. If its storage was replaced it may not have, and it would accept the watch and say nothing. The error
+// has the reflector list again.
+func (k *kind) reconnect(options metav1.ListOptions, list func(metav1.ListOptions) error) error {
+	if !k.lost || options.SendInitialEvents != nil || options.ResourceVersion == "" {
+		return nil
+	}
+	return list(metav1.ListOptions{
+		LabelSelector: options.LabelSelector, FieldSelector: options.FieldSelector, Limit: 1,
+		ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+	})
 }
 
 // settle says that the start need not wait for this resource any more.

@@ -125,6 +125,13 @@ func (s *apiServer) empty() {
 	s.log, s.revision, s.uids = nil, 1, s.uids+1000
 }
 
+// forget is empty for a server that runs.
+func (s *apiServer) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.empty()
+}
+
 // stop breaks all connections and refuses new ones.
 func (s *apiServer) stop() {
 	s.mu.Lock()
@@ -227,6 +234,9 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests[verb+" "+resource]++
 	err := s.refuse[verb+" "+resource]
+	if seen, _ := strconv.Atoi(q.Get("resourceVersion")); seen > s.revision && (verb == "list" || q.Get("sendInitialEvents") != "") {
+		err = tooLarge()
+	}
 	s.mu.Unlock()
 	switch {
 	case err != nil:
@@ -242,6 +252,14 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.watch(w, r, resource, newFilter(q.Get("labelSelector"), q.Get("fieldSelector")))
 	}
+}
+
+// tooLarge is the answer to a client that knows more than the server. A watch without initial events gets none: it
+// waits for the server to come that far.
+func tooLarge() error {
+	err := apierrors.NewTimeoutError("Too large resource version", 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
+	return err
 }
 
 func fail(w http.ResponseWriter, err error) {

@@ -253,19 +253,43 @@ func TestAPIWatchEnds(t *testing.T) {
 	})
 }
 
+// Objects of the same names at the same revisions are others.
 func TestAPIEmptyHanded(t *testing.T) {
+	for _, compact := range []bool{false, true} {
+		runAPI(t, func(c *apiCase) {
+			c.started()
+			c.server.stop()
+			time.Sleep(time.Second)
+			c.server.forget()
+			c.fill()
+			c.server.remove(apiCIDR("kubernetes"))
+			c.server.start(compact)
+			time.Sleep(2 * time.Minute)
+			told := slices.DeleteFunc(c.take(), func(line string) bool { return line[0] == '!' })
+			compare(c.t, []string{"+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "- ServiceCIDR kubernetes"}, told)
+		})
+	}
+}
+
+// A watch from a revision that the new storage does not have yet would be silent.
+func TestAPIBehind(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		c.started()
+		for range 10 {
+			for _, obj := range []object{apiService("web", "2"), apiSlice("web-a", "2"), apiNode("here", "2"), apiCIDR("kubernetes")} {
+				c.server.put(obj)
+			}
+			c.take()
+		}
 		c.server.stop()
-		c.server.mu.Lock()
-		c.server.empty()
-		c.server.mu.Unlock()
-		c.fill() // the same names at the same revisions, but other objects
-		c.server.remove(apiCIDR("kubernetes"))
-		c.server.start(true)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(5 * time.Second)
+		c.server.forget()
+		c.server.start(false)
+		time.Sleep(time.Minute)
 		told := slices.DeleteFunc(c.take(), func(line string) bool { return line[0] == '!' })
-		compare(c.t, []string{"+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "- ServiceCIDR kubernetes"}, told)
+		compare(c.t, []string{"- EndpointSlice shop/web-a", "- Node here", "- Service shop/web", "- ServiceCIDR kubernetes"}, told)
+		c.fill()
+		c.expect("+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "+ ServiceCIDR kubernetes")
 	})
 }
 
@@ -290,7 +314,7 @@ func TestAPIForbidden(t *testing.T) {
 		)
 		c.server.answer("list services", nil)
 		time.Sleep(2 * time.Minute)
-		c.expect("+ Service shop/web 1", "synced", "! watch services: services is forbidden: no right to watch")
+		c.expect("! watch services: services is forbidden: no right to watch", "+ Service shop/web 1", "synced")
 		c.server.answer("watch services", nil)
 		c.server.answer("list nodes", nil)
 		c.server.answer("watch nodes", nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,11 +24,15 @@ func (k *kind) trouble(ctx context.Context, verb string, err error) {
 	if passes(err) {
 		return
 	}
-	if !k.needed && refused(err) {
+	if k.granted && refused(err) {
 		k.settle()
 	}
 	if cause := root(err).Error(); cause != k.told {
 		k.told = cause
+		var request *url.Error
+		if errors.As(err, &request) {
+			err = request.Err // without the URL, which is long and says no more
+		}
 		k.report(fmt.Errorf("%s %s: %w", verb, k.name, err))
 	}
 }
@@ -38,7 +43,7 @@ func passes(err error) bool {
 		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// refused tells errors that are an answer: the start is not to wait for another one.
+// refused tells errors that are an answer, and no passing trouble.
 func refused(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
 }

@@ -12,7 +12,7 @@ import "k8s.io/apimachinery/pkg/runtime"
 type Sink interface {
 	// Apply tells of an object that is new or has changed.
 	Apply(obj runtime.Object)
-	// Delete tells that an object is gone; obj is as it was last applied.
+	// Delete tells that an object is gone; of obj, only type, namespace and name are sure to be set.
 	Delete(obj runtime.Object)
 	// Synced is called once, when everything that was there at the start has been applied.
 	Synced()

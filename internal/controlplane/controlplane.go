@@ -1,0 +1,166 @@
+// Package controlplane runs a real control plane for tests: etcd and kube-apiserver as processes that listen on
+// loopback. There are no controllers: what a test wants to be there, it creates.
+package controlplane
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// The ranges that ServiceIPs come from.
+const (
+	ServiceCIDR4 = "10.96.0.0/16"
+	ServiceCIDR6 = "fd00:10:96::/112"
+)
+
+// Options are what a control plane is made of.
+type Options struct {
+	// Binary is what Build returned.
+	Binary string
+	// Dir is a directory for data, credentials and logs.
+	Dir string
+}
+
+// ControlPlane is etcd and an API server with RBAC. Both can be stopped and started one by one.
+type ControlPlane struct {
+	Etcd      *Process
+	APIServer *Process
+
+	// AdminKubeconfig is the path of a kubeconfig of somebody who may do everything.
+	AdminKubeconfig string
+	// ProxyKubeconfig is the path of a kubeconfig of the ServiceAccount kube-system/nftproxy, which may do what RBAC
+	// grants to it: at first, no more than any account.
+	ProxyKubeconfig string
+
+	dir string
+}
+
+// Start starts etcd and an API server in the network namespace of the calling thread, where lo must be up, and
+// returns when the API server is ready. Close ends them; so does the end of the calling process.
+func Start(ctx context.Context, o Options) (*ControlPlane, error) {
+	c, err := prepare(o)
+	if err != nil {
+		return nil, fmt.Errorf("start control plane: %w", err)
+	}
+	for _, p := range []*Process{c.Etcd, c.APIServer} {
+		if err := p.Start(ctx); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("start control plane: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// Close ends what is running. The directory is left as it is.
+func (c *ControlPlane) Close() {
+	c.APIServer.Kill()
+	c.Etcd.Kill()
+}
+
+// Forget deletes everything that was stored. Etcd must not be running.
+func (c *ControlPlane) Forget() error {
+	if c.Etcd.Running() {
+		return errors.New("forget what is stored: etcd is running")
+	}
+	if err := os.RemoveAll(c.dataDir()); err != nil {
+		return fmt.Errorf("forget what is stored: %w", err)
+	}
+	return nil
+}
+
+func (c *ControlPlane) dataDir() string { return filepath.Join(c.dir, "etcd") }
+
+// prepare chooses ports and writes the files.
+func prepare(o Options) (*ControlPlane, error) {
+	var addrs [3]string // etcd for clients, etcd for peers, API server
+	for i := range addrs {
+		var err error
+		if addrs[i], err = freeAddr(); err != nil {
+			return nil, err
+		}
+	}
+	c := &ControlPlane{dir: o.Dir}
+	files, err := writeCredentials(o.Dir, "https://"+addrs[2])
+	if err != nil {
+		return nil, err
+	}
+	c.AdminKubeconfig, c.ProxyKubeconfig = files.admin, files.proxy
+	client, peer := "http://"+addrs[0], "http://"+addrs[1]
+	c.Etcd = &Process{
+		name: "etcd", binary: o.Binary, log: filepath.Join(o.Dir, "etcd.log"),
+		args: []string{
+			"--data-dir=" + c.dataDir(), "--unsafe-no-fsync", "--log-level=warn",
+			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=default=" + peer,
+		},
+		ready: func() error { return getOK(addrs[0], "/health", "", nil) },
+	}
+	_, port, _ := net.SplitHostPort(addrs[2])
+	c.APIServer = &Process{
+		name: "kube-apiserver", binary: o.Binary, log: filepath.Join(o.Dir, "kube-apiserver.log"),
+		args: []string{
+			"--etcd-servers=" + client,
+			"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port=" + port,
+			"--cert-dir=" + files.certDir,
+			"--token-auth-file=" + files.tokens, "--authorization-mode=RBAC",
+			"--service-account-issuer=https://kubernetes.default.svc",
+			"--service-account-signing-key-file=" + files.signingKey, "--service-account-key-file=" + files.signingKey,
+			"--service-cluster-ip-range=" + ServiceCIDR4 + "," + ServiceCIDR6,
+			"--endpoint-reconciler-type=none",            // a loopback address is no valid endpoint
+			"--disable-admission-plugins=ServiceAccount", // there is no controller that makes the accounts
+			"--allow-privileged",
+			"--shutdown-watch-termination-grace-period=1s", // else Stop takes a minute while somebody watches
+		},
+		ready: func() error {
+			return getOK(addrs[2], "/readyz", files.adminToken, &tls.Config{InsecureSkipVerify: true})
+		},
+	}
+	return c, nil
+}
+
+// freeAddr returns an address on loopback that nobody listens on.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// getOK returns nil if a GET is answered with 200. Unlike net/http, it connects on the calling thread.
+func getOK(addr, path, token string, encryption *tls.Config) error {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if encryption != nil {
+		conn = tls.Client(conn, encryption)
+	}
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAuthorization: Bearer " + token + "\r\nConnection: close\r\n\r\n"
+	if _, err := conn.Write([]byte(request)); err != nil {
+		return err
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", path, answer.Status)
+	}
+	return nil
+}
