@@ -25,17 +25,14 @@ func (s *syncer) look() error {
 	}
 	drift, err := s.kernel.Look(nft.Outline{
 		Families: s.ground.config.Families, Chains: s.ruleset.Chains, Counts: s.ruleset.Counts})
-	if err != nil {
-		return err
-	}
-	switch drift {
-	case nft.Drifted:
+	switch {
+	case err != nil, drift == nft.Unknown:
+		s.suspicious = true // also what a look has missed is found by reading it all
+	case drift == nft.Drifted:
 		s.drifted, s.resync = true, true
-	case nft.Unknown:
-		s.suspicious = true
 	}
 	if s.suspicious && time.Since(s.compared) > max(comparePeriod, compareShare*s.compareTime) {
 		s.resync = true
 	}
-	return nil
+	return err
 }

@@ -51,6 +51,7 @@ type Proxier struct {
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
 	synced   chan struct{} // closed when the source has delivered everything once
+	done     chan struct{} // closed when everything was programmed once
 	once     sync.Once
 }
 
@@ -73,7 +74,7 @@ func New(o Options) (*Proxier, error) {
 		health:  h,
 		checks:  health.NewServiceHealth(h.Healthy),
 		events:  newEventer(name, nil),
-		wake:    make(chan struct{}, 1), address: make(chan struct{}, 1), synced: make(chan struct{}),
+		wake:    make(chan struct{}, 1), address: make(chan struct{}, 1), synced: make(chan struct{}), done: make(chan struct{}),
 	}, nil
 }
 
@@ -110,6 +111,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	p.serve(ctx, run)
 	run(func() error { return p.follow(ctx) })
+	run(func() error { return p.watchKubeProxy(ctx) })
 	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })
 	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
 		run(func() error { return p.host.Watch(ctx, func() { signal(p.address) }) })
@@ -171,8 +173,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Bounds of the pauses between syncs: after a sync that worked, when minSyncPeriod
-// is not configured; after one that failed; and for what was left over.
+// The least pause between syncs when minSyncPeriod is not configured; the bounds of
+// that before a failed sync is tried again; and when what was left over is seen to.
 const (
 	minPause   = 10 * time.Millisecond
 	retryPause = 100 * time.Millisecond
@@ -182,7 +184,7 @@ const (
 
 // loop syncs at once on the first change, then no more often than minSyncPeriod,
 // so that a burst becomes one sync. A sync that failed is tried again, at growing
-// intervals.
+// intervals; changes meanwhile try as well, with the same pauses.
 func (p *Proxier) loop(ctx context.Context, k kernel) {
 	s := p.newSyncer(k)
 	select {
@@ -191,15 +193,16 @@ func (p *Proxier) loop(ctx context.Context, k kernel) {
 		return
 	}
 	signal(p.wake)
-	retry := retryPause
-	var later <-chan time.Time
+	var retry, tidy <-chan time.Time // what failed; what was left over
+	retryIn := retryPause
 	looks := time.NewTicker(lookPeriod)
 	defer looks.Stop()
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-p.wake:
-		case <-later:
-			s.resync = true
+		case <-retry:
+		case <-tidy:
+			s.resync, tidy = true, nil
 		case <-looks.C:
 			if s.closed {
 				s.tellClosed(s.checks.Retry())
@@ -207,24 +210,30 @@ func (p *Proxier) loop(ctx context.Context, k kernel) {
 			if err := s.look(); err != nil {
 				klog.ErrorS(err, "It is not known whether the tables are as they should be")
 			}
-			if !s.resync || later != nil {
+			if !s.resync || retry != nil {
 				continue // nothing to repair, or tried again soon anyway
 			}
 		case <-p.address:
-			s.resync = s.resync || p.addressesMatter(s)
+			if !p.addressesMatter(s) {
+				continue
+			}
+			s.resync, s.suspicious = true, false
 		case <-ctx.Done():
 			return
 		}
-		later = nil
 		start := time.Now()
 		if err := s.sync(); err != nil {
-			klog.ErrorS(err, "The kernel is not in line with the cluster", "retryIn", retry)
-			later, retry = time.After(retry), min(2*retry, maxRetry)
-			continue
+			klog.ErrorS(err, "The kernel is not in line with the cluster", "retryIn", retryIn)
+			retry, retryIn = time.After(retryIn), min(2*retryIn, maxRetry)
+		} else {
+			retry, retryIn = nil, retryPause
+			p.markDone()
 		}
-		retry = retryPause
-		if s.untidy {
-			later = time.After(tidyPause)
+		switch {
+		case !s.untidy:
+			tidy = nil
+		case tidy == nil:
+			tidy = time.After(tidyPause)
 		}
 		pause(ctx, p.pauseAfter(start))
 	}

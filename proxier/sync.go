@@ -15,6 +15,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/health"
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -26,12 +27,17 @@ type kernel interface {
 	Look(want nft.Outline) (nft.Drift, error)
 }
 
+// cleaner deletes flows that lead where they must not: a conntrack.Cleaner.
+type cleaner interface {
+	Clean(f rules.Family, stale []conntrack.Stale) (deleted int, err error)
+}
+
 // syncer brings the kernel in line with the state. It is owned by one goroutine.
 type syncer struct {
 	builder
 	kernel    kernel
 	newGround func() (ground, error)
-	flows     conntrack.Cleaner
+	flows     cleaner
 	metrics   *metrics.Metrics
 	health    *health.ProxierHealth
 	checks    *health.ServiceHealth
@@ -40,6 +46,13 @@ type syncer struct {
 	// resync says that what is programmed is not known for sure, or that the
 	// ground moved: the next sync reads the kernel and compares everything.
 	resync bool
+	// early are changes that came in during a full sync. The next one has to see to
+	// them, but they may be in it already.
+	early state.Changes
+	// stale are the frontends whose flows are yet to be looked through. They outlive a
+	// transaction that failed: it may have been committed after all, and then the next
+	// one knows nothing of frontends that went with it.
+	stale map[rules.Frontend]conntrack.Stale
 	// untidy says that something stale is left over; the next full sync finds it.
 	untidy bool
 	// suspicious says that somebody else changed the ruleset and ours looks right,
@@ -66,6 +79,7 @@ func (p *Proxier) newSyncer(k kernel) *syncer {
 		health:    p.health,
 		checks:    p.checks,
 		events:    p.events,
+		stale:     map[rules.Frontend]conntrack.Stale{},
 	}
 }
 
@@ -74,7 +88,7 @@ func (p *Proxier) newSyncer(k kernel) *syncer {
 func (s *syncer) sync() error {
 	s.metrics.ServiceChangesPending.Set(0)
 	s.metrics.EndpointChangesPending.Set(0)
-	changes := s.state.Take()
+	changes := s.take()
 	start := time.Now()
 	full := s.resync || changes.Ground || s.ruleset == nil
 	d, err := &rules.Delta{}, error(nil)
@@ -86,11 +100,17 @@ func (s *syncer) sync() error {
 	took := time.Since(start)
 	s.metrics.SyncDone(full, took, err)
 	if err != nil {
-		s.resync = true
+		// What the next sync finds to be done is no sign of drift: it is our own.
+		s.resync, s.suspicious = true, false
+		s.health.Queued()
 		return fmt.Errorf("sync: %w", err)
 	}
 	s.resync = false
-	s.tellRepaired(d)
+	if full {
+		s.early = s.state.Take() // while everything was compared
+		s.tellRepaired(d, len(changes.Services)+len(s.early.Services) > 0 || changes.Ground || s.early.Ground)
+		s.untidy = false // what was left over is in d
+	}
 	s.health.Updated()
 	for _, t := range changes.Triggers {
 		s.metrics.NetworkProgrammed(t.Family, time.Since(t.At))
@@ -108,12 +128,23 @@ func (s *syncer) sync() error {
 	return nil
 }
 
+// take returns what changed.
+func (s *syncer) take() state.Changes {
+	changes := s.state.Take()
+	maps.Copy(changes.Services, s.early.Services)
+	changes.Ground = changes.Ground || s.early.Ground
+	changes.Triggers = append(s.early.Triggers, changes.Triggers...)
+	s.early = state.Changes{}
+	return changes
+}
+
 // partial programs the changes of some Services.
 func (s *syncer) partial(names []rules.ServiceName) (*rules.Delta, error) {
 	for _, name := range names {
 		s.build(name, nil)
 	}
 	d := s.ruleset.Changes()
+	s.noteStale(d)
 	if d.Size() > 0 {
 		if err := s.apply(d, 0); err != nil {
 			return nil, err
@@ -148,6 +179,7 @@ func (s *syncer) compareAndApply() (*rules.Delta, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.noteStale(d)
 	if d.Size() > 0 {
 		if err := s.apply(d, generation); err != nil {
 			return nil, err
@@ -189,29 +221,42 @@ func (s *syncer) compare() (*rules.Ruleset, *rules.Delta, uint32, error) {
 // connection suffers from it.
 func (s *syncer) after(d *rules.Delta) {
 	forgotten, err := s.kernel.Tidy(d)
-	if s.untidy = err != nil; s.untidy {
+	if err != nil {
+		s.untidy = true
 		klog.V(2).InfoS("Something stale is left for later", "err", err)
-	}
-	for _, f := range s.ground.config.Families {
-		if len(d.Stale) == 0 {
-			break
-		}
-		start := time.Now()
-		n, err := s.flows.Clean(f, staleFlows(d))
-		s.metrics.ConntrackReconciled(f, time.Since(start), n)
-		if err != nil {
-			klog.ErrorS(err, "Flows may still lead to endpoints that are gone")
-			s.untidy = true
-		}
 	}
 	if forgotten > 0 {
 		klog.V(2).InfoS("Forgot clients of endpoints that are gone", "clients", forgotten)
 	}
+	s.cleanFlows()
 }
 
-// tellRepaired tells of a repair of what somebody else did to the tables.
-func (s *syncer) tellRepaired(d *rules.Delta) {
-	if (s.drifted || s.suspicious) && d.Size() > 0 {
+// cleanFlows deletes the flows that lead where they must not any more.
+func (s *syncer) cleanFlows() {
+	if len(s.stale) == 0 {
+		return
+	}
+	stale, failed := slices.Collect(maps.Values(s.stale)), false
+	for _, f := range s.ground.config.Families {
+		start := time.Now()
+		n, err := s.flows.Clean(f, stale)
+		s.metrics.ConntrackReconciled(f, time.Since(start), n)
+		if err != nil {
+			klog.ErrorS(err, "Flows may still lead to endpoints that are gone")
+			failed = true
+		}
+	}
+	if failed {
+		s.untidy = true
+		return
+	}
+	clear(s.stale)
+}
+
+// tellRepaired tells of a repair of what somebody else did to the tables. On mere
+// suspicion it is one only if there is nothing else that a full sync had to do.
+func (s *syncer) tellRepaired(d *rules.Delta, changed bool) {
+	if (s.drifted || s.suspicious && !changed) && d.Size() > 0 {
 		s.metrics.DriftRepaired.Inc()
 		s.events.nodeNote(corev1.EventTypeWarning, "DriftRepaired",
 			fmt.Sprintf("somebody changed nftproxy's tables: %d chains, %d elements put right", len(d.Chains), len(d.Add)+len(d.Delete)))
@@ -219,13 +264,11 @@ func (s *syncer) tellRepaired(d *rules.Delta) {
 	s.drifted = false
 }
 
-// staleFlows returns what flows are to be looked through after a Delta.
-func staleFlows(d *rules.Delta) []conntrack.Stale {
-	stale := make([]conntrack.Stale, len(d.Stale))
-	for i, s := range d.Stale {
-		stale[i] = conntrack.Stale(s)
+// noteStale notes what flows are to be looked through once a Delta is committed.
+func (s *syncer) noteStale(d *rules.Delta) {
+	for _, stale := range d.Stale {
+		s.stale[stale.Frontend] = conntrack.Stale(stale)
 	}
-	return stale
 }
 
 // hostGround returns the ground with the host's addresses, where nodePorts need them.

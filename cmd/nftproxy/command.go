@@ -40,8 +40,9 @@ func newCommand() *cobra.Command {
 	}
 	root.SetGlobalNormalizationFunc(cliflag.WordSepNormalizeFunc)
 	root.SetVersionTemplate("nftproxy {{.Version}}\n")
-	options.AddFlags(root.PersistentFlags())
-	root.AddCommand(newDiffCommand(options), newCleanupCommand())
+	setHelp(root, options.AddFlags(root.PersistentFlags()))
+	completeValues(root)
+	root.AddCommand(newDiffCommand(options), newCheckCommand(options), newCleanupCommand())
 	return root
 }
 
@@ -146,8 +147,16 @@ func complete(options *config.Options) (*config.Config, error) {
 	return c, nil
 }
 
-// version is the version of the module, as Go recorded it in the binary.
+// release is the version that an image is built as: the linker sets it (-X), where Go
+// records none because the build is to be reproducible.
+var release string
+
+// version is the version of the module: that of the release, or as Go recorded it in
+// the binary.
 func version() string {
+	if release != "" {
+		return release
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

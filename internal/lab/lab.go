@@ -75,6 +75,9 @@ func New(opts Options) (*Lab, error) {
 // Node is the namespace of the node under test.
 func (l *Lab) Node() *Namespace { return l.machines["node"] }
 
+// Namespace is where a party of the lab lives; see the package comment for their names.
+func (l *Lab) Namespace(party string) *Namespace { return l.parties[party].ns }
+
 // Close stops all servers and gives up the namespaces.
 func (l *Lab) Close() error {
 	var errs []error

@@ -64,6 +64,7 @@ type Config struct {
 	DryRun bool   // print the ruleset instead of programming it
 
 	OwnTables bool // own the tables, where the kernel can
+	TakeOver  bool // remove what kube-proxy left in the kernel, once ours is there
 
 	loaded []byte // content of ConfigFile as it was read
 }

@@ -10,25 +10,25 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 )
 
-// AddFlags adds kube-proxy's flags to fs, and nftproxy's own. It is for one FlagSet.
-func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.source, "source", "", "File or directory of Kubernetes manifests (YAML or JSON) to take objects from instead of an API server.")
-	fs.BoolVar(&o.dryRun, "dry-run", false, "Print the ruleset as an nft script and exit. Needs no privileges.")
-
-	fs.BoolVar(&o.ownTables, "own-tables", true, "Own the tables in the kernel, where it can (Linux 6.9): nobody else can change them, and flushing the ruleset passes them by.")
-
-	fs.StringVar(&o.configFile, "config", "", "Configuration file (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1), as kube-proxy has it.")
-	fs.StringVar(&o.writeConfigTo, "write-config-to", "", "Write the complete configuration to this file and exit.")
-	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything that nftproxy has put into the kernel and exit.")
-	fs.BoolVar(&o.initOnly, "init-only", false, "Do what must be done with full root privileges and exit. Afterwards CAP_NET_ADMIN is enough.")
-	fs.StringVar(&o.master, "master", "", "URL of the Kubernetes API server; wins over the one of the kubeconfig.")
-	fs.StringVar(&o.hostnameOverride, "hostname-override", "", "Name of the Node this runs on. Default: $NODE_NAME, else the host's name. Wins over --config.")
-
-	o.addClientFlags()
-	o.addServingFlags()
-	o.addRulesetFlags()
-	o.addConntrackFlags()
-	o.addForeignFlags()
+// AddFlags adds kube-proxy's flags to fs, and nftproxy's own, and returns them in
+// groups, for a help that people can read. It is for one FlagSet.
+func (o *Options) AddFlags(fs *pflag.FlagSet) cliflag.NamedFlagSets {
+	var groups cliflag.NamedFlagSets
+	o.addGeneralFlags(groups.FlagSet("general"))
+	for _, group := range []struct {
+		name string
+		add  func(*pflag.FlagSet)
+	}{
+		{"API server", o.addClientFlags},
+		{"rules", o.addRulesetFlags},
+		{"host", o.addHostFlags},
+		{"serving", o.addServingFlags},
+		{"kube-proxy's other", o.addForeignFlags},
+	} {
+		set := groups.FlagSet(group.name)
+		group.add(set)
+		o.settings.AddFlagSet(set)
+	}
 	ruleset := rulesetFlags()
 	o.settings.VisitAll(func(f *pflag.Flag) {
 		if slices.ContainsFunc(ruleset, func(r rulesetFlag) bool { return r.flag == f.Name }) {
@@ -37,14 +37,32 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 			f.Usage += " Passed over with --config."
 		}
 	})
-	fs.AddFlagSet(o.settings)
-
+	groups.FlagSet("API server").StringVar(&o.master, "master", "", "URL of the Kubernetes API server; wins over the one of the kubeconfig.")
 	logsapi.AddFlags(&o.kube.Logging, o.logging)
-	fs.AddFlagSet(o.logging)
+	groups.FlagSet("logs").AddFlagSet(o.logging)
+	for _, name := range groups.Order {
+		fs.AddFlagSet(groups.FlagSets[name])
+	}
+	return groups
 }
 
-func (o *Options) addClientFlags() {
-	fs, c := o.settings, &o.kube.ClientConnection
+// addGeneralFlags adds those that no field of the file stands for.
+func (o *Options) addGeneralFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.source, "source", "", "File or directory of Kubernetes manifests (YAML or JSON) to take objects from instead of an API server.")
+	fs.BoolVar(&o.dryRun, "dry-run", false, "Print the ruleset as an nft script and exit. Needs no privileges.")
+
+	fs.BoolVar(&o.takeOver, "take-over", false, "Remove what kube-proxy left in the kernel, once nftproxy has programmed the node and no kube-proxy runs on it.")
+	fs.BoolVar(&o.ownTables, "own-tables", true, "Own the tables in the kernel, where it can (Linux 6.9): nobody else can change them, and flushing the ruleset passes them by.")
+
+	fs.StringVar(&o.configFile, "config", "", "Configuration file (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1), as kube-proxy has it.")
+	fs.StringVar(&o.writeConfigTo, "write-config-to", "", "Write the complete configuration to this file and exit.")
+	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything that nftproxy has put into the kernel and exit.")
+	fs.BoolVar(&o.initOnly, "init-only", false, "Do what must be done with full root privileges and exit. Afterwards CAP_NET_ADMIN is enough.")
+	fs.StringVar(&o.hostnameOverride, "hostname-override", "", "Name of the Node this runs on. Default: $NODE_NAME, else the host's name. Wins over --config.")
+}
+
+func (o *Options) addClientFlags(fs *pflag.FlagSet) {
+	c := &o.kube.ClientConnection
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", c.Kubeconfig, "Kubeconfig file. Default: the service account of the pod.")
 	fs.StringVar(&c.ContentType, "kube-api-content-type", c.ContentType, "Content type of requests to the API server.")
 	fs.Int32Var(&c.Burst, "kube-api-burst", c.Burst, "Requests to the API server that may exceed --kube-api-qps for a moment.")
@@ -52,8 +70,8 @@ func (o *Options) addClientFlags() {
 	fs.DurationVar(&o.kube.ConfigSyncPeriod.Duration, "config-sync-period", o.kube.ConfigSyncPeriod.Duration, "How often objects from the API server are gone through again. Must be greater than 0.")
 }
 
-func (o *Options) addServingFlags() {
-	fs, k := o.settings, &o.kube
+func (o *Options) addServingFlags(fs *pflag.FlagSet) {
+	k := &o.kube
 	fs.Var(addressValue{&k.BindAddress}, "bind-address", "The node's primary IP address, if not the one its Node object gives. Nothing listens on it.")
 	fs.Var(addressPortValue{&k.HealthzBindAddress}, "healthz-bind-address", "IP address and port to serve /healthz and /livez on. Empty turns it off.")
 	fs.Var(addressPortValue{&k.MetricsBindAddress}, "metrics-bind-address", "IP address and port to serve /metrics on. Empty turns it off.")
@@ -63,11 +81,10 @@ func (o *Options) addServingFlags() {
 	_ = fs.MarkDeprecated("metrics-port", "use --metrics-bind-address")
 	fs.BoolVar(&k.BindAddressHardFail, "bind-address-hard-fail", k.BindAddressHardFail, "Exit if a port cannot be listened on.")
 	fs.BoolVar(&k.EnableProfiling, "profiling", k.EnableProfiling, "Serve /debug/pprof beside the metrics.")
-	fs.Int32Var(k.OOMScoreAdj, "oom-score-adj", *k.OOMScoreAdj, "oom_score_adj of this process, -1000 to 1000.")
 }
 
-func (o *Options) addRulesetFlags() {
-	fs, k := o.settings, &o.kube
+func (o *Options) addRulesetFlags(fs *pflag.FlagSet) {
+	k := &o.kube
 	fs.Var(stringValue{(*string)(&k.DetectLocalMode), "LocalMode"}, "detect-local-mode", "How traffic of this cluster's pods is known: ClusterCIDR (default), NodeCIDR, BridgeInterface or InterfaceNamePrefix.")
 	fs.StringVar(&k.ClusterCIDR, "cluster-cidr", k.ClusterCIDR, "Range of the cluster's pods, or one of each family with a comma between, for --detect-local-mode ClusterCIDR.")
 	fs.StringVar(&k.DetectLocal.BridgeInterface, "pod-bridge-interface", "", "Bridge that pods are attached to, for --detect-local-mode BridgeInterface.")
@@ -79,8 +96,8 @@ func (o *Options) addRulesetFlags() {
 	fs.DurationVar(&k.NFTables.MinSyncPeriod.Duration, "iptables-min-sync-period", 0, "Least time between two syncs; 0 is none. Default: adapts to what a sync costs.")
 }
 
-func (o *Options) addConntrackFlags() {
-	fs, c := o.settings, &o.kube.Conntrack
+func (o *Options) addHostFlags(fs *pflag.FlagSet) {
+	c := &o.kube.Conntrack
 	fs.Int32Var(c.MaxPerCore, "conntrack-max-per-core", *c.MaxPerCore, "Flows to track for each CPU core; 0 leaves the kernel's limit as it is.")
 	fs.Int32Var(c.Min, "conntrack-min", *c.Min, "Flows to track at least, unless --conntrack-max-per-core is 0.")
 	for _, timeout := range []struct {
@@ -96,12 +113,13 @@ func (o *Options) addConntrackFlags() {
 			fmt.Sprintf("Timeout of %s; 0 leaves it as it is.", timeout.what))
 	}
 	fs.BoolVar(&c.TCPBeLiberal, "conntrack-tcp-be-liberal", false, "Do not take TCP packets outside of the window for invalid (nf_conntrack_tcp_be_liberal).")
+	fs.Int32Var(o.kube.OOMScoreAdj, "oom-score-adj", *o.kube.OOMScoreAdj, "oom_score_adj of this process, -1000 to 1000.")
 }
 
 // addForeignFlags adds the flags that are known so that kube-proxy's command line
 // works, and that have no effect.
-func (o *Options) addForeignFlags() {
-	fs, k := o.settings, &o.kube
+func (o *Options) addForeignFlags(fs *pflag.FlagSet) {
+	k := &o.kube
 	fs.Var(stringValue{(*string)(&k.Mode), "ProxyMode"}, "proxy-mode", "No effect: nftproxy always programs nftables.")
 	fs.Var(cliflag.NewMapStringBool(&k.FeatureGates), "feature-gates", "No effect, but for ContextualLogging, LoggingAlphaOptions and LoggingBetaOptions.")
 	const none = "No effect: taken so that kube-proxy's command line works."

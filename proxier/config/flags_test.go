@@ -66,7 +66,8 @@ func TestFlagSet(t *testing.T) {
 	o := NewOptions()
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
 	o.AddFlags(fs)
-	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"), "source string", "dry-run bool false")
+	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"), "source string", "dry-run bool false",
+		"own-tables bool true", "take-over bool false")
 	slices.Sort(want)
 	var got []string
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -93,7 +94,7 @@ func TestFlagSet(t *testing.T) {
 
 func TestFlagsWithoutFile(t *testing.T) {
 	c, warnings := mustComplete(t, "",
-		"--source=/manifests", "--dry-run", "--write-config-to=/out", "--cleanup", "--init-only", "--master=https://192.0.2.1",
+		"--source=/manifests", "--dry-run", "--own-tables=false", "--take-over", "--write-config-to=/out", "--cleanup", "--init-only", "--master=https://192.0.2.1",
 		"--kubeconfig=/kubeconfig", "--kube-api-content-type=application/json", "--kube-api-burst=7", "--kube-api-qps=3.5",
 		"--config-sync-period=1m", "--healthz-bind-address=192.0.2.1", "--metrics-bind-address=[::]:99",
 		"--bind-address-hard-fail", "--profiling", "--oom-score-adj=5", "--detect-local-mode=BridgeInterface",
@@ -107,7 +108,7 @@ func TestFlagsWithoutFile(t *testing.T) {
 		t.Errorf("warnings: %q", warnings)
 	}
 	want := Config{
-		Source: "/manifests", DryRun: true, WriteConfigTo: "/out", Cleanup: true, InitOnly: true,
+		Source: "/manifests", DryRun: true, TakeOver: true, WriteConfigTo: "/out", Cleanup: true, InitOnly: true,
 		Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
 	}
 	if diff := cmp.Diff(want, *c, cmp.AllowUnexported(Config{})); diff != "" {

@@ -22,6 +22,7 @@ type Options struct {
 	source           string
 	dryRun           bool
 	ownTables        bool
+	takeOver         bool
 	healthzPort      int32
 	metricsPort      int32
 
@@ -55,6 +56,7 @@ func (o *Options) Complete() (*Config, []string, error) {
 		Source:        o.source,
 		DryRun:        o.dryRun,
 		OwnTables:     o.ownTables,
+		TakeOver:      o.takeOver,
 	}
 	var warnings []string
 	if o.configFile == "" {

@@ -1,0 +1,305 @@
+package proxier
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/source"
+)
+
+// confinement is what a process may not do.
+type confinement struct {
+	name  string
+	caps  []uintptr // all that it has
+	uid   int       // other than 0: in user and network namespaces of its own
+	netns int       // with uid 0: the network namespace
+	root  string    // all there is of a file system, beside /proc; read-only
+}
+
+// process is a confined process.
+type process struct {
+	cmd    *exec.Cmd
+	exited chan error
+
+	mu     sync.Mutex
+	output bytes.Buffer
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.Write(b)
+}
+
+func (p *process) log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// start starts the program /nftproxy of the root, with an empty environment.
+func (c confinement) start(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command("/nftproxy", args...), exited: make(chan error, 1)}
+	p.cmd.Err = nil // it is looked up from within the root
+	p.cmd.Env, p.cmd.Dir = []string{}, "/"
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: c.root, Pdeathsig: unix.SIGKILL, AmbientCaps: c.caps}
+	if c.uid != 0 {
+		p.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+		p.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: c.uid, HostID: 0, Size: 1}}
+		p.cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: c.uid, HostID: 0, Size: 1}}
+	}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		err := c.enter()
+		if err == nil {
+			err = p.cmd.Start()
+		}
+		started <- err
+		if err == nil {
+			p.exited <- p.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	return p
+}
+
+// enter confines the calling thread, for the processes that it starts.
+func (c confinement) enter() error {
+	if c.netns != 0 {
+		if err := unix.Setns(c.netns, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare mounts: %w", err)
+	}
+	if err := unix.Mount(c.root, c.root, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount root: %w", err)
+	}
+	if err := unix.Mount("/proc", filepath.Join(c.root, "proc"), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := unix.MountSetattr(-1, c.root, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make mounts read-only: %w", err)
+	}
+	for i := uintptr(0); c.uid == 0; i++ { // a user namespace has a bounding set of its own
+		if i == unix.CAP_NET_ADMIN && len(c.caps) > 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, i, 0, 0, 0); errors.Is(err, unix.EINVAL) {
+			break // there are no more
+		} else if err != nil {
+			return fmt.Errorf("drop capability %d: %w", i, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// status returns a line of /proc/PID/status.
+func (p *process) status(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(data), "\n"+name+":\t")
+	line, _, _ = strings.Cut(line, "\n")
+	return line
+}
+
+// wait waits for the process to end.
+func (p *process) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-p.exited:
+		return err
+	case <-time.After(10 * time.Second):
+		t.Fatalf("it does not end:\n%s", p.log())
+		return nil
+	}
+}
+
+// scratch returns a directory with the program, and nothing that it could use beside it.
+func scratch(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(root, "nftproxy"), "../cmd/nftproxy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, dir := range []string{"proc", "manifests"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// untilProgrammed waits until a network namespace is programmed as the manifests say.
+func (p *process) untilProgrammed(t *testing.T, netns int, manifests string) {
+	t.Helper()
+	conn, err := nft.Dial(nft.Options{NetNS: netns, Own: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	proxier, s := newStandalone(t, caseConfig(t, "", manifests), conn)
+	objects, _, err := source.NewDir(manifests).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, obj := range objects {
+		proxier.Apply(obj)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, d, _, err := s.compare()
+		if err == nil && d.Size() == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not programmed: %v, it lacks:\n%s\n%s", err, deltaText(d), p.log())
+		}
+	}
+}
+
+// dnsManifest has what needs conntrack to be looked through and clients to be forgotten.
+var dnsManifest = strings.Replace(strings.NewReplacer("web", "dns", "10.96.0.10", "10.96.0.53", "30080", "30053",
+	"port: 80", "protocol: UDP, port: 53").Replace(webManifest), "spec:", "spec:\n  sessionAffinity: ClientIP", 1)
+
+func dnsEndpoints(pods ...string) string {
+	return strings.Replace(endpointsManifest("dns", pods...), "port: 8080", "protocol: UDP, port: 53", 1)
+}
+
+// complaint is what the log says when something is not allowed. That settings are left
+// as they are is expected: they are written to /proc.
+var (
+	complaint = regexp.MustCompile(`(?im)^[EF]\d.*|^.*(not permitted|permission denied|not found|no such file|read-only).*$`)
+	expected  = regexp.MustCompile(`is left as it is`)
+)
+
+func checkLog(t *testing.T, log string) {
+	t.Helper()
+	for _, line := range complaint.FindAllString(log, -1) {
+		if !expected.MatchString(line) {
+			t.Errorf("in the log: %s", line)
+		}
+	}
+}
+
+// TestPrivileges runs the program with CAP_NET_ADMIN and nothing else: no capability, no
+// file that can be written, no other program, no environment, and as another user than
+// root. It programs and follows the manifests, and leaves the rules when it ends.
+func TestPrivileges(t *testing.T) {
+	root := scratch(t)
+	ns := newNamespace(t)
+	netAdmin := []uintptr{unix.CAP_NET_ADMIN}
+	for _, c := range []confinement{
+		{name: "root", caps: netAdmin, netns: ns.FD(), root: root},
+		{name: "another user", caps: netAdmin, uid: 65532, root: root},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.follow(t) })
+	}
+	t.Run("cleanup", func(t *testing.T) {
+		p := confinement{caps: netAdmin, netns: ns.FD(), root: root}.start(t, "cleanup")
+		if err := p.wait(t); err != nil || !strings.Contains(p.log(), "table ip6 nftproxy removed") {
+			t.Errorf("%v: %s", err, p.log())
+		}
+		if listing := nftIn(t, ns, "", "list", "ruleset"); strings.Contains(listing, "nftproxy") {
+			t.Errorf("left over:\n%s", listing)
+		}
+	})
+	t.Run("nothing", func(t *testing.T) {
+		p := confinement{netns: ns.FD(), root: root}.start(t, "--source=/manifests", "--hostname-override=node-a")
+		var exit *exec.ExitError
+		if err := p.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(p.log(), nft.ErrPermission.Error()) {
+			t.Errorf("%v, %s; want exit status 2 and %q", err, p.log(), nft.ErrPermission)
+		}
+	})
+}
+
+// follow runs the daemon and changes the manifests.
+func (c confinement) follow(t *testing.T) {
+	d := &daemon{dir: filepath.Join(c.root, "manifests")}
+	d.write(t, "node.yaml", nodeManifest)
+	d.write(t, "web.yaml", webManifest)
+	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podC))
+	d.write(t, "dns.yaml", dnsManifest)
+	d.write(t, "dns-endpoints.yaml", dnsEndpoints(podA, podB))
+	p := c.start(t, "--source=/manifests", "--hostname-override=node-a", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56",
+		"--metrics-bind-address=0.0.0.0:10249")
+	checkStatus(t, p, c)
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	p.untilProgrammed(t, int(ns.Fd()), d.dir)
+	d.write(t, "dns-endpoints.yaml", dnsEndpoints(podB))
+	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podC, podD))
+	p.untilProgrammed(t, int(ns.Fd()), d.dir)
+	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.wait(t); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	p.untilProgrammed(t, int(ns.Fd()), d.dir) // the rules stay
+	checkLog(t, p.log())
+}
+
+// checkStatus fails unless the process is confined.
+func checkStatus(t *testing.T, p *process, c confinement) {
+	t.Helper()
+	const netAdmin = "0000000000001000"
+	for _, name := range []string{"CapEff", "CapPrm"} {
+		if got := p.status(t, name); got != netAdmin {
+			t.Errorf("%s is %s, want %s", name, got, netAdmin)
+		}
+	}
+	if got := p.status(t, "CapBnd"); c.uid == 0 && got != netAdmin {
+		t.Errorf("CapBnd is %s, want %s", got, netAdmin)
+	}
+	if got := p.status(t, "NoNewPrivs"); got != "1" {
+		t.Errorf("NoNewPrivs is %s", got)
+	}
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.uid != 0 && strings.Fields(string(maps))[0] != fmt.Sprint(c.uid) {
+		t.Errorf("uid_map is %s, want %d", maps, c.uid)
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mount := range strings.Lines(string(mounts)) {
+		if options := strings.Fields(mount)[5]; !strings.HasPrefix(options, "ro") {
+			t.Errorf("can be written: %s", mount)
+		}
+	}
+}
