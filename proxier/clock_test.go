@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,7 @@ const ms = time.Millisecond
 
 // clocked is a kernel that notes when it is called, and does what it is told.
 type clocked struct {
+	mu sync.Mutex
 	*model
 	began                         time.Time
 	reads, applies, looks, tidies []time.Duration // when they began
@@ -34,9 +36,26 @@ type clocked struct {
 	look                    func() (nft.Drift, error)
 }
 
+// tell tells the kernel what to do from now on.
+func (c *clocked) tell(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+// note notes a call, and lets it take its time.
+func (c *clocked) note(calls *[]time.Duration, takes *time.Duration) {
+	c.mu.Lock()
+	*calls = append(*calls, time.Since(c.began))
+	d := *takes
+	c.mu.Unlock()
+	time.Sleep(d)
+}
+
 func (c *clocked) Read(families []rules.Family) (*nft.Snapshot, error) {
-	c.reads = append(c.reads, time.Since(c.began))
-	time.Sleep(c.reading)
+	c.note(&c.reads, &c.reading)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.readErr != nil {
 		return nil, c.readErr
 	}
@@ -44,8 +63,9 @@ func (c *clocked) Read(families []rules.Family) (*nft.Snapshot, error) {
 }
 
 func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
-	c.applies = append(c.applies, time.Since(c.began))
-	time.Sleep(c.takes)
+	c.note(&c.applies, &c.takes)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.applyErr != nil {
 		return c.applyErr
 	}
@@ -53,7 +73,9 @@ func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
 }
 
 func (c *clocked) Tidy(d *rules.Delta) (int, error) {
-	c.tidies = append(c.tidies, time.Since(c.began))
+	c.note(&c.tidies, new(time.Duration))
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.tidy != nil {
 		return 0, c.tidy
 	}
@@ -61,7 +83,9 @@ func (c *clocked) Tidy(d *rules.Delta) (int, error) {
 }
 
 func (c *clocked) Look(nft.Outline) (nft.Drift, error) {
-	c.looks = append(c.looks, time.Since(c.began))
+	c.note(&c.looks, new(time.Duration))
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.look == nil {
 		return nft.Unchanged, nil
 	}
@@ -71,8 +95,10 @@ func (c *clocked) Look(nft.Outline) (nft.Drift, error) {
 // forget begins anew.
 func (c *clocked) forget() {
 	synctest.Wait()
-	c.began = time.Now()
-	c.reads, c.applies, c.looks, c.tidies = nil, nil, nil, nil
+	c.tell(func() {
+		c.began = time.Now()
+		c.reads, c.applies, c.looks, c.tidies = nil, nil, nil, nil
+	})
 }
 
 // looping is a Proxier whose loop runs, in a bubble with a clock of its own.

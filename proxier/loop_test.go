@@ -57,13 +57,12 @@ func TestPauses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inLoop(t, func(t *testing.T, l *looping) {
-				l.takes = tt.takes
+				l.tell(func() { l.takes = tt.takes })
 				for range 800 {
 					l.change()
 					l.sleep(3 * ms)
 				}
 				l.sleep(5 * time.Second)
-				synctest.Wait()
 				if tt.first == 0 {
 					tt.first = len(l.applies)
 				}
@@ -103,16 +102,16 @@ func TestRetries(t *testing.T) {
 			func(err error) { l.applyErr = err },
 			func(err error) { l.applyErr, l.readErr = err, err },
 		} {
-			failure(unix.ENOBUFS)
+			l.tell(func() { failure(unix.ENOBUFS) })
 			l.forget()
 			l.change()
 			l.sleep(35 * time.Second)
 			tried := slices.Concat(l.applies[:1], l.reads) // the first is a change, the others are full syncs
 			l.check("tried", &tried, want...)
-			if l.Healthy() != true {
+			if !l.Healthy() {
 				t.Error("unhealthy after 35 s")
 			}
-			failure(nil)
+			l.tell(func() { failure(nil) })
 			l.sleep(10 * time.Second)
 			l.check("recovered", &l.reads, append(want[1:], 42700*ms)...)
 			l.forget()
@@ -126,12 +125,11 @@ func TestRetries(t *testing.T) {
 // no reason to try more often than the pause between syncs allows.
 func TestRetriesAreBounded(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
-		l.takes, l.applyErr = 50*ms, unix.ENOBUFS
+		l.tell(func() { l.takes, l.applyErr = 50*ms, unix.ENOBUFS })
 		for range 10000 {
 			l.change()
 			l.sleep(ms)
 		}
-		synctest.Wait()
 		if n := len(l.applies); n < 10 || n > 110 {
 			t.Errorf("tried %d times in 10 s, each taking 50 ms", n)
 		}
@@ -143,7 +141,7 @@ func TestRetriesAreBounded(t *testing.T) {
 func TestHealth(t *testing.T) {
 	for name, cause := range map[string]func(l *looping){
 		"a change": (*looping).change,
-		"drift":    func(l *looping) { l.look = once(nft.Drifted, nil) },
+		"drift":    func(l *looping) { l.tell(func() { l.look = once(nft.Drifted, nil) }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inLoop(t, func(t *testing.T, l *looping) {
@@ -151,7 +149,7 @@ func TestHealth(t *testing.T) {
 				if !l.Healthy() {
 					t.Error("unhealthy with nothing to do")
 				}
-				l.applyErr, l.readErr = unix.EPERM, unix.EPERM
+				l.tell(func() { l.applyErr, l.readErr = unix.EPERM, unix.EPERM })
 				cause(l)
 				l.sleep(59 * time.Second)
 				if !l.Healthy() {
@@ -161,7 +159,7 @@ func TestHealth(t *testing.T) {
 				if l.Healthy() {
 					t.Error("healthy after 2*syncPeriod")
 				}
-				l.applyErr, l.readErr = nil, nil
+				l.tell(func() { l.applyErr, l.readErr = nil, nil })
 				l.sleep(maxRetry)
 				if !l.Healthy() {
 					t.Error("unhealthy after a sync that worked")
@@ -179,12 +177,12 @@ func TestLooks(t *testing.T) {
 			t.Errorf("looked %d times in 10 s, want 40", n)
 		}
 		l.check("readings", &l.reads)
-		l.look = once(nft.Drifted, nil)
+		l.tell(func() { l.look = once(nft.Drifted, nil) })
 		l.sleep(time.Second)
 		l.check("drift", &l.reads, 10*time.Second)
 
 		l.forget()
-		l.look = once(nft.Unknown, nil) // somebody writes to another table, once
+		l.tell(func() { l.look = once(nft.Unknown, nil) }) // somebody writes to another table, once
 		l.sleep(10 * time.Minute)
 		if len(l.reads) != 1 {
 			t.Errorf("a single suspicion: read at %v", l.reads)
@@ -202,19 +200,18 @@ func TestSuspicion(t *testing.T) {
 	}{{0, 115}, {400 * ms, 29}} {
 		t.Log("a reading takes", tt.reading)
 		inLoop(t, func(t *testing.T, l *looping) {
-			l.reading = tt.reading
-			l.look = func() (nft.Drift, error) { return nft.Unknown, nil }
+			l.tell(func() { l.reading = tt.reading })
+			l.tell(func() { l.look = func() (nft.Drift, error) { return nft.Unknown, nil } })
 			for range 600 {
 				l.change()
 				l.sleep(time.Second)
 			}
-			synctest.Wait()
 			if n := len(l.reads); n < tt.want-1 || n > tt.want+5 {
 				t.Errorf("read %d times in 10 minutes, each taking %v; want about %d", n, tt.reading, tt.want)
 			}
 			l.checkRepaired(0)
-			l.look = once(nft.Drifted, nil)
-			l.holds[rules.IPv4] = rules.NewTable()
+			l.tell(func() { l.look = once(nft.Drifted, nil) })
+			l.tell(func() { l.holds[rules.IPv4] = rules.NewTable() })
 			l.sleep(time.Minute)
 			l.checkRepaired(1)
 		})
@@ -226,7 +223,7 @@ func TestLookFails(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		l.sleep(10*time.Second - ms)
 		l.forget()
-		l.look = once(nft.Unchanged, errors.New("lost"))
+		l.tell(func() { l.look = once(nft.Unchanged, errors.New("lost")) })
 		l.sleep(5 * time.Second)
 		l.check("readings", &l.reads, ms)
 	})
@@ -236,10 +233,10 @@ func TestLookFails(t *testing.T) {
 // there are until then, and drift is repaired meanwhile.
 func TestTidying(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
-		l.tidy = unix.EBUSY
+		l.tell(func() { l.tidy = unix.EBUSY })
 		l.change()
 		synctest.Wait()
-		l.tidy = nil
+		l.tell(func() { l.tidy = nil })
 		for range 50 {
 			l.sleep(700 * ms)
 			l.change()
@@ -247,11 +244,11 @@ func TestTidying(t *testing.T) {
 		l.check("full syncs", &l.reads, 30*time.Second)
 
 		l.forget()
-		l.tidy = unix.EBUSY
+		l.tell(func() { l.tidy = unix.EBUSY })
 		l.change()
 		l.sleep(time.Second)
-		l.tidy = nil
-		l.look = once(nft.Drifted, nil)
+		l.tell(func() { l.tidy = nil })
+		l.tell(func() { l.look = once(nft.Drifted, nil) })
 		l.sleep(time.Second)
 		if len(l.reads) != 1 {
 			t.Errorf("drift while something is left over: repaired at %v", l.reads)
@@ -275,12 +272,11 @@ func TestAddresses(t *testing.T) {
 			addAddress(t, ns, step.addr)
 			signal(l.address)
 			l.sleep(time.Second)
-			synctest.Wait()
 			if len(l.reads) != step.want {
 				t.Errorf("%s: %d full syncs, want %d", step.addr, len(l.reads), step.want)
 			}
 		}
-		l.applyErr, l.readErr = unix.EPERM, unix.EPERM
+		l.tell(func() { l.applyErr, l.readErr = unix.EPERM, unix.EPERM })
 		l.forget()
 		l.change()
 		for range 1000 {
@@ -316,7 +312,7 @@ func TestLoopStops(t *testing.T) {
 	for name, doing := range map[string]func(l *looping){
 		"idle":     func(*looping) {},
 		"in pause": func(l *looping) { l.change(); l.sleep(ms); l.change() },
-		"retrying": func(l *looping) { l.applyErr = unix.EPERM; l.change(); l.sleep(time.Minute) },
+		"retrying": func(l *looping) { l.tell(func() { l.applyErr = unix.EPERM }); l.change(); l.sleep(time.Minute) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 10 {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -236,6 +237,17 @@ func (p *Proxier) loop(ctx context.Context, k kernel) {
 			tidy = time.After(tidyPause)
 		}
 		pause(ctx, p.pauseAfter(start))
+	}
+}
+
+// markDone says that everything was programmed once. The start takes several times
+// the memory that what follows does, and the system gets that back.
+func (p *Proxier) markDone() {
+	select {
+	case <-p.done:
+	default:
+		close(p.done)
+		debug.FreeOSMemory()
 	}
 }
 

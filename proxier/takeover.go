@@ -31,15 +31,6 @@ const (
 	reasonTookOver       = "TookOver"
 )
 
-// markDone says that everything was programmed once.
-func (p *Proxier) markDone() {
-	select {
-	case <-p.done:
-	default:
-		close(p.done)
-	}
-}
-
 // takeOver watches for kube-proxy, and takes over from it if it is to. It is owned by
 // one goroutine.
 type takeOver struct {
