@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -23,7 +24,7 @@ type flow struct {
 
 func parseFlow(attributes []byte) flow {
 	var f flow
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		switch typ {
 		case ctaTupleOrig:
 			f.tuple = v
@@ -42,10 +43,10 @@ func parseFlow(attributes []byte) flow {
 func parseTuple(v []byte) (protocol rules.Protocol, src, dst netip.AddrPort) {
 	var srcAddr, dstAddr netip.Addr
 	var srcPort, dstPort uint16
-	for typ, v := range attrs(v) {
+	for typ, v := range netfilter.Attrs(v) {
 		switch typ {
 		case ctaTupleIP:
-			for typ, v := range attrs(v) {
+			for typ, v := range netfilter.Attrs(v) {
 				switch typ {
 				case ctaIPv4Src, ctaIPv6Src:
 					srcAddr, _ = netip.AddrFromSlice(v)
@@ -54,7 +55,7 @@ func parseTuple(v []byte) (protocol rules.Protocol, src, dst netip.AddrPort) {
 				}
 			}
 		case ctaTupleProto:
-			for typ, v := range attrs(v) {
+			for typ, v := range netfilter.Attrs(v) {
 				switch {
 				case typ == ctaProtoNum && len(v) == 1:
 					protocol = rules.Protocol(v[0])
@@ -110,21 +111,21 @@ func (s *socket) dump(f filter, each func(*flow) error) error {
 	}
 	var flow flow
 	for {
-		datagram, err := s.receive()
+		datagram, err := netfilter.Receive(s.fd, s.buf)
 		if err != nil {
 			return err
 		}
-		for m := range messages(datagram) {
-			if m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR {
-				if errno := m.errno(); errno != 0 {
+		for m := range netfilter.Messages(datagram) {
+			if m.Type == unix.NLMSG_DONE || m.Type == unix.NLMSG_ERROR {
+				if errno := errno(m); errno != 0 {
 					return errno
 				}
 				return nil
 			}
-			if len(m.payload) < nfgenmsgSize {
-				return fmt.Errorf("answer of type %#x, %d bytes: %w", m.typ, len(m.payload), unix.EBADMSG)
+			if len(m.Payload) < netfilter.HeaderSize {
+				return fmt.Errorf("answer of type %#x, %d bytes: %w", m.Type, len(m.Payload), unix.EBADMSG)
 			}
-			flow = parseFlow(m.payload[nfgenmsgSize:])
+			flow = parseFlow(m.Payload[netfilter.HeaderSize:])
 			if err := each(&flow); err != nil {
 				return err
 			}
@@ -178,16 +179,16 @@ func (d *deleter) flush() error {
 	d.deleted += d.pending
 	d.batch, d.pending = d.batch[:0], 0
 	for {
-		datagram, err := d.socket.receive()
+		datagram, err := netfilter.Receive(d.socket.fd, d.socket.buf)
 		if errors.Is(err, unix.EAGAIN) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		for m := range messages(datagram) {
+		for m := range netfilter.Messages(datagram) {
 			d.deleted--
-			if errno := m.errno(); errno != unix.ENOENT { // else it ended by itself
+			if errno := errno(m); errno != unix.ENOENT { // else it ended by itself
 				d.refused++
 				d.reason = errno
 			}

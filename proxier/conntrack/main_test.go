@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -52,9 +53,9 @@ func create(t testing.TB, ns *lab.Namespace, entries []entry) {
 		if err := s.send(p); err != nil {
 			t.Fatal(err)
 		}
-		if answer, err := s.receive(); err == nil {
-			for m := range messages(answer) {
-				t.Fatalf("create flows: %v", m.errno())
+		if answer, err := netfilter.Receive(s.fd, s.buf); err == nil {
+			for m := range netfilter.Messages(answer) {
+				t.Fatalf("create flows: %v", errno(m))
 			}
 		}
 	}

@@ -2,11 +2,11 @@ package conntrack
 
 import (
 	"encoding/binary"
-	"iter"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -41,60 +41,12 @@ const (
 	filterDstPort = 1 << 5
 )
 
-const (
-	nfgenmsgSize = 4
-	attrTypeMask = unix.NLA_F_NET_BYTEORDER - 1 // without the two flags
-)
-
-// message is one netlink message; the payload is part of the datagram.
-type message struct {
-	typ     uint16
-	payload []byte
-}
-
-// messages walks a datagram. What is not a whole message ends it.
-func messages(b []byte) iter.Seq[message] {
-	return func(yield func(message) bool) {
-		for len(b) >= unix.NLMSG_HDRLEN {
-			n := int(binary.NativeEndian.Uint32(b))
-			if n < unix.NLMSG_HDRLEN || n > len(b) {
-				return
-			}
-			m := message{
-				typ:     binary.NativeEndian.Uint16(b[4:]),
-				payload: b[unix.NLMSG_HDRLEN:n],
-			}
-			if !yield(m) {
-				return
-			}
-			b = b[min(len(b), align(n)):]
-		}
-	}
-}
-
-// errno is the result that an NLMSG_ERROR or NLMSG_DONE reports; zero is success.
-func (m message) errno() unix.Errno {
-	if len(m.payload) < 4 {
+// errno returns the result that an NLMSG_ERROR or NLMSG_DONE reports; zero is success.
+func errno(m netfilter.Message) unix.Errno {
+	if len(m.Payload) < 4 {
 		return unix.EBADMSG
 	}
-	return unix.Errno(-int32(binary.NativeEndian.Uint32(m.payload)))
-}
-
-// attrs walks attributes: type without flags, and value. The values are parts of b.
-// What is not a whole attribute ends it.
-func attrs(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofNlAttr {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < unix.SizeofNlAttr || n > len(b) {
-				return
-			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&attrTypeMask, b[unix.SizeofNlAttr:n]) {
-				return
-			}
-			b = b[min(len(b), align(n)):]
-		}
-	}
+	return unix.Errno(-int32(binary.NativeEndian.Uint32(m.Payload)))
 }
 
 // appendHeader begins a message whose length setLength fills in. Sequence numbers are not used: what is asked is
@@ -157,5 +109,3 @@ func appendTuple(p []byte, typ uint16, proto rules.Protocol, src, dst netip.Addr
 		})
 	})
 }
-
-func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }

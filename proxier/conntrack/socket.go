@@ -3,9 +3,10 @@ package conntrack
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 // dumpBufferSize holds one datagram of a dump, which the kernel fills with at most 32 KiB.
@@ -22,33 +23,11 @@ type socket struct {
 }
 
 // openSocket opens a socket in a network namespace; zero is that of the calling thread.
-func openSocket(netns, bufferSize int) (*socket, error) {
-	if netns == 0 {
-		return newSocket(bufferSize)
-	}
-	var s *socket
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		home, e := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if e != nil {
-			err = fmt.Errorf("open own network namespace: %w", e)
-			return
-		}
-		defer unix.Close(home)
-		if e := unix.Setns(netns, unix.CLONE_NEWNET); e != nil {
-			err = fmt.Errorf("enter network namespace: %w", e)
-			return
-		}
+func openSocket(netns, bufferSize int) (s *socket, err error) {
+	err = netfilter.In(netns, func() (err error) {
 		s, err = newSocket(bufferSize)
-		// A user namespace may not be allowed back. Then the thread stays locked, and ends with the goroutine.
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-	}()
-	<-done
+		return err
+	})
 	return s, err
 }
 
@@ -84,24 +63,5 @@ func (s *socket) send(p []byte) error {
 			return fmt.Errorf("send %d bytes: %w", len(p), err)
 		}
 		return nil
-	}
-}
-
-// receive returns the next datagram from the kernel, valid until the next call. EAGAIN says there is none.
-func (s *socket) receive() ([]byte, error) {
-	for {
-		n, from, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("receive: %w", err)
-		}
-		if n > len(s.buf) {
-			return nil, fmt.Errorf("receive: datagram of %d bytes, %d expected at most", n, len(s.buf))
-		}
-		if kernel, ok := from.(*unix.SockaddrNetlink); ok && kernel.Pid == 0 {
-			return s.buf[:n], nil
-		}
 	}
 }

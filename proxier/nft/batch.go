@@ -6,6 +6,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 // Batch is a list of messages that the kernel takes as one transaction. Begin starts it; each Message is followed
@@ -128,7 +130,7 @@ func (b *Batch) pad() {
 func (b *Batch) tooLong(typ uint16, n int) {
 	if b.err == nil {
 		b.err = fmt.Errorf("message %d: attribute %d of %d bytes is longer than %d",
-			b.Len()-1, typ&attrTypeMask, n, math.MaxUint16)
+			b.Len()-1, typ&netfilter.TypeMask, n, math.MaxUint16)
 	}
 }
 

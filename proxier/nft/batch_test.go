@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 // The sets of these tests: IPv4 address -> address and port.
@@ -64,11 +66,11 @@ func putElements(b *Batch, msgType, flags uint16, from, to uint32) (offsets []in
 }
 
 func elementKey(element []byte) (key uint32) {
-	for typ, v := range attrs(element) {
+	for typ, v := range netfilter.Attrs(element) {
 		if typ != unix.NFTA_SET_ELEM_KEY {
 			continue
 		}
-		for typ, v := range attrs(v) {
+		for typ, v := range netfilter.Attrs(v) {
 			if typ == unix.NFTA_DATA_VALUE {
 				key = binary.BigEndian.Uint32(v)
 			}

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -125,7 +125,7 @@ func (c *Conn) outcome(b *Batch, first uint32) error {
 	var failed *Error
 	var lost error
 	for last := first + uint32(b.Len()); ; {
-		datagram, err := c.receive()
+		datagram, err := netfilter.Receive(c.fd, c.buf)
 		if errors.Is(err, unix.ENOBUFS) {
 			// More answers than the receive buffer holds. Those that came first are still there to be read.
 			lost = err
@@ -138,15 +138,15 @@ func (c *Conn) outcome(b *Batch, first uint32) error {
 			c.drop()
 			return fmt.Errorf("%w: %w", ErrUnknownOutcome, errors.Join(lost, err))
 		}
-		for m := range messages(datagram) {
-			i := int32(m.seq - first) // below zero: a message of an earlier batch
-			if m.port != c.port || m.typ != unix.NLMSG_ERROR || i < 0 || int(i) > b.Len() {
+		for m := range netfilter.Messages(datagram) {
+			i := int32(m.Seq - first) // below zero: a message of an earlier batch
+			if m.Port != c.port || m.Type != unix.NLMSG_ERROR || i < 0 || int(i) > b.Len() {
 				continue
 			}
 			if e := parseError(m); e != nil {
 				failed = b.failed(failed, e, int(i)-1)
 			}
-			if m.seq != last {
+			if m.Seq != last {
 				continue
 			}
 			if failed != nil {
@@ -165,7 +165,12 @@ func (c *Conn) ready() error {
 	if c.fd >= 0 {
 		return nil
 	}
-	fd, port, err := openIn(c.opts.NetNS)
+	var fd int
+	var port uint32
+	err := netfilter.In(c.opts.NetNS, func() (err error) {
+		fd, port, err = open()
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("open nftables socket: %w", err)
 	}
@@ -210,54 +215,6 @@ func (c *Conn) send(p []byte) error {
 			return fmt.Errorf("send %d bytes: %w", len(p), err)
 		}
 	}
-}
-
-// receive returns the next datagram from the kernel, valid until the next call. EAGAIN says there is none.
-func (c *Conn) receive() ([]byte, error) {
-	for {
-		n, from, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("receive: %w", err)
-		}
-		if n > len(c.buf) {
-			return nil, fmt.Errorf("receive: datagram of %d bytes, %d expected at most", n, len(c.buf))
-		}
-		if kernel, ok := from.(*unix.SockaddrNetlink); ok && kernel.Pid == 0 {
-			return c.buf[:n], nil
-		}
-	}
-}
-
-// openIn opens a socket in a network namespace; zero is that of the calling thread.
-func openIn(netns int) (fd int, port uint32, err error) {
-	if netns == 0 {
-		return open()
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		home, e := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if e != nil {
-			err = fmt.Errorf("open own network namespace: %w", e)
-			return
-		}
-		defer unix.Close(home)
-		if e := unix.Setns(netns, unix.CLONE_NEWNET); e != nil {
-			err = fmt.Errorf("enter network namespace: %w", e)
-			return
-		}
-		fd, port, err = open()
-		// A user namespace may not be allowed back. Then the thread stays locked, and ends with the goroutine.
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-	}()
-	<-done
-	return fd, port, err
 }
 
 // open opens a socket in the network namespace of the calling thread.

@@ -1,74 +1,13 @@
 package nft
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"iter"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
-
-// attrTypeMask takes the flags off the type of an attribute.
-const attrTypeMask = ^uint16(unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-
-// nfgenmsgSize is the header between that of netlink and the attributes: family, version, resource.
-const nfgenmsgSize = 4
-
-// message is a message from the kernel, in the buffer that it was read into.
-type message struct {
-	typ, flags uint16
-	seq, port  uint32
-	payload    []byte
-}
-
-// messages walks a datagram. What is not a whole message ends it.
-func messages(b []byte) iter.Seq[message] {
-	return func(yield func(message) bool) {
-		for len(b) >= unix.NLMSG_HDRLEN {
-			n := int(binary.NativeEndian.Uint32(b))
-			if n < unix.NLMSG_HDRLEN || n > len(b) {
-				return
-			}
-			m := message{
-				typ:     binary.NativeEndian.Uint16(b[4:]),
-				flags:   binary.NativeEndian.Uint16(b[6:]),
-				seq:     binary.NativeEndian.Uint32(b[8:]),
-				port:    binary.NativeEndian.Uint32(b[12:]),
-				payload: b[unix.NLMSG_HDRLEN:n],
-			}
-			if !yield(m) {
-				return
-			}
-			b = b[min(len(b), align(n)):]
-		}
-	}
-}
-
-// attrs walks attributes: type without flags, and value. The values are parts of b.
-// What is not a whole attribute ends it.
-func attrs(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofNlAttr {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < unix.SizeofNlAttr || n > len(b) {
-				return
-			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&attrTypeMask, b[unix.SizeofNlAttr:n]) {
-				return
-			}
-			b = b[min(len(b), align(n)):]
-		}
-	}
-}
-
-// attrString is the value of a string attribute.
-func attrString(v []byte) string {
-	v, _, _ = bytes.Cut(v, []byte{0})
-	return string(v)
-}
-
-func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
 // dump asks for all objects of a kind, by NFT_MSG_GETTABLE, GETCHAIN, GETRULE, GETSET or GETSETELEM, and calls each
 // with the attributes of every one. They are valid during the call only; an error of each ends the dump.
@@ -89,11 +28,11 @@ func (c *Conn) dump(msgType uint16, family uint8, table, name string, each func(
 // dumpElements is dump for the elements of a set or map: each gets the attributes NFTA_SET_ELEM_ of one element.
 func (c *Conn) dumpElements(family uint8, table, set string, each func(element []byte) error) error {
 	return c.dump(unix.NFT_MSG_GETSETELEM, family, table, set, func(attributes []byte) error {
-		for typ, list := range attrs(attributes) {
+		for typ, list := range netfilter.Attrs(attributes) {
 			if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 				continue
 			}
-			for _, element := range attrs(list) {
+			for _, element := range netfilter.Attrs(list) {
 				if err := each(element); err != nil {
 					return err
 				}
@@ -134,18 +73,18 @@ func (c *Conn) answers(seq uint32, each func([]byte) error) error {
 	interrupted := false
 	first := -1
 	for {
-		datagram, err := c.receive()
+		datagram, err := netfilter.Receive(c.fd, c.buf)
 		if err != nil {
 			c.drop()
 			return err
 		}
-		for m := range messages(datagram) {
-			if m.seq != seq || m.port != c.port {
+		for m := range netfilter.Messages(datagram) {
+			if m.Seq != seq || m.Port != c.port {
 				continue
 			}
-			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+			interrupted = interrupted || m.Flags&unix.NLM_F_DUMP_INTR != 0
 			switch {
-			case m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR:
+			case m.Type == unix.NLMSG_DONE || m.Type == unix.NLMSG_ERROR:
 				if e := parseError(m); e != nil {
 					return e
 				}
@@ -153,18 +92,18 @@ func (c *Conn) answers(seq uint32, each func([]byte) error) error {
 					return ErrInterrupted
 				}
 				return nil
-			case m.typ>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.payload) < nfgenmsgSize:
+			case m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Payload) < netfilter.HeaderSize:
 				c.drop()
-				return fmt.Errorf("unexpected answer of type %#x, %d bytes", m.typ, len(m.payload))
+				return fmt.Errorf("unexpected answer of type %#x, %d bytes", m.Type, len(m.Payload))
 			}
 			// The resource of an answer is the low half of the generation at its time. The kernel sets
 			// NLM_F_DUMP_INTR for everything but elements (checked on 6.18).
-			if resource := int(binary.BigEndian.Uint16(m.payload[2:])); first < 0 {
+			if resource := int(binary.BigEndian.Uint16(m.Payload[2:])); first < 0 {
 				first = resource
 			} else if resource != first {
 				interrupted = true
 			}
-			if err := each(m.payload[nfgenmsgSize:]); err != nil {
+			if err := each(m.Payload[netfilter.HeaderSize:]); err != nil {
 				c.drop() // the rest of the dump goes with the socket
 				return err
 			}

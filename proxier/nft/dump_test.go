@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 func TestDumpNothing(t *testing.T) {
@@ -48,9 +50,9 @@ func TestDumpNames(t *testing.T) {
 	} {
 		var got []string
 		err := c.dump(test.msgType, testFamily, test.table, "", func(attributes []byte) error {
-			for typ, v := range attrs(attributes) {
+			for typ, v := range netfilter.Attrs(attributes) {
 				if typ == test.name {
-					got = append(got, attrString(v))
+					got = append(got, netfilter.String(v))
 				}
 			}
 			return nil
@@ -117,12 +119,12 @@ func TestDumpTableGoes(t *testing.T) {
 
 func TestAttrsMalformed(t *testing.T) {
 	for _, b := range [][]byte{nil, {4, 0, 1}, {3, 0, 1, 0}, {9, 0, 1, 0, 5, 5, 5, 5}, {0, 0, 0, 0}} {
-		for typ, v := range attrs(b) {
+		for typ, v := range netfilter.Attrs(b) {
 			t.Errorf("%v has attribute %d %v", b, typ, v)
 		}
 	}
 	var got [][]byte // the last attribute lacks its padding
-	for _, v := range attrs([]byte{5, 0, 1, 0, 7, 0, 0, 0, 6, 0, 2, 0x80, 8, 9}) {
+	for _, v := range netfilter.Attrs([]byte{5, 0, 1, 0, 7, 0, 0, 0, 6, 0, 2, 0x80, 8, 9}) {
 		got = append(got, slices.Clone(v))
 	}
 	if diff := cmp.Diff([][]byte{{7}, {8, 9}}, got); diff != "" {

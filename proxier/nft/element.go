@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -160,7 +161,7 @@ func isMasked(addr []byte, bits int) bool {
 func elementComment(userdata []byte) string {
 	for len(userdata) >= 2 && len(userdata) >= 2+int(userdata[1]) {
 		if userdata[0] == udataElementComment {
-			return attrString(userdata[2 : 2+int(userdata[1])])
+			return netfilter.String(userdata[2 : 2+int(userdata[1])])
 		}
 		userdata = userdata[2+int(userdata[1]):]
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 var (
@@ -68,27 +70,27 @@ func (e *Error) Is(target error) bool {
 }
 
 // parseError reads an NLMSG_ERROR or NLMSG_DONE; nil is success.
-func parseError(m message) *Error {
-	if len(m.payload) < 4 {
+func parseError(m netfilter.Message) *Error {
+	if len(m.Payload) < 4 {
 		return &Error{Errno: unix.EBADMSG, MsgIndex: -1}
 	}
-	errno := int32(binary.NativeEndian.Uint32(m.payload))
+	errno := int32(binary.NativeEndian.Uint32(m.Payload))
 	if errno == 0 {
 		return nil
 	}
 	e := &Error{Errno: unix.Errno(-errno), MsgIndex: -1}
-	if m.flags&unix.NLM_F_ACK_TLVS == 0 {
+	if m.Flags&unix.NLM_F_ACK_TLVS == 0 {
 		return e
 	}
-	extended := m.payload[4:]
-	if m.typ == unix.NLMSG_ERROR {
+	extended := m.Payload[4:]
+	if m.Type == unix.NLMSG_ERROR {
 		// The header of the message that failed; NETLINK_CAP_ACK leaves out the rest of it.
 		extended = extended[min(len(extended), unix.NLMSG_HDRLEN):]
 	}
-	for typ, v := range attrs(extended) {
+	for typ, v := range netfilter.Attrs(extended) {
 		switch {
 		case typ == unix.NLMSGERR_ATTR_MSG:
-			e.Message = attrString(v)
+			e.Message = netfilter.String(v)
 		case typ == unix.NLMSGERR_ATTR_OFFS && len(v) == 4:
 			e.Offset = int(binary.NativeEndian.Uint32(v))
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 // The kernel names the message and the element that it refuses.
@@ -34,7 +36,7 @@ func TestErrorNamesElement(t *testing.T) {
 			putTable(&b)
 			offsets := putElements(&b, test.msgType, test.flags, test.from, 5010)
 			b.Describe = func(msg, offset int) string {
-				for _, element := range attrs(b.raw(msg)[offset:]) {
+				for _, element := range netfilter.Attrs(b.raw(msg)[offset:]) {
 					return fmt.Sprintf("element %d", elementKey(element))
 				}
 				return ""

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -149,7 +150,7 @@ func load(key []rules.Field, f rules.Family) []expr.Any {
 	offset := 0
 	for _, field := range key {
 		out = append(out, loadAt(field, f, offset))
-		offset += align(field.Size(f))
+		offset += netfilter.Align(field.Size(f))
 	}
 	return out
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 // Generation returns the number of the ruleset of this network namespace: every transaction that changes anything
@@ -15,7 +17,7 @@ import (
 func (c *Conn) Generation() (uint32, error) {
 	var generation uint32
 	err := c.request(unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, unix.AF_UNSPEC, "", "", func(attributes []byte) error {
-		for typ, v := range attrs(attributes) {
+		for typ, v := range netfilter.Attrs(attributes) {
 			if typ == unix.NFTA_GEN_ID && len(v) == 4 {
 				generation = binary.BigEndian.Uint32(v)
 			}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 const (
@@ -246,7 +248,7 @@ func (f probeFamily) buildSet(b *Batch, s probeSet, id uint32) {
 	)
 	var key uint32
 	for _, n := range s.fields {
-		key += uint32(align(int(n)))
+		key += uint32(netfilter.Align(int(n)))
 	}
 	b.Message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, f.number)
 	b.String(unix.NFTA_SET_TABLE, probeTable)

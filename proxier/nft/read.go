@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -83,10 +84,10 @@ func (r *reader) exists() (found bool, err error) {
 	err = r.conn.dump(unix.NFT_MSG_GETTABLE, proto(r.family), "", "", func(attributes []byte) error {
 		var name string
 		var flags uint32
-		for typ, v := range attrs(attributes) {
+		for typ, v := range netfilter.Attrs(attributes) {
 			switch typ {
 			case unix.NFTA_TABLE_NAME:
-				name = attrString(v)
+				name = netfilter.String(v)
 			case unix.NFTA_TABLE_FLAGS:
 				flags = number(v)
 			}
@@ -155,10 +156,10 @@ func (r *reader) sets() error {
 const setCount = 20
 
 func parseSet(attributes []byte) (name string, s setState) {
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		switch typ {
 		case unix.NFTA_SET_NAME:
-			name = attrString(v)
+			name = netfilter.String(v)
 		case unix.NFTA_SET_FLAGS:
 			s.layout.flags = number(v)
 		case unix.NFTA_SET_KEY_LEN:
@@ -214,7 +215,7 @@ type rawElement struct {
 
 func parseElement(attributes []byte) rawElement {
 	var e rawElement
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.key = dataValue(v)
@@ -233,7 +234,7 @@ func parseElement(attributes []byte) rawElement {
 }
 
 func dataValue(nested []byte) []byte {
-	for typ, v := range attrs(nested) {
+	for typ, v := range netfilter.Attrs(nested) {
 		if typ == unix.NFTA_DATA_VALUE {
 			return v
 		}
@@ -242,11 +243,11 @@ func dataValue(nested []byte) []byte {
 }
 
 func parseVerdict(nested []byte) (code uint32, chain []byte) {
-	for typ, v := range attrs(nested) {
+	for typ, v := range netfilter.Attrs(nested) {
 		if typ != unix.NFTA_DATA_VERDICT {
 			continue
 		}
-		for typ, v := range attrs(v) {
+		for typ, v := range netfilter.Attrs(v) {
 			switch typ {
 			case unix.NFTA_VERDICT_CODE:
 				code = binary.BigEndian.Uint32(v)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -78,12 +79,12 @@ func (s *Snapshot) Compare(desired func(rules.Family) []rules.Chain) (rules.Prog
 }
 
 func parseChain(attributes []byte) (table, name string, hook *rules.Hook) {
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		switch typ {
 		case unix.NFTA_CHAIN_TABLE:
-			table = attrString(v)
+			table = netfilter.String(v)
 		case unix.NFTA_CHAIN_NAME:
-			name = attrString(v)
+			name = netfilter.String(v)
 		case unix.NFTA_CHAIN_HOOK:
 			hook = parseHook(v)
 		}
@@ -93,7 +94,7 @@ func parseChain(attributes []byte) (table, name string, hook *rules.Hook) {
 
 func parseHook(nested []byte) *rules.Hook {
 	hook := &rules.Hook{}
-	for typ, v := range attrs(nested) {
+	for typ, v := range netfilter.Attrs(nested) {
 		switch typ {
 		case unix.NFTA_HOOK_HOOKNUM:
 			names := []string{"prerouting", "input", "forward", "output", "postrouting"}
@@ -108,10 +109,10 @@ func parseHook(nested []byte) *rules.Hook {
 }
 
 func parseRule(attributes []byte) (chain, normal string) {
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		switch typ {
 		case unix.NFTA_RULE_CHAIN:
-			chain = attrString(v)
+			chain = netfilter.String(v)
 		case unix.NFTA_RULE_EXPRESSIONS:
 			normal = normalExpressions(v)
 		}
@@ -143,12 +144,12 @@ func normalRules(chain rules.Chain) ([]string, error) {
 // that are zero, which the kernel adds for what was not given.
 func normalExpressions(list []byte) string {
 	var b strings.Builder
-	for _, e := range attrs(list) {
+	for _, e := range netfilter.Attrs(list) {
 		var name string
-		for typ, v := range attrs(e) {
+		for typ, v := range netfilter.Attrs(e) {
 			switch typ {
 			case unix.NFTA_EXPR_NAME:
-				name = attrString(v)
+				name = netfilter.String(v)
 				b.WriteString(name)
 			case unix.NFTA_EXPR_DATA:
 				writeNormal(&b, name, v)
@@ -170,7 +171,7 @@ func writeNormal(b *strings.Builder, name string, attributes []byte) {
 		value []byte
 	}
 	var list []attribute
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		if name == "nat" && typ == unix.NFTA_NAT_FLAGS {
 			v = binary.BigEndian.AppendUint32(nil, number(v)&^natAdded)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/netfilter"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
@@ -52,10 +53,10 @@ func (c *Conn) tables(families []tableFamily) ([]Table, error) {
 	for _, f := range families {
 		at := map[string]int{}
 		err := c.dump(unix.NFT_MSG_GETTABLE, f.number, "", "", func(attributes []byte) error {
-			for typ, v := range attrs(attributes) {
+			for typ, v := range netfilter.Attrs(attributes) {
 				if typ == unix.NFTA_TABLE_NAME {
-					at[attrString(v)] = len(tables)
-					tables = append(tables, Table{Family: f.name, Name: attrString(v)})
+					at[netfilter.String(v)] = len(tables)
+					tables = append(tables, Table{Family: f.name, Name: netfilter.String(v)})
 				}
 			}
 			return nil
@@ -79,7 +80,7 @@ func (c *Conn) tables(families []tableFamily) ([]Table, error) {
 
 // policyDrops reports whether the policy of a chain is NF_DROP of linux/netfilter.h.
 func policyDrops(attributes []byte) bool {
-	for typ, v := range attrs(attributes) {
+	for typ, v := range netfilter.Attrs(attributes) {
 		if typ == unix.NFTA_CHAIN_POLICY {
 			return number(v) == 0
 		}
@@ -100,10 +101,10 @@ func (c *Conn) jumps(family uint8, table, chain string) ([]tableRule, error) {
 	var jumps []tableRule
 	err := c.dump(unix.NFT_MSG_GETRULE, family, table, chain, func(attributes []byte) error {
 		var r tableRule
-		for typ, v := range attrs(attributes) {
+		for typ, v := range netfilter.Attrs(attributes) {
 			switch typ {
 			case unix.NFTA_RULE_CHAIN:
-				r.chain = attrString(v)
+				r.chain = netfilter.String(v)
 			case unix.NFTA_RULE_HANDLE:
 				r.handle = number64(v)
 			case unix.NFTA_RULE_EXPRESSIONS:
@@ -132,10 +133,10 @@ func jumpTargets(list []byte) (targets []string) {
 			return
 		}
 		if level == len(path) {
-			targets = append(targets, attrString(b))
+			targets = append(targets, netfilter.String(b))
 			return
 		}
-		for typ, v := range attrs(b) {
+		for typ, v := range netfilter.Attrs(b) {
 			if typ == path[level] {
 				walk(level+1, v)
 			}
@@ -146,9 +147,9 @@ func jumpTargets(list []byte) (targets []string) {
 }
 
 func exprName(expression []byte) string {
-	for typ, v := range attrs(expression) {
+	for typ, v := range netfilter.Attrs(expression) {
 		if typ == unix.NFTA_EXPR_NAME {
-			return attrString(v)
+			return netfilter.String(v)
 		}
 	}
 	return ""
