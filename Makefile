@@ -1,21 +1,30 @@
 # What is checked, and with which versions.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.3.0
+
+# The module of programs that build and check, beside the proxy's own.
+TOOLS := internal/tools
 
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build test e2e demo bench golden fuzz lint verify tools clean
+.PHONY: all build image test e2e demo bench golden docs fuzz lint vuln verify tools clean
 
 all: build
 
 build: ## bin/nftproxy, static
-	$(GO) build -trimpath -o bin/nftproxy ./cmd/nftproxy
+	$(GO) build -trimpath -ldflags "-s -w" -o bin/nftproxy ./cmd/nftproxy
 
-test: tools ## unit, golden, property and kernel tests
+VERSION ?= $(shell git describe --tags --always --dirty)
+image: ## bin/nftproxy-image.tar: an OCI archive for amd64 and arm64, the same bytes each time
+	$(GO) run -C $(TOOLS) ./image -module ../.. -version "$(VERSION)" -out bin/nftproxy-image.tar
+
+test: tools ## unit, golden, property and kernel tests; manifests, image, licences
 	$(GO) test ./...
+	$(GO) test -C $(TOOLS) ./...
 
 e2e: ## nftproxy with a real etcd and kube-apiserver; building those takes minutes, once
-	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e
+	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
 
 demo: build ## a node in network namespaces: who reaches what, and through a change
 	$(GO) build -trimpath -o bin/demo ./internal/demo
@@ -29,6 +38,9 @@ bench: build ## how fast nftproxy is, beside the bare kernel and the kube-proxy 
 golden: ## rewrite the golden files under testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
 
+docs: ## rewrite docs/nftproxy.md from the help of the commands
+	$(GO) test ./cmd/nftproxy -run TestReference -update
+
 FUZZTIME ?= 30s
 fuzz: ## each fuzz test for FUZZTIME
 	@for p in $$($(GO) list ./...); do \
@@ -40,8 +52,14 @@ lint: ## formatting, vet, staticcheck; the import rule is a test: internal/archi
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
+	$(GO) vet -C $(TOOLS) ./...
+	$(GO) run -C $(TOOLS) $(STATICCHECK) ./...
 
-verify: lint test demo e2e ## what CI checks
+vuln: ## known vulnerabilities in what is called; passed over where their database cannot be had
+	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1) && status=0 || status=$$?; echo "$$out"; \
+	case "$$out" in *"fetching vulnerabilities"*) echo "vuln: SKIPPED, the database cannot be had here"; exit 0;; esac; exit $$status
+
+verify: lint test demo e2e image vuln ## what CI checks
 
 tools: ## what the tests need beside Go: nft, to compare with
 	@command -v nft >/dev/null || PATH="$$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || { \

@@ -1,0 +1,208 @@
+package manifests
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/ptr"
+
+	"github.com/nftproxy/nftproxy/proxier/config"
+)
+
+// TestOverlays holds what is true of every overlay.
+func TestOverlays(t *testing.T) {
+	kinds := []string{"ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"}
+	for _, name := range overlays(t) {
+		t.Run(name, func(t *testing.T) {
+			all := objects(t, filepath.Join(root, "overlays", name))
+			want := kinds
+			ds := of[*appsv1.DaemonSet](t, all)
+			if volume(t, ds).Name == "kube-proxy" { // the cluster's own
+				want = slices.DeleteFunc(slices.Clone(kinds), func(k string) bool { return k == "ConfigMap" })
+			}
+			if diff := cmp.Diff(want, slices.Sorted(maps.Keys(all))); diff != "" {
+				t.Errorf("kinds (-want +got):\n%s", diff)
+			}
+			for kind, obj := range all {
+				m, err := meta.Accessor(obj)
+				if err != nil {
+					t.Fatal(err)
+				}
+				namespace := "kube-system"
+				if strings.HasPrefix(kind, "Cluster") {
+					namespace = ""
+				}
+				if m.GetName() != "nftproxy" || m.GetNamespace() != namespace {
+					t.Errorf("%s is called %s/%s", kind, m.GetNamespace(), m.GetName())
+				}
+			}
+			checkPod(t, &ds.Spec.Template.Spec)
+			if got := ds.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(); got != "10%" {
+				t.Errorf("maxUnavailable %s", got)
+			}
+			if !maps.Equal(ds.Spec.Selector.MatchLabels, ds.Spec.Template.Labels) {
+				t.Errorf("selector %v, labels %v", ds.Spec.Selector.MatchLabels, ds.Spec.Template.Labels)
+			}
+			checkBinding(t, of[*rbacv1.ClusterRoleBinding](t, all))
+		})
+	}
+}
+
+// volume returns the ConfigMap that the pods have their configuration from.
+func volume(t *testing.T, ds *appsv1.DaemonSet) *corev1.ConfigMapVolumeSource {
+	t.Helper()
+	volumes := ds.Spec.Template.Spec.Volumes
+	if len(volumes) != 1 || volumes[0].ConfigMap == nil {
+		t.Fatalf("volumes %v: want one of a ConfigMap", volumes)
+	}
+	return volumes[0].ConfigMap
+}
+
+func checkPod(t *testing.T, pod *corev1.PodSpec) {
+	t.Helper()
+	if !pod.HostNetwork || pod.PriorityClassName != "system-node-critical" || pod.ServiceAccountName != "nftproxy" {
+		t.Errorf("hostNetwork %v, priorityClassName %q, serviceAccountName %q", pod.HostNetwork, pod.PriorityClassName, pod.ServiceAccountName)
+	}
+	if diff := cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations); diff != "" {
+		t.Errorf("tolerations (-want +got):\n%s", diff)
+	}
+	profile := &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
+	if diff := cmp.Diff(profile, pod.SecurityContext.SeccompProfile); diff != "" {
+		t.Errorf("seccompProfile (-want +got):\n%s", diff)
+	}
+	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
+		t.Fatalf("%d containers and %d init containers", len(pod.Containers), len(pod.InitContainers))
+	}
+	c := &pod.Containers[0]
+	checkContainer(t, c)
+	if live, ready := c.LivenessProbe.HTTPGet, c.ReadinessProbe.HTTPGet; live.Path != "/livez" || live.Port.IntValue() != 10256 ||
+		ready.Path != "/healthz" || ready.Port.IntValue() != 10256 {
+		t.Errorf("probes of %v and %v", live, ready)
+	}
+	for _, resource := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		if c.Resources.Requests.Name(resource, "").IsZero() {
+			t.Errorf("no request of %s", resource)
+		}
+	}
+	checkArgs(t, c)
+	node := corev1.EnvVar{Name: "NODE_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}}
+	if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return cmp.Equal(e, node) }) {
+		t.Errorf("env has no NODE_NAME: %v", c.Env)
+	}
+}
+
+// checkContainer: it is root with CAP_NET_ADMIN and nothing else.
+func checkContainer(t *testing.T, c *corev1.Container) {
+	t.Helper()
+	want := &corev1.SecurityContext{
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}},
+		Privileged:               ptr.To(false),
+		AllowPrivilegeEscalation: ptr.To(false),
+		ReadOnlyRootFilesystem:   ptr.To(true),
+		RunAsUser:                ptr.To[int64](0),
+		RunAsGroup:               ptr.To[int64](0),
+	}
+	if diff := cmp.Diff(want, c.SecurityContext); diff != "" {
+		t.Errorf("securityContext (-want +got):\n%s", diff)
+	}
+}
+
+// checkArgs parses a container's arguments as the proxy does, and checks that the file of --config is one that is mounted.
+func checkArgs(t *testing.T, c *corev1.Container) {
+	t.Helper()
+	flags := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
+	config.NewOptions().AddFlags(flags)
+	if err := flags.Parse(c.Args); err != nil {
+		t.Fatalf("args %q: %v", c.Args, err)
+	}
+	if got := flags.Lookup("hostname-override").Value.String(); got != "$(NODE_NAME)" {
+		t.Errorf("--hostname-override=%s", got)
+	}
+	dir := filepath.Dir(flags.Lookup("config").Value.String())
+	if len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != dir || !c.VolumeMounts[0].ReadOnly {
+		t.Errorf("volume mounts %v: want one of %s, read-only", c.VolumeMounts, dir)
+	}
+	if !slices.Equal(c.Command, []string{"/nftproxy"}) || c.Image != "nftproxy:VERSION" {
+		t.Errorf("command %q of image %s", c.Command, c.Image)
+	}
+}
+
+func checkBinding(t *testing.T, b *rbacv1.ClusterRoleBinding) {
+	t.Helper()
+	want := rbacv1.ClusterRoleBinding{
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "nftproxy"},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "nftproxy", Namespace: "kube-system"}},
+	}
+	if diff := cmp.Diff(want, rbacv1.ClusterRoleBinding{RoleRef: b.RoleRef, Subjects: b.Subjects}); diff != "" {
+		t.Errorf("binding (-want +got):\n%s", diff)
+	}
+}
+
+// TestConfig has the proxy read the configuration that is shipped; everything in it takes effect.
+func TestConfig(t *testing.T) {
+	all := objects(t, filepath.Join(root, "overlays/generic"))
+	cm := of[*corev1.ConfigMap](t, all)
+	if got := volume(t, of[*appsv1.DaemonSet](t, all)).Name; got != cm.Name {
+		t.Errorf("the pods mount %s", got)
+	}
+	file := filepath.Join(t.TempDir(), "config.conf")
+	if err := os.WriteFile(file, []byte(cm.Data["config.conf"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags, options := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError), config.NewOptions()
+	options.AddFlags(flags)
+	if err := flags.Parse([]string{"--config=" + file}); err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err := options.Complete()
+	if err != nil || len(warnings) > 0 {
+		t.Errorf("error %v, warnings %q", err, warnings)
+	}
+}
+
+// TestGenericReachesAPIServer: the address is the user's to give, in place of the ClusterIP that Kubernetes sets.
+func TestGenericReachesAPIServer(t *testing.T) {
+	pod := of[*appsv1.DaemonSet](t, objects(t, filepath.Join(root, "overlays/generic"))).Spec.Template.Spec
+	for _, want := range []corev1.EnvVar{
+		{Name: "KUBERNETES_SERVICE_HOST", Value: "API-SERVER-ADDRESS"}, {Name: "KUBERNETES_SERVICE_PORT", Value: "6443"},
+	} {
+		if !slices.Contains(pod.Containers[0].Env, want) {
+			t.Errorf("env has no %v", want)
+		}
+	}
+}
+
+// TestPilot: nftproxy runs where kube-proxy is kept off, and nowhere else.
+func TestPilot(t *testing.T) {
+	pod := of[*appsv1.DaemonSet](t, objects(t, filepath.Join(root, "overlays/pilot"))).Spec.Template.Spec
+	proxy := patched(t, "pilot").Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	want := []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
+		Key: "nftproxy.dev/proxy", Operator: corev1.NodeSelectorOpNotIn, Values: []string{pod.NodeSelector["nftproxy.dev/proxy"]}}}}}
+	if diff := cmp.Diff(want, proxy); diff != "" {
+		t.Errorf("kube-proxy's nodes (-want +got):\n%s", diff)
+	}
+}
+
+// TestCleanup: the pods that clean up may do what the proxy may, and find the same tables.
+func TestCleanup(t *testing.T) {
+	all := objects(t, filepath.Join(root, "cleanup"))
+	pod := of[*appsv1.DaemonSet](t, all).Spec.Template.Spec
+	if len(all) != 1 || len(pod.Containers) != 1 || !pod.HostNetwork {
+		t.Fatalf("%d objects, %d containers, hostNetwork %v", len(all), len(pod.Containers), pod.HostNetwork)
+	}
+	c := &pod.Containers[0]
+	checkContainer(t, c)
+	if !slices.Equal(slices.Concat(c.Command, c.Args), []string{"/nftproxy", "cleanup"}) || c.Image != "nftproxy:VERSION" {
+		t.Errorf("command %q, args %q of image %s", c.Command, c.Args, c.Image)
+	}
+}
