@@ -195,14 +195,20 @@ func newGenerations() *generations {
 }
 
 // steal takes an element away, as somebody else could.
-func (g *generations) steal() {
-	for _, t := range g.holds {
-		for id := range t.Elements {
-			delete(t.Elements, id)
-			g.now++
-			return
+func (g *generations) steal(w *world) {
+	var ids []rules.ElementID
+	for _, f := range rules.Families() {
+		if t := g.holds[f]; t != nil {
+			ids = slices.AppendSeq(ids, maps.Keys(t.Elements))
 		}
 	}
+	if len(ids) == 0 {
+		return
+	}
+	slices.SortFunc(ids, rules.ElementID.Compare) // a seed is to do the same again
+	id := oneOf(w, ids...)
+	delete(g.holds[id.Set.Family].Elements, id)
+	g.now++
 }
 
 // TestFaultsInModel makes calls of a model of the kernel fail at random: what is
@@ -218,7 +224,8 @@ func TestFaultsInModel(t *testing.T) {
 	}
 	for _, seed := range seeds {
 		k := newGenerations()
-		f := &faulty{kernel: k, faults: faults, behind: k.steal}
+		f := &faulty{kernel: k, faults: faults}
+		f.behind = func() { k.steal(f.w) }
 		run := func(t *testing.T) { f.suffer(t, seed, 30) }
 		if !t.Run(fmt.Sprintf("-fault-seed=%d", seed), run) {
 			break

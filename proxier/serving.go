@@ -56,7 +56,7 @@ func (s *syncer) tellClosed(errs []*health.ListenError) {
 
 // measure brings the gauges in line with the ruleset.
 func (s *syncer) measure() {
-	s.metrics.Services.Set(float64(len(s.ruleset.Names())))
+	s.metrics.Services.Set(float64(s.ruleset.Services()))
 	s.metrics.FrontendConflicts.Set(float64(s.ruleset.Conflicts()))
 	for _, f := range s.ground.config.Families {
 		s.metrics.SetFrontends(f, s.ruleset.Frontends(f))

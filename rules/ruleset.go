@@ -165,6 +165,9 @@ func (r *Ruleset) Counts() map[SetID]int {
 	return counts
 }
 
+// Services returns the number of Services.
+func (r *Ruleset) Services() int { return len(r.services) }
+
 // Len returns the number of frontends.
 func (r *Ruleset) Len() int { return len(r.owners) }
 

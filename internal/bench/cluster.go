@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nftproxy/nftproxy/internal/controlplane"
+	"github.com/nftproxy/nftproxy/internal/lab"
+)
+
+// writers is how many requests to the API server are under way at a time when many objects are written.
+const writers = 16
+
+// cluster is a real control plane in a namespace of its own, and what is stored in it.
+type cluster struct {
+	ns       *lab.Namespace
+	plane    *controlplane.ControlPlane
+	client   kubernetes.Interface
+	addr     string      // of the API server
+	services int         // how many of the numbered ones there are
+	versions map[int]int // of the endpoint that is replaced, by Service
+}
+
+func newCluster(ctx context.Context, dir string) (*cluster, error) {
+	binary, err := controlplane.Build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := lab.NewNamespace()
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{ns: ns, versions: map[int]int{}}
+	err = ns.Do(func() (err error) {
+		c.plane, err = controlplane.Start(ctx, controlplane.Options{Binary: binary, Dir: dir})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.connect(); err != nil {
+		return nil, err
+	}
+	return c, c.furnish(ctx)
+}
+
+func (c *cluster) close() {
+	c.plane.Close()
+	_ = c.ns.Close()
+}
+
+func (c *cluster) connect() error {
+	config, err := clientcmd.BuildConfigFromFlags("", c.plane.AdminKubeconfig)
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(config.Host)
+	if err != nil {
+		return err
+	}
+	c.addr = u.Host
+	config.Dial = func(context.Context, string, string) (net.Conn, error) { return c.dial() }
+	config.QPS = -1
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf
+	c.client, err = kubernetes.NewForConfig(config)
+	return err
+}
+
+// dial connects to the API server.
+func (c *cluster) dial() (conn net.Conn, err error) {
+	err = c.ns.Do(func() error {
+		conn, err = net.Dial("tcp", c.addr)
+		return err
+	})
+	return conn, err
+}
+
+// furnish creates what is there whatever the number of Services is.
+func (c *cluster) furnish(ctx context.Context) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
+	if _, err := c.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	node, err := c.client.CoreV1().Nodes().Create(ctx, nodeObject(), metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	node.Status = nodeObject().Status
+	if _, err := c.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	svc, slice := answering("first", firstAddr, nodePort)
+	return c.put(ctx, svc, slice)
+}
+
+// grow creates Services up to a number of them, and makes the Service "last" the newest.
+func (c *cluster) grow(ctx context.Context, services int) error {
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(writers)
+	for i := c.services; i < services && gctx.Err() == nil; i++ {
+		group.Go(func() error {
+			return c.put(gctx, service(serviceName(i), serviceAddr(i)), threeEndpoints(i, 0))
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("create %d services: %w", services, err)
+	}
+	c.services = services
+	if err := c.drop(ctx, "last"); err != nil {
+		return err
+	}
+	svc, slice := answering("last", lastAddr, 0)
+	return c.put(ctx, svc, slice)
+}
+
+// put creates a Service and its endpoints, these first: the Service is programmed with them.
+func (c *cluster) put(ctx context.Context, svc *corev1.Service, slices ...*discoveryv1.EndpointSlice) error {
+	for _, s := range slices {
+		if _, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, s, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	_, err := c.client.CoreV1().Services(namespace).Create(ctx, svc, metav1.CreateOptions{})
+	return err
+}
+
+// spread picks a Service for the i-th change, all over the cluster.
+func (c *cluster) spread(i int) int { return (i * 7919) % c.services }
+
+// slice is what the i-th Service has.
+func (c *cluster) slice(i int) *discoveryv1.EndpointSlice { return threeEndpoints(i, c.versions[i]) }
+
+// replaced is what the i-th Service has, with another endpoint in the middle from now on.
+func (c *cluster) replaced(i int) *discoveryv1.EndpointSlice {
+	c.versions[i]++
+	return c.slice(i)
+}
+
+// update changes the endpoints of a Service.
+func (c *cluster) update(ctx context.Context, s *discoveryv1.EndpointSlice) error {
+	_, err := c.client.DiscoveryV1().EndpointSlices(namespace).Update(ctx, s, metav1.UpdateOptions{})
+	return err
+}
+
+// drop deletes a Service, if it is there, and then its slices.
+func (c *cluster) drop(ctx context.Context, name string) error {
+	err := c.client.CoreV1().Services(namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.client.DiscoveryV1().EndpointSlices(namespace).DeleteCollection(ctx, metav1.DeleteOptions{},
+		metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// loadOf measures many changes at once, and Services with many endpoints.
+func (b *bench) loadOf(ctx context.Context, n *node) error {
+	if err := b.burst(ctx, n, min(1000, b.cluster.services)); err != nil {
+		return fmt.Errorf("burst: %w", err)
+	}
+	sizes := []int{1000, 10_000}
+	if b.quick {
+		sizes = sizes[:1]
+	}
+	for _, endpoints := range sizes {
+		if err := b.large(ctx, n, endpoints); err != nil {
+			return fmt.Errorf("a Service with %d endpoints: %w", endpoints, err)
+		}
+	}
+	return nil
+}
+
+// total measures what f writes, until the last of it is committed.
+func (b *bench) total(ctx context.Context, n *node, name string, f func() error) error {
+	before, err := n.gen.now()
+	if err != nil {
+		return err
+	}
+	cpu, start, wrote := cpuOf(n.proxy.pid), time.Now(), make(chan time.Time, 1)
+	failed := make(chan error, 1)
+	go func() {
+		err := f()
+		wrote <- time.Now()
+		failed <- err
+	}()
+	moved, gen, err := start, before, error(nil)
+	for done := false; !done; { // until the writes have ended, and nothing has happened since
+		done = len(wrote) > 0
+		if moved, gen, err = n.gen.quiet(moved, gen, 2*stillness, programLimit); err != nil {
+			return err
+		}
+	}
+	if err := <-failed; err != nil {
+		return err
+	}
+	used := cpuOf(n.proxy.pid).minus(cpu)
+	b.put(n, name+": first write to last commit", "ms", milliseconds(moved.Sub(start)))
+	b.put(n, name+": last write to last commit", "ms", max(0, milliseconds(moved.Sub(<-wrote))))
+	b.put(n, name+": transactions", "", float64(gen-before))
+	b.put(n, name+": CPU", "ms", milliseconds(used.total))
+	return ctx.Err()
+}
+
+// burst replaces an endpoint of many Services as fast as the API server takes it.
+func (b *bench) burst(ctx context.Context, n *node, count int) error {
+	var list []*discoveryv1.EndpointSlice
+	for i := range count {
+		list = append(list, b.cluster.replaced(b.cluster.spread(i)))
+	}
+	return b.total(ctx, n, fmt.Sprintf("burst of %d", count), func() error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(writers)
+		for _, s := range list {
+			group.Go(func() error { return b.cluster.update(ctx, s) })
+		}
+		return group.Wait()
+	})
+}
+
+const perSlice = 100 // endpoints, as the controller has it
+
+// largeSlice is a part of the endpoints of the large Service; the pods of the version-th Deployment.
+func largeSlice(part, version, replaced int) *discoveryv1.EndpointSlice {
+	addrs := make([]netip.Addr, perSlice)
+	for i := range addrs {
+		v := version
+		if i < replaced {
+			v++
+		}
+		at := part*perSlice + i
+		addrs[i] = netip.AddrFrom4([4]byte{10, byte(180 + v%40), byte(at >> 8), byte(at)})
+	}
+	return endpointSlice("large", fmt.Sprintf("large-%d", part), addrs...)
+}
+
+// large measures one Service with many endpoints: its creation, one endpoint replaced and, if there are not too many,
+// all of them, 25 at a time.
+func (b *bench) large(ctx context.Context, n *node, endpoints int) error {
+	name, parts := fmt.Sprintf("%d endpoints", endpoints), endpoints/perSlice
+	var list []*discoveryv1.EndpointSlice
+	for part := range parts {
+		list = append(list, largeSlice(part, 0, 0))
+	}
+	err := b.total(ctx, n, name+", Service created", func() error {
+		return b.cluster.put(ctx, service("large", netip.MustParseAddr("10.96.0.20")), list...)
+	})
+	if err != nil {
+		return err
+	}
+	one := change{name: name + ", one replaced", make: func(ctx context.Context, c *cluster, i int) error {
+		return c.update(ctx, largeSlice(i%parts, 0, 1+(i/parts)%(perSlice-1)))
+	}}
+	if err := b.series(ctx, n, one, max(10, b.options.changes/5)); err != nil {
+		return err
+	}
+	if endpoints <= 1000 {
+		if err := b.rolling(ctx, n, parts); err != nil {
+			return err
+		}
+	}
+	if err := b.cluster.drop(ctx, "large"); err != nil {
+		return err
+	}
+	return n.settle(stillness)
+}
+
+// rolling replaces all pods of the large Service, 25 at a time, ten times a second.
+func (b *bench) rolling(ctx context.Context, n *node, parts int) error {
+	const step, pause = 25, 100 * time.Millisecond
+	return b.total(ctx, n, fmt.Sprintf("rolling update of %d pods", parts*perSlice), func() error {
+		for at := step; at <= parts*perSlice; at += step {
+			part, replaced := (at-1)/perSlice, (at-1)%perSlice+1
+			if err := b.cluster.update(ctx, largeSlice(part, 1, replaced)); err != nil {
+				return err
+			}
+			time.Sleep(pause)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+)
+
+// process is a program on a node.
+type process struct {
+	pid   int
+	begun time.Time // right before it was started
+	ended chan struct{}
+	err   error // how it ended, once ended is closed
+	log   string
+}
+
+// startProcess starts a program in a namespace; what it prints goes to a file.
+func startProcess(ns *lab.Namespace, log string, args []string) (*process, error) {
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = file, file
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p := &process{ended: make(chan struct{}), log: log}
+	started := make(chan error, 1)
+	go func() {
+		defer close(p.ended)
+		defer file.Close()
+		// The death signal is sent when the thread ends that started the process. Do holds on to it until the end.
+		p.err = ns.Do(func() error {
+			p.begun = time.Now()
+			err := cmd.Start()
+			started <- err
+			if err != nil {
+				return err
+			}
+			return cmd.Wait()
+		})
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", args[0], err)
+	}
+	p.pid = cmd.Process.Pid
+	return p, nil
+}
+
+// stop ends the process as a kubelet does.
+func (p *process) stop() {
+	_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+		_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		<-p.ended
+	}
+}
+
+// alive returns an error with the end of the log once the process has ended.
+func (p *process) alive() error {
+	select {
+	case <-p.ended:
+		text, _ := os.ReadFile(p.log)
+		return fmt.Errorf("it ended: %v\n%s", p.err, text[max(0, len(text)-2000):])
+	default:
+		return nil
+	}
+}
+
+// ticks are the units of /proc/PID/stat; Linux has had no other for long.
+const ticks = 10 * time.Millisecond
+
+// cpuTime is what a process and its children have used so far.
+type cpuTime struct {
+	total        time.Duration // exact, but for children
+	user, system time.Duration // in units of ticks
+}
+
+func cpuOf(pid int) cpuTime {
+	var c cpuTime
+	for _, file := range glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid)) {
+		c.total += runTime(file)
+	}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := bytes.Cut(text, []byte(") "))
+	if f := strings.Fields(string(rest)); len(f) > 14 {
+		n := func(i int) time.Duration { v, _ := strconv.Atoi(f[i]); return time.Duration(v) * ticks }
+		c.user, c.system = n(11)+n(13), n(12)+n(14)
+		c.total += n(13) + n(14) // children that have ended
+	}
+	return c
+}
+
+func (c cpuTime) minus(before cpuTime) cpuTime {
+	return cpuTime{c.total - before.total, c.user - before.user, c.system - before.system}
+}
+
+// workerTime is what all kernel workers of the machine have used so far: nftables frees there what a commit replaced.
+func workerTime() time.Duration {
+	var sum time.Duration
+	for _, file := range glob("/proc/[0-9]*/comm") {
+		if name, _ := os.ReadFile(file); bytes.HasPrefix(name, []byte("kworker")) {
+			sum += runTime(filepath.Join(filepath.Dir(file), "schedstat"))
+		}
+	}
+	return sum
+}
+
+func glob(pattern string) []string {
+	files, _ := filepath.Glob(pattern) // the patterns are well-formed
+	return files
+}
+
+// runTime reads the time on a CPU out of a schedstat file.
+func runTime(file string) time.Duration {
+	text, _ := os.ReadFile(file)
+	first, _, _ := strings.Cut(string(text), " ")
+	n, _ := strconv.ParseInt(first, 10, 64)
+	return time.Duration(n)
+}
+
+// memory is what a process has of it, in bytes.
+type memory struct {
+	resident, peak float64
+	// anonymous is the part that cannot be read again from the program's file.
+	anonymous float64
+}
+
+func memoryOf(pid int) memory {
+	var m memory
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseFloat(f[1], 64)
+		switch f[0] {
+		case "VmRSS:":
+			m.resident = kib * 1024
+		case "VmHWM:":
+			m.peak = kib * 1024
+		case "RssAnon:":
+			m.anonymous = kib * 1024
+		}
+	}
+	return m
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+)
+
+// Traffic goes through blocking sockets on threads of their own: the runtime's network poller would be a good part of
+// what is measured.
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+}
+
+// again tells that a system call was interrupted, by the runtime's own signals.
+func again(err error) bool { return errors.Is(err, unix.EINTR) }
+
+func socket(typ int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	timeout := unix.Timeval{Sec: 5}
+	return fd, errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout))
+}
+
+func connect(typ int, to netip.AddrPort) (int, error) {
+	fd, err := socket(typ)
+	if err != nil {
+		return -1, err
+	}
+	for {
+		err := unix.Connect(fd, sockaddr(to))
+		switch {
+		case again(err): // it goes on; asking again waits for it
+		case err == nil, errors.Is(err, unix.EISCONN):
+			return fd, nil
+		default:
+			_ = unix.Close(fd)
+			return -1, fmt.Errorf("connect to %s: %w", to, err)
+		}
+	}
+}
+
+// hangUp closes a connection by a reset: nothing of it stays behind.
+func hangUp(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}
+
+// connects makes one connection after the other and returns how long each took to be made.
+func connects(from *lab.Namespace, to netip.AddrPort, d time.Duration) (took []time.Duration, err error) {
+	err = from.Do(func() error {
+		for end := time.Now().Add(d); ; {
+			start := time.Now()
+			if start.After(end) {
+				return nil
+			}
+			fd, err := connect(unix.SOCK_STREAM, to)
+			if err != nil {
+				return err
+			}
+			took = append(took, time.Since(start))
+			hangUp(fd)
+		}
+	})
+	return took, err
+}
+
+// pingPong sends a datagram and waits for its answer, again and again, and returns how often in a second.
+func pingPong(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecond float64, err error) {
+	err = from.Do(func() error {
+		fd, err := connect(unix.SOCK_DGRAM, to)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		buf, trips, start := make([]byte, 64), 0, time.Now()
+		for ; time.Since(start) < d; trips++ {
+			if _, err := unix.Write(fd, buf); err != nil && !again(err) {
+				return fmt.Errorf("send to %s: %w", to, err)
+			}
+			for {
+				_, err = unix.Read(fd, buf)
+				if !again(err) {
+					break
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("answer of %s: %w", to, err)
+			}
+		}
+		perSecond = float64(trips) / time.Since(start).Seconds()
+		return nil
+	})
+	return perSecond, err
+}
+
+// stream sends as much as it can through one connection and returns the bytes in a second.
+func stream(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecond float64, err error) {
+	err = from.Do(func() error {
+		fd, err := connect(unix.SOCK_STREAM, to)
+		if err != nil {
+			return err
+		}
+		defer hangUp(fd)
+		buf, sent, start := make([]byte, 64<<10), 0, time.Now()
+		for time.Since(start) < d {
+			n, err := unix.Write(fd, buf)
+			if err != nil && !again(err) {
+				return fmt.Errorf("send to %s: %w", to, err)
+			}
+			sent += max(0, n)
+		}
+		perSecond = float64(sent) / time.Since(start).Seconds()
+		return nil
+	})
+	return perSecond, err
+}
+
+// server is the pod that answers: it reads what comes over TCP, and sends back what comes over UDP.
+type server struct{ fds []int }
+
+// serve starts a server. Each of its threads blocks in its own socket call until the server is closed.
+func serve(ns *lab.Namespace, at netip.AddrPort) (*server, error) {
+	s := &server{}
+	return s, ns.Do(func() error {
+		tcp, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		udp, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.fds = []int{tcp, udp}
+		if err := errors.Join(unix.Bind(tcp, sockaddr(at)), unix.Listen(tcp, 4096), unix.Bind(udp, sockaddr(at))); err != nil {
+			return err
+		}
+		for range 2 {
+			go accept(tcp)
+		}
+		go echo(udp)
+		return nil
+	})
+}
+
+func (s *server) close() {
+	for _, fd := range s.fds {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR) // which wakes up who waits
+		_ = unix.Close(fd)
+	}
+}
+
+func accept(listener int) {
+	buf := make([]byte, 256<<10)
+	for {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		switch {
+		case again(err), errors.Is(err, unix.ECONNABORTED):
+			continue
+		case err != nil:
+			return
+		}
+		for {
+			if n, err := unix.Read(fd, buf); n <= 0 && !again(err) {
+				break
+			}
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+func echo(fd int) {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if again(err) {
+			continue
+		}
+		if err != nil || from == nil {
+			return
+		}
+		_ = unix.Sendto(fd, buf[:n], 0, from)
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/source"
+)
+
+// watchers measures what many nodes cost the API server: proxies that stop short of the kernel.
+func (b *bench) watchers(ctx context.Context) error {
+	counts := []int{0, 50, 100, 200}
+	if b.quick {
+		counts = []int{0, 10, 20}
+	}
+	for _, count := range counts {
+		b.say("%d services, %d watchers", b.cluster.services, count)
+		if err := b.watchersOf(ctx, count); err != nil {
+			return fmt.Errorf("%d watchers: %w", count, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) watchersOf(ctx context.Context, count int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	n, err := newNode(contender{name: "API server"}, b.cluster, b.dir)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	name, server := fmt.Sprintf("%d watchers", count), b.cluster.plane.APIServer.PID()
+	before := cpuOf(server)
+	synced := filepath.Join(b.dir, fmt.Sprintf("synced-%d", count))
+	n.proxy, err = startProcess(n.lab.Node(), filepath.Join(b.dir, "hollow.log"), []string{self, "hollow",
+		"-kubeconfig", b.cluster.plane.AdminKubeconfig, "-watchers", strconv.Itoa(count), "-synced", synced})
+	if err != nil {
+		return err
+	}
+	if err := n.awaitFile(ctx, synced); err != nil {
+		return err
+	}
+	if count > 0 {
+		b.put(n, name+": start, CPU for each", "ms", milliseconds(cpuOf(server).minus(before).total)/float64(count))
+		b.put(n, name+": start, bytes for each", "MB", float64(n.relay.received.Load())/1e6/float64(count))
+	}
+	changes := max(20, b.options.changes)
+	for range b.rounds {
+		time.Sleep(2 * time.Second)
+		cpu, bytes := cpuOf(server), n.relay.received.Load()
+		for i := range changes {
+			if err := b.cluster.update(ctx, b.cluster.replaced(b.cluster.spread(i))); err != nil {
+				return err
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		b.put(n, name+": CPU for a change", "ms", milliseconds(cpuOf(server).minus(cpu).total)/float64(changes))
+		b.put(n, name+": bytes for a change", "kB", float64(n.relay.received.Load()-bytes)/1e3/float64(changes))
+	}
+	b.put(n, name+": resident", "MB", memoryOf(server).resident/1e6)
+	return nil
+}
+
+// awaitFile waits until the process of the node has made a file.
+func (n *node) awaitFile(ctx context.Context, file string) error {
+	for {
+		if _, err := os.Stat(file); err == nil {
+			return nil
+		}
+		if err := n.proxy.alive(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// runHollow is many proxies that follow the API server and do nothing.
+func runHollow(args []string) error {
+	fs := flag.NewFlagSet("hollow", flag.ExitOnError)
+	kubeconfig := fs.String("kubeconfig", "", "")
+	watchers := fs.Int("watchers", 0, "")
+	file := fs.String("synced", "", "")
+	_ = fs.Parse(args) // it exits on an error
+	done := make(chan error)
+	for range *watchers {
+		h := hollow{synced: make(chan struct{})}
+		client, err := ownClient(*kubeconfig)
+		if err != nil {
+			return err
+		}
+		go func() { done <- source.NewAPI(client, lab.NodeName).Run(context.Background(), &h, func(error) {}) }()
+		select { // one after the other, as they would come
+		case <-h.synced:
+		case err := <-done:
+			return fmt.Errorf("a watcher ended: %w", err)
+		}
+	}
+	if err := os.WriteFile(*file, nil, 0o600); err != nil {
+		return err
+	}
+	return <-done
+}
+
+// ownClient returns a client with a connection of its own.
+func ownClient(kubeconfig string) (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
+	config.Dial = (&net.Dialer{}).DialContext // clients with the same way to dial share a connection
+	return kubernetes.NewForConfig(config)
+}
+
+// hollow is a sink that takes everything in and keeps nothing.
+type hollow struct {
+	told   atomic.Int64
+	synced chan struct{}
+}
+
+func (h *hollow) Apply(runtime.Object)  { h.told.Add(1) }
+func (h *hollow) Delete(runtime.Object) { h.told.Add(1) }
+func (h *hollow) Synced()               { close(h.synced) }
