@@ -23,7 +23,7 @@ type Outline struct {
 	Counts   func() map[rules.SetID]int // elements of the fixed sets
 }
 
-// Look finds out whether somebody else changed our tables since it was last called.
+// Look finds out whether somebody else changed our tables since it was last called, or they were read.
 // When nobody changed anything, in any table, that is one small message. Otherwise
 // chains, rules and sets are compared, and the numbers of elements where the kernel
 // gives them (Linux 6.16).

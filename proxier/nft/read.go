@@ -31,6 +31,9 @@ type Snapshot struct {
 func (c *Conn) Read(families []rules.Family) (*Snapshot, error) {
 	for attempt := 1; ; attempt++ {
 		s, err := c.read(families)
+		if err == nil {
+			c.seen, c.commits = s.Generation, 0
+		}
 		if !errors.Is(err, ErrInterrupted) || attempt == readAttempts {
 			return s, err
 		}
