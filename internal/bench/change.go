@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ type change struct {
 	make    func(ctx context.Context, c *cluster, i int) error
 	prepare func(ctx context.Context, c *cluster, i int) error // may be nil; not measured
 	finish  func(ctx context.Context, c *cluster, i int) error // may be nil; not measured
+	undoes  bool                                               // what the changes of the kind before it did
 }
 
 func replaceEndpoint() change {
@@ -22,7 +24,7 @@ func replaceEndpoint() change {
 	}}
 }
 
-// changesInTurn are all the changes, each of which undoes what one before it did, but for the first.
+// changesInTurn are all kinds of changes. What they do to the objects is undone by the one after, but for the first.
 func changesInTurn() []change {
 	newName := func(i int) string { return fmt.Sprintf("new-%d", i) }
 	return []change{
@@ -33,17 +35,17 @@ func changesInTurn() []change {
 			s.Endpoints = append(s.Endpoints, endpointSlice("", "", backendAddr(i, 3, 0)).Endpoints...)
 			return c.update(ctx, s)
 		}},
-		{name: "endpoint removed", make: func(ctx context.Context, c *cluster, i int) error {
+		{name: "endpoint removed", undoes: true, make: func(ctx context.Context, c *cluster, i int) error {
 			return c.update(ctx, c.slice(c.spread(i)))
 		}},
 		{name: "Service created", prepare: func(ctx context.Context, c *cluster, i int) error {
 			s := endpointSlice(newName(i), newName(i), backendAddr(i, 4, 0), backendAddr(i, 5, 0), backendAddr(i, 6, 0))
-			_, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, s, metav1.CreateOptions{})
+			_, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, temporary(s), metav1.CreateOptions{})
 			return err
 		}, make: func(ctx context.Context, c *cluster, i int) error {
-			return c.put(ctx, service(newName(i), newAddr(i)))
+			return c.put(ctx, temporary(service(newName(i), newAddr(i))))
 		}},
-		{name: "Service deleted", make: func(ctx context.Context, c *cluster, i int) error {
+		{name: "Service deleted", undoes: true, make: func(ctx context.Context, c *cluster, i int) error {
 			return c.client.CoreV1().Services(namespace).Delete(ctx, newName(i), metav1.DeleteOptions{})
 		}, finish: func(ctx context.Context, c *cluster, i int) error {
 			return c.client.DiscoveryV1().EndpointSlices(namespace).Delete(ctx, newName(i), metav1.DeleteOptions{})
@@ -53,70 +55,99 @@ func changesInTurn() []change {
 
 // changesOf measures every kind of change.
 func (b *bench) changesOf(ctx context.Context, n *node) error {
+	done := 0
 	for _, kind := range changesInTurn() {
-		if err := b.series(ctx, n, kind, b.options.changes); err != nil {
+		least, most := fewest, b.options.changes
+		if kind.undoes {
+			least, most = done, done
+		}
+		var err error
+		if done, err = b.series(ctx, n, kind, least, most); err != nil {
 			return fmt.Errorf("%s: %w", kind.name, err)
 		}
 	}
 	return nil
 }
 
-// changeLimit is how long a proxy may take to program a change.
-const changeLimit = 2 * time.Minute
+const (
+	// changeLimit is how long a proxy may take to program a change.
+	changeLimit = 2 * time.Minute
+	// A series of changes ends after seriesTime, but not before fewest of them.
+	seriesTime = 10 * time.Second
+	fewest     = 10
+)
 
 // series makes changes of a kind, one at a time, and measures how long each takes from the call of the API client to
-// the commit, and what CPU the proxy spends until nothing more is to be done, less what it spends when idle.
-func (b *bench) series(ctx context.Context, n *node, kind change, count int) error {
-	count = min(count, b.cluster.services)
-	var took []time.Duration
-	var spent cpuTime
-	var workers time.Duration
-	bytes, idle := int64(0), sleepCPU(n.proxy.pid, time.Second)
-	pause := 50 * time.Millisecond
-	for i := range count {
-		if kind.prepare != nil {
-			if err := b.step(ctx, n, kind.prepare, i, pause); err != nil {
-				return err
-			}
-		}
-		cpu, worker, received, start := cpuOf(n.proxy.pid), workerTime(), n.relay.received.Load(), time.Now()
-		d, err := n.measure(ctx, func() error { return kind.make(ctx, b.cluster, i) })
-		if err != nil {
-			return fmt.Errorf("change %d: %w", i, err)
-		}
-		took = append(took, d)
-		pause = max(50*time.Millisecond, 2*d)
-		if err := n.settle(pause); err != nil {
-			return err
-		}
-		used := cpuOf(n.proxy.pid).minus(cpu)
-		rest := time.Duration(idle * float64(time.Since(start)))
-		spent = cpuTime{spent.total + used.total - rest, spent.user + used.user, spent.system + used.system}
-		workers += workerTime() - worker
-		bytes += n.relay.received.Load() - received
-		if kind.finish != nil {
-			if err := b.step(ctx, n, kind.finish, i, pause); err != nil {
-				return err
-			}
+// the commit, and what CPU the proxy spends until nothing more is to be done, less what it spends when idle. It makes
+// as many as there is time for, at least and at most so many, and returns how many.
+func (b *bench) series(ctx context.Context, n *node, kind change, least, most int) (int, error) {
+	m := meter{idle: idleCPU(ctx, n.proxy.pid, time.Second)}
+	heap, allocates := n.allocations()
+	start := time.Now()
+	for m.count() < min(most, b.cluster.services) && (m.count() < least || time.Since(start) < seriesTime) {
+		if err := b.once(ctx, n, kind, &m); err != nil {
+			return 0, fmt.Errorf("change %d: %w", m.count(), err)
 		}
 	}
-	values, each := durations(took, milliseconds), float64(count)
-	b.put(n, kind.name+": p50", "ms", quantile(values, 0.5))
-	b.put(n, kind.name+": p99", "ms", quantile(values, 0.99))
-	b.put(n, kind.name+": CPU", "ms", milliseconds(spent.total)/each)
-	b.put(n, kind.name+": CPU, user", "ms", milliseconds(spent.user)/each)
-	b.put(n, kind.name+": CPU, system", "ms", milliseconds(spent.system)/each)
-	b.put(n, kind.name+": CPU, kernel workers", "ms", milliseconds(workers)/each)
-	b.put(n, kind.name+": bytes from the API server", "kB", float64(bytes)/1e3/each)
+	b.putChanges(n, kind.name, &m)
+	if after, ok := n.allocations(); ok && allocates {
+		each := after.minus(heap).over(m.count())
+		b.put(n, kind.name+": heap allocations", "", each.objects)
+		b.put(n, kind.name+": heap allocated", "kB", each.bytes/1e3)
+	}
+	return m.count(), nil
+}
+
+// meter adds up what changes take.
+type meter struct {
+	took    []time.Duration
+	spent   cpuTime
+	workers time.Duration // in the kernel
+	bytes   int64         // from the API server
+	idle    float64       // of a CPU, when nothing happens
+	pause   time.Duration // after a change
+}
+
+func (m *meter) count() int { return len(m.took) }
+
+// once makes the next change.
+func (b *bench) once(ctx context.Context, n *node, kind change, m *meter) error {
+	i := m.count()
+	m.pause = max(50*time.Millisecond, m.pause)
+	if kind.prepare != nil {
+		if err := errors.Join(kind.prepare(ctx, b.cluster, i), n.settle(ctx, m.pause)); err != nil {
+			return err
+		}
+	}
+	cpu, worker, received, start := cpuOf(n.proxy.pid), workerTime(), n.relay.received.Load(), time.Now()
+	took, err := n.measure(ctx, func() error { return kind.make(ctx, b.cluster, i) })
+	if err != nil {
+		return err
+	}
+	m.took, m.pause = append(m.took, took), 2*took
+	if err := n.settle(ctx, max(50*time.Millisecond, m.pause)); err != nil {
+		return err
+	}
+	used := cpuOf(n.proxy.pid).minus(cpu)
+	used.total -= time.Duration(m.idle * float64(time.Since(start)))
+	m.spent = m.spent.plus(used)
+	m.workers += workerTime() - worker
+	m.bytes += n.relay.received.Load() - received
+	if kind.finish != nil {
+		return errors.Join(kind.finish(ctx, b.cluster, i), n.settle(ctx, m.pause))
+	}
 	return nil
 }
 
-// step does what belongs to a change but is not measured.
-func (b *bench) step(ctx context.Context, n *node, f func(context.Context, *cluster, int) error, i int, pause time.Duration) error {
-	if err := f(ctx, b.cluster, i); err != nil {
-		return err
-	}
-	return n.settle(pause)
+func (b *bench) putChanges(n *node, name string, m *meter) {
+	values, each := durations(m.took, milliseconds), float64(m.count())
+	b.put(n, name+": p50", "ms", quantile(values, 0.5))
+	b.put(n, name+": p99", "ms", quantile(values, 0.99))
+	b.put(n, name+": CPU", "ms", milliseconds(m.spent.total)/each)
+	b.put(n, name+": CPU, user", "ms", milliseconds(m.spent.user)/each)
+	b.put(n, name+": CPU, system", "ms", milliseconds(m.spent.system)/each)
+	b.put(n, name+": CPU, kernel workers", "ms", milliseconds(m.workers)/each)
+	b.put(n, name+": bytes from the API server", "kB", float64(m.bytes)/1e3/each)
 }
 
 // measure returns how long it takes from the call of write until something is committed.
@@ -133,21 +164,9 @@ func (n *node) measure(ctx context.Context, write func() error) (time.Duration, 
 		begun <- time.Now()
 		wrote <- write()
 	}()
-	at, _, err := n.gen.await(old, changeLimit)
+	at, _, err := n.gen.await(ctx, old, changeLimit)
 	if werr := <-wrote; werr != nil {
 		return 0, werr
 	}
-	if err == nil {
-		err = ctx.Err()
-	}
 	return at.Sub(<-begun), err
-}
-
-// settle waits until nothing has been committed for a while.
-func (n *node) settle(still time.Duration) error {
-	gen, err := n.gen.now()
-	if err == nil {
-		_, _, err = n.gen.quiet(time.Now(), gen, still, changeLimit)
-	}
-	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -166,4 +167,17 @@ func (c *cluster) drop(ctx context.Context, name string) error {
 	}
 	return c.client.DiscoveryV1().EndpointSlices(namespace).DeleteCollection(ctx, metav1.DeleteOptions{},
 		metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
+}
+
+// restore deletes what is temporary and was left behind by a contender that failed.
+func (c *cluster) restore(ctx context.Context) error {
+	left := metav1.ListOptions{LabelSelector: temporaryLabel}
+	list, err := c.client.CoreV1().Services(namespace).List(ctx, left)
+	if err != nil {
+		return err
+	}
+	for _, s := range list.Items {
+		err = errors.Join(err, c.client.CoreV1().Services(namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}))
+	}
+	return errors.Join(err, c.client.DiscoveryV1().EndpointSlices(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, left))
 }

@@ -2,69 +2,71 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 )
 
 // control measures the control plane at the current number of Services: each contender in turn, and again in
-// every round, starting with another one.
-func (b *bench) control(ctx context.Context, last bool) error {
+// every round, starting with another one. One that fails is left out from then on.
+func (b *bench) control(ctx context.Context) error {
+	b.part = "control"
 	for round := range b.rounds {
 		for i := range b.contenders {
 			who := b.contenders[(i+round)%len(b.contenders)]
+			if !who.fits(b.cluster.services) || b.failed[who.name] {
+				continue
+			}
 			b.say("%d services, round %d: %s", b.cluster.services, round+1, who.name)
-			if err := b.controlOf(ctx, who, last); err != nil {
-				return fmt.Errorf("%s, %d services: %w", who.name, b.cluster.services, err)
+			err := b.controlOf(ctx, who, round == 0)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err == nil {
+				continue
+			}
+			b.fail(who, err)
+			if err := b.cluster.restore(ctx); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (b *bench) controlOf(ctx context.Context, who contender, last bool) error {
+// controlOf measures a contender once.
+func (b *bench) controlOf(ctx context.Context, who contender, first bool) error {
 	n, err := newNode(who, b.cluster, b.dir)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	if who.name == "floor" {
-		return b.floorOf(ctx, n)
-	}
 	took, err := b.startOf(ctx, n)
 	if err != nil {
 		return err
 	}
-	if err := b.profile(n, "start", false); err != nil {
-		return err
-	}
 	profiled := make(chan error, 1)
-	go func() { profiled <- b.profile(n, "changes", true) }()
-	if err := b.changesOf(ctx, n); err != nil {
+	go func() { profiled <- errors.Join(b.profile(n, "start", false), b.profile(n, "changes", true)) }()
+	if err := errors.Join(b.changesOf(ctx, n), <-profiled); err != nil {
 		return err
 	}
-	if err := <-profiled; err != nil {
-		return err
+	if first && b.cluster.services <= loadServices {
+		if err := b.netlinkOf(ctx, n); err != nil {
+			return err
+		}
 	}
-	if b.measures("load") && last {
+	if b.measures("load") && b.cluster.services == b.loaded() {
 		if err := b.loadOf(ctx, n); err != nil {
 			return err
 		}
 	}
-	return b.restartOf(ctx, n, max(5*time.Second, took))
+	if who.name == floorName {
+		return nil // it does not look at what is there
+	}
+	return b.restartOf(ctx, n, max(3*time.Second, took))
 }
 
-// floorOf measures what takes no proxy.
-func (b *bench) floorOf(ctx context.Context, n *node) error {
-	took, err := bareBatch(b.cluster.services)
-	if err != nil {
-		return err
-	}
-	b.put(n, "first sync", "ms", milliseconds(took))
-	if _, err := n.start(ctx); err != nil {
-		return err
-	}
-	return b.series(ctx, n, replaceEndpoint(), b.options.changes)
-}
+// Once all is programmed a proxy is left alone for a while, and then what it takes when idle is measured.
+const afterStart, idleTime = 3 * time.Second, 5 * time.Second
 
 // startOf measures a start on a node where nothing is programmed.
 func (b *bench) startOf(ctx context.Context, n *node) (time.Duration, error) {
@@ -84,7 +86,8 @@ func (b *bench) startOf(ctx context.Context, n *node) (time.Duration, error) {
 	b.put(n, "start: transactions", "", float64(p.commits))
 	b.put(n, "start: CPU", "ms", milliseconds(cpu.total))
 	b.put(n, "start: bytes from the API server", "MB", float64(n.relay.received.Load())/1e6)
-	idle := sleepCPU(n.proxy.pid, 5*time.Second)
+	sleep(ctx, afterStart)
+	idle := idleCPU(ctx, n.proxy.pid, idleTime)
 	m := memoryOf(n.proxy.pid)
 	b.put(n, "memory: resident", "MB", m.resident/1e6)
 	b.put(n, "memory: anonymous", "MB", m.anonymous/1e6)
@@ -93,11 +96,18 @@ func (b *bench) startOf(ctx context.Context, n *node) (time.Duration, error) {
 	return p.took, ctx.Err()
 }
 
-// sleepCPU returns the share of a CPU that a process takes while nothing happens.
-func sleepCPU(pid int, d time.Duration) float64 {
+// idleCPU returns the share of a CPU that a process takes while nothing happens.
+func idleCPU(ctx context.Context, pid int, d time.Duration) float64 {
 	before, start := cpuOf(pid), time.Now()
-	time.Sleep(d)
+	sleep(ctx, d)
 	return cpuOf(pid).minus(before).total.Seconds() / time.Since(start).Seconds()
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // restartOf measures what is written when the proxy starts where all is programmed, and, in another restart, when
@@ -111,7 +121,7 @@ func (b *bench) restartOf(ctx context.Context, n *node, patience time.Duration) 
 	if _, err := n.start(ctx); err != nil {
 		return err
 	}
-	time.Sleep(patience)
+	sleep(ctx, patience)
 	after, err := n.gen.now()
 	if err != nil {
 		return err
@@ -124,14 +134,14 @@ func (b *bench) restartOf(ctx context.Context, n *node, patience time.Duration) 
 	if before, err = n.gen.now(); err != nil {
 		return err
 	}
-	if n.proxy, err = startProcess(n.lab.Node(), n.proxy.log, n.who.args(n)); err != nil {
+	if err = n.launch(); err != nil {
 		return err
 	}
-	first, gen, err := n.gen.await(before, programLimit)
+	first, gen, err := n.gen.await(ctx, before, programLimit)
 	if err != nil {
 		return err
 	}
-	moved, _, err := n.gen.quiet(first, gen, max(stillness, patience), programLimit)
+	moved, _, err := n.gen.quiet(ctx, first, gen, max(stillness, patience), programLimit)
 	b.put(n, "restart to programmed", "ms", milliseconds(moved.Sub(n.proxy.begun)))
 	return err
 }

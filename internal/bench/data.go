@@ -12,6 +12,7 @@ import (
 // dataPath measures packets, at the current number of Services. All nodes are there at once, with everything
 // programmed, and their proxies have nothing to do; they are measured in turn.
 func (b *bench) dataPath(ctx context.Context) error {
+	b.part = "data"
 	nodes, err := b.dataNodes(ctx)
 	for _, n := range nodes {
 		defer n.close()
@@ -24,7 +25,7 @@ func (b *bench) dataPath(ctx context.Context) error {
 			return fmt.Errorf("data path: %s: %w", n.who.name, err)
 		}
 	}
-	const turns = 3 // in each round: they are short
+	const turns = 2 // in each round: they are short
 	for round := range b.rounds * turns {
 		b.say("%d services, data path, turn %d", b.cluster.services, round+1)
 		for i := range nodes {
@@ -41,6 +42,9 @@ func (b *bench) dataPath(ctx context.Context) error {
 func (b *bench) dataNodes(ctx context.Context) ([]*node, error) {
 	var nodes []*node
 	for _, who := range append([]contender{{name: "no proxy"}, {name: "one rule"}}, b.contenders[1:]...) {
+		if b.failed[who.name] || !who.fits(b.cluster.services) {
+			continue
+		}
 		n, err := newNode(who, b.cluster, b.dir)
 		if err != nil {
 			return nodes, err

@@ -9,6 +9,7 @@ import (
 
 // figure is one thing measured of one contender at one size, once in each round.
 type figure struct {
+	Part      string    `json:"part"`
 	Name      string    `json:"name"`
 	Unit      string    `json:"unit"`
 	Services  int       `json:"services"`
@@ -32,17 +33,18 @@ func quantile(values []float64, part float64) float64 {
 
 // record is all figures, in the order in which they were first noted.
 type record struct {
-	figures []*figure
+	figures  []*figure
+	failures []string // what could not be measured, and why
 }
 
 // note adds the value of a round.
-func (r *record) note(name, unit string, services int, contender string, value float64) {
+func (r *record) note(part, name, unit string, services int, contender string, value float64) {
 	i := slices.IndexFunc(r.figures, func(f *figure) bool {
 		return f.Name == name && f.Services == services && f.Contender == contender
 	})
 	if i < 0 {
 		i = len(r.figures)
-		r.figures = append(r.figures, &figure{Name: name, Unit: unit, Services: services, Contender: contender})
+		r.figures = append(r.figures, &figure{Part: part, Name: name, Unit: unit, Services: services, Contender: contender})
 	}
 	r.figures[i].Rounds = append(r.figures[i].Rounds, value)
 }

@@ -5,137 +5,148 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
-	"strconv"
-	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// manyServices is the ruleset that a cluster of n Services leads to.
-func manyServices(n int) *rules.Ruleset {
-	ruleset := rules.NewRuleset(rules.Config{
+// floor is the least that the work can cost: it lists once and writes all elements in one batch, and then writes those
+// that each watched event leads to, in a transaction of their own. It looks at nothing that is there already, puts
+// nothing together, checks nothing and knows ready endpoints of ClusterIPs only.
+type floor struct {
+	conn     *nft.Conn
+	ruleset  *rules.Ruleset
+	services map[string]*corev1.Service
+	slices   map[string]map[string]*discoveryv1.EndpointSlice // by Service
+}
+
+// runFloor is the program. It prints how long the first batch took, in milliseconds.
+func runFloor(args []string) error {
+	fs := flag.NewFlagSet("floor", flag.ExitOnError)
+	kubeconfig := fs.String("kubeconfig", "", "")
+	_ = fs.Parse(args) // it exits on an error
+	client, err := ownClient(*kubeconfig)
+	if err != nil {
+		return err
+	}
+	f := &floor{services: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{}}
+	f.ruleset = rules.NewRuleset(rules.Config{
 		MasqueradeMark: 1 << 14, Families: rules.Families(),
 		PodTraffic:   rules.PodTraffic{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 	})
-	at := rules.Node{Name: lab.NodeName, NodePortAddrs: []netip.Addr{nodeAddr}}
-	put := func(name string, ip netip.Addr, backends ...netip.Addr) {
-		port := rules.ServicePort{Name: "http", Protocol: rules.TCP, Port: servicePort}
-		for _, b := range backends {
-			port.Endpoints = append(port.Endpoints, rules.Endpoint{Backend: netip.AddrPortFrom(b, podPort), Ready: true, Node: "node-b"})
-		}
-		ruleset.Put(rules.Compile(&rules.Service{Name: rules.ServiceName{Namespace: namespace, Name: name},
-			ClusterIPs: []netip.Addr{ip}, Ports: []rules.ServicePort{port}}, at, ruleset.Slots))
+	if f.conn, err = nft.Dial(nft.Options{}); err != nil {
+		return err
 	}
-	for i := range n {
-		put(serviceName(i), serviceAddr(i), backendAddr(i, 0, 0), backendAddr(i, 1, 0), backendAddr(i, 2, 0))
-	}
-	put("first", firstAddr, podAddr)
-	put("last", lastAddr, podAddr)
-	return ruleset
-}
-
-// bareBatch returns how long the elements of n Services take to be written into an empty kernel: nothing is compiled,
-// nothing compared.
-func bareBatch(n int) (time.Duration, error) {
-	ns, err := lab.NewNamespace()
+	ctx := context.Background()
+	services, slices, err := f.list(ctx, client)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer ns.Close()
-	conn, err := nft.Dial(nft.Options{NetNS: ns.FD()})
-	if err != nil {
-		return 0, err
+	for name := range f.services {
+		f.put(name)
 	}
-	defer conn.Close()
-	d := rules.Diff(manyServices(n), rules.Programmed{})
+	d := rules.Diff(f.ruleset, rules.Programmed{})
 	start := time.Now()
-	err = conn.Apply(d, 0)
-	return time.Since(start), err
-}
-
-// runFloor is a proxy that can do nothing but replace the middle endpoint of a numbered Service: a bare watch, and one
-// element written for each event.
-func runFloor(args []string) error {
-	fs := flag.NewFlagSet("floor", flag.ExitOnError)
-	kubeconfig := fs.String("kubeconfig", "", "")
-	services := fs.Int("services", 0, "")
-	_ = fs.Parse(args) // it exits on an error
-	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
-	if err != nil {
+	if err := f.conn.Apply(d, 0); err != nil {
 		return err
 	}
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	conn, err := nft.Dial(nft.Options{})
-	if err != nil {
-		return err
-	}
-	ctx, slices := context.Background(), client.DiscoveryV1().EndpointSlices("")
-	list, err := slices.List(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil {
-		return err
-	}
-	w, err := slices.Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
-	if err != nil {
-		return err
-	}
-	d := rules.Diff(manyServices(*services), rules.Programmed{})
-	if err := conn.Apply(d, 0); err != nil {
-		return err
-	}
-	f := floor{conn, middles(d)}
-	for event := range w.ResultChan() {
-		if slice, ok := event.Object.(*discoveryv1.EndpointSlice); ok {
-			if err := f.replace(slice); err != nil {
-				return err
-			}
+	fmt.Println(milliseconds(time.Since(start)))
+	f.ruleset.Done()
+	for {
+		var event watch.Event
+		select {
+		case event = <-services.ResultChan():
+		case event = <-slices.ResultChan():
+		}
+		if err := f.follow(event); err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("the watch ended")
 }
 
-// floor knows the element of the middle endpoint of each ClusterIP.
-type floor struct {
-	conn    *nft.Conn
-	middles map[netip.Addr]rules.Element
-}
-
-func middles(d *rules.Delta) map[netip.Addr]rules.Element {
-	m := map[netip.Addr]rules.Element{}
-	for _, e := range d.Add {
-		if v := e.KeyValues(); e.Set.Kind == rules.Endpoints && v.Index == 1 {
-			m[v.Addrs[0]] = e
-		}
+func (f *floor) list(ctx context.Context, client kubernetes.Interface) (services, slices watch.Interface, err error) {
+	svcs, err := client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, nil, err
 	}
-	return m
+	for i := range svcs.Items {
+		f.services[svcs.Items[i].Name] = &svcs.Items[i]
+	}
+	eps, err := client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range eps.Items {
+		f.take(&eps.Items[i])
+	}
+	if services, err = client.CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: svcs.ResourceVersion}); err != nil {
+		return nil, nil, err
+	}
+	slices, err = client.DiscoveryV1().EndpointSlices(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: eps.ResourceVersion})
+	return services, slices, err
 }
 
-func (f *floor) replace(slice *discoveryv1.EndpointSlice) error {
-	i, err := strconv.Atoi(strings.TrimPrefix(slice.Name, "s-"))
-	if err != nil || len(slice.Endpoints) < 2 {
+func (f *floor) take(s *discoveryv1.EndpointSlice) (service string) {
+	service = s.Labels[discoveryv1.LabelServiceName]
+	if f.slices[service] == nil {
+		f.slices[service] = map[string]*discoveryv1.EndpointSlice{}
+	}
+	f.slices[service][s.Name] = s
+	return service
+}
+
+func (f *floor) follow(event watch.Event) error {
+	var name string
+	switch obj := event.Object.(type) {
+	case *corev1.Service:
+		name = obj.Name
+		if f.services[name] = obj; event.Type == watch.Deleted {
+			delete(f.services, name)
+		}
+	case *discoveryv1.EndpointSlice:
+		if name = f.take(obj); event.Type == watch.Deleted {
+			delete(f.slices[name], obj.Name)
+		}
+	default:
+		return fmt.Errorf("a watch ended")
+	}
+	f.put(name)
+	d := f.ruleset.Changes()
+	if d.Empty() {
 		return nil
 	}
-	ip, err := netip.ParseAddr(slice.Endpoints[1].Addresses[0])
-	if err != nil {
-		return err
+	defer f.ruleset.Done()
+	return f.conn.Apply(d, 0)
+}
+
+// put compiles a Service.
+func (f *floor) put(name string) {
+	svc := f.services[name]
+	id := rules.ServiceName{Namespace: namespace, Name: name}
+	if svc == nil {
+		f.ruleset.Remove(id)
+		return
 	}
-	old := f.middles[serviceAddr(i)]
-	e := old
-	addr := ip.As4()
-	copy(e.Data[:], addr[:])
-	f.middles[serviceAddr(i)] = e
-	return f.conn.Apply(&rules.Delta{Delete: []rules.Element{old}, Add: []rules.Element{e}}, 0)
+	var endpoints []rules.Endpoint
+	for _, slice := range f.slices[name] {
+		for _, e := range slice.Endpoints {
+			backend := netip.AddrPortFrom(netip.MustParseAddr(e.Addresses[0]), podPort)
+			endpoints = append(endpoints, rules.Endpoint{Backend: backend, Ready: true, Node: *e.NodeName})
+		}
+	}
+	protocols := map[corev1.Protocol]rules.Protocol{corev1.ProtocolTCP: rules.TCP, corev1.ProtocolUDP: rules.UDP}
+	s := &rules.Service{Name: id, ClusterIPs: []netip.Addr{netip.MustParseAddr(svc.Spec.ClusterIP)}}
+	for _, p := range svc.Spec.Ports {
+		s.Ports = append(s.Ports, rules.ServicePort{Name: p.Name, Protocol: protocols[p.Protocol], Port: uint16(p.Port), Endpoints: endpoints})
+	}
+	f.ruleset.Put(rules.Compile(s, rules.Node{Name: lab.NodeName}, f.ruleset.Slots))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"time"
@@ -29,7 +30,7 @@ func newGeneration(ns *lab.Namespace) (*generation, error) {
 func (g *generation) now() (uint32, error) { return g.conn.Generation() }
 
 // await polls until the generation is not old, and returns when that was.
-func (g *generation) await(old uint32, limit time.Duration) (time.Time, uint32, error) {
+func (g *generation) await(ctx context.Context, old uint32, limit time.Duration) (time.Time, uint32, error) {
 	release := precise()
 	defer release()
 	deadline := time.Now().Add(limit)
@@ -42,18 +43,21 @@ func (g *generation) await(old uint32, limit time.Duration) (time.Time, uint32, 
 		if now.After(deadline) {
 			return now, gen, fmt.Errorf("nothing was committed within %v", limit)
 		}
+		if ctx.Err() != nil {
+			return now, gen, ctx.Err()
+		}
 		nap()
 	}
 }
 
 // quiet polls until the generation has stood still for a while, and returns when it last moved; that is start
 // if it did not.
-func (g *generation) quiet(start time.Time, old uint32, still, limit time.Duration) (time.Time, uint32, error) {
+func (g *generation) quiet(ctx context.Context, start time.Time, old uint32, still, limit time.Duration) (time.Time, uint32, error) {
 	moved, begin := start, time.Now()
 	for {
-		at, gen, err := g.await(old, still)
+		at, gen, err := g.await(ctx, old, still)
 		if gen == old {
-			return moved, gen, nil // await ran into its limit
+			return moved, gen, ctx.Err() // else await ran into its limit
 		}
 		if err != nil {
 			return moved, gen, err

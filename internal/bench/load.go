@@ -10,8 +10,27 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
+// loadServices is the largest number of Services beside which load is measured.
+const loadServices = 10_000
+
+// loaded returns the number of Services beside which load is measured.
+func (b *bench) loaded() int { return b.atMost(loadServices) }
+
+// atMost returns the largest of the sizes that is not above a limit, or else the smallest.
+func (b *bench) atMost(limit int) int {
+	size := b.counts[0]
+	for _, n := range b.counts {
+		if n <= limit {
+			size = n
+		}
+	}
+	return size
+}
+
 // loadOf measures many changes at once, and Services with many endpoints.
 func (b *bench) loadOf(ctx context.Context, n *node) error {
+	b.part = "load"
+	defer func() { b.part = "control" }()
 	if err := b.burst(ctx, n, min(1000, b.cluster.services)); err != nil {
 		return fmt.Errorf("burst: %w", err)
 	}
@@ -43,7 +62,7 @@ func (b *bench) total(ctx context.Context, n *node, name string, f func() error)
 	moved, gen, err := start, before, error(nil)
 	for done := false; !done; { // until the writes have ended, and nothing has happened since
 		done = len(wrote) > 0
-		if moved, gen, err = n.gen.quiet(moved, gen, 2*stillness, programLimit); err != nil {
+		if moved, gen, err = n.gen.quiet(ctx, moved, gen, 2*stillness, programLimit); err != nil {
 			return err
 		}
 	}
@@ -87,7 +106,7 @@ func largeSlice(part, version, replaced int) *discoveryv1.EndpointSlice {
 		at := part*perSlice + i
 		addrs[i] = netip.AddrFrom4([4]byte{10, byte(180 + v%40), byte(at >> 8), byte(at)})
 	}
-	return endpointSlice("large", fmt.Sprintf("large-%d", part), addrs...)
+	return temporary(endpointSlice("large", fmt.Sprintf("large-%d", part), addrs...))
 }
 
 // large measures one Service with many endpoints: its creation, one endpoint replaced and, if there are not too many,
@@ -99,7 +118,7 @@ func (b *bench) large(ctx context.Context, n *node, endpoints int) error {
 		list = append(list, largeSlice(part, 0, 0))
 	}
 	err := b.total(ctx, n, name+", Service created", func() error {
-		return b.cluster.put(ctx, service("large", netip.MustParseAddr("10.96.0.20")), list...)
+		return b.cluster.put(ctx, temporary(service("large", netip.MustParseAddr("10.96.0.20"))), list...)
 	})
 	if err != nil {
 		return err
@@ -107,7 +126,7 @@ func (b *bench) large(ctx context.Context, n *node, endpoints int) error {
 	one := change{name: name + ", one replaced", make: func(ctx context.Context, c *cluster, i int) error {
 		return c.update(ctx, largeSlice(i%parts, 0, 1+(i/parts)%(perSlice-1)))
 	}}
-	if err := b.series(ctx, n, one, max(10, b.options.changes/5)); err != nil {
+	if _, err := b.series(ctx, n, one, fewest, max(fewest, b.options.changes/5)); err != nil {
 		return err
 	}
 	if endpoints <= 1000 {
@@ -118,7 +137,7 @@ func (b *bench) large(ctx context.Context, n *node, endpoints int) error {
 	if err := b.cluster.drop(ctx, "large"); err != nil {
 		return err
 	}
-	return n.settle(stillness)
+	return n.settle(ctx, stillness)
 }
 
 // rolling replaces all pods of the large Service, 25 at a time, ten times a second.

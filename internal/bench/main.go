@@ -59,13 +59,15 @@ type options struct {
 	out       string
 	only      list
 	sizes     list
+	dataSizes list
+	iptables  int
 	rounds    int
 	changes   int
 	slice     time.Duration
 	quick     bool
 	profile   bool
 
-	counts []int // sizes, sorted
+	counts, dataCounts []int // sizes and dataSizes, sorted
 }
 
 // list is a flag with commas.
@@ -74,20 +76,36 @@ type list []string
 func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = strings.Split(s, ","); return nil }
 
+// numbers returns the numbers of Services that the list has, sorted.
+func (l list) numbers() ([]int, error) {
+	var numbers []int
+	for _, s := range l {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxServices {
+			return nil, fmt.Errorf("%q is not within 1 to %d", s, maxServices)
+		}
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
 // parts are what -only selects from.
 var parts = list{"control", "load", "data", "watchers"}
 
 func (o *options) flags(fs *flag.FlagSet) {
-	o.sizes, o.only = list{"100", "1000", "10000"}, slices.Clone(parts)
+	o.sizes, o.dataSizes, o.only = list{"100", "1000", "10000", "50000"}, list{"100", "30000"}, slices.Clone(parts)
 	fs.StringVar(&o.nftproxy, "nftproxy", "bin/nftproxy", "nftproxy `binary`")
 	fs.StringVar(&o.kubeProxy, "kube-proxy", "", "kube-proxy `binary` to compare with")
 	fs.StringVar(&o.before, "before", "", "another nftproxy `binary` to compare with")
 	fs.StringVar(&o.out, "out", "bench", "`directory` for bench.json and the plots")
-	fs.Var(&o.sizes, "sizes", "numbers of Services, of 3 endpoints each")
+	fs.Var(&o.sizes, "sizes", "numbers of Services, of 3 endpoints each, for the control plane")
+	fs.Var(&o.dataSizes, "data-sizes", "the same, for the data path")
+	fs.IntVar(&o.iptables, "iptables", 1000, "the most Services with which kube-proxy's iptables mode is measured; 0: it is not")
 	fs.Var(&o.only, "only", "what to measure")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often each proxy is measured")
-	fs.IntVar(&o.changes, "changes", 100, "changes of each kind in a round")
-	fs.DurationVar(&o.slice, "slice", time.Second, "how long the data path of a proxy is measured at a time")
+	fs.IntVar(&o.changes, "changes", 100, "the most changes of each kind in a round")
+	fs.DurationVar(&o.slice, "slice", 500*time.Millisecond, "how long the data path of a proxy is measured at a time")
 	fs.BoolVar(&o.profile, "profile", false, "write profiles of the proxies; that slows them down")
 	fs.BoolVar(&o.quick, "quick", false, "one round, few changes: to try it out")
 }
@@ -99,14 +117,13 @@ func (o *options) complete() error {
 	if o.quick {
 		o.rounds, o.changes, o.slice = 1, min(o.changes, 20), 300*time.Millisecond
 	}
-	for _, s := range o.sizes {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxServices {
-			return fmt.Errorf("-sizes: %q is not within 1 to %d", s, maxServices)
-		}
-		o.counts = append(o.counts, n)
+	var err error
+	if o.counts, err = o.sizes.numbers(); err != nil {
+		return fmt.Errorf("-sizes: %w", err)
 	}
-	slices.Sort(o.counts)
+	if o.dataCounts, err = o.dataSizes.numbers(); err != nil {
+		return fmt.Errorf("-data-sizes: %w", err)
+	}
 	for _, p := range o.only {
 		if !slices.Contains(parts, p) {
 			return fmt.Errorf("-only: %q is none of %s", p, parts.String())

@@ -59,6 +59,15 @@ func service(name string, ip netip.Addr) *corev1.Service {
 	}
 }
 
+// temporaryLabel is on what is there for a part of a round only.
+const temporaryLabel = "temporary"
+
+func temporary[T metav1.Object](obj T) T {
+	labels := obj.GetLabels()
+	labels[temporaryLabel] = ""
+	return obj
+}
+
 // endpointSlice returns a slice as the controller writes it.
 func endpointSlice(svc, name string, addrs ...netip.Addr) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{

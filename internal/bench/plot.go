@@ -54,11 +54,9 @@ func draw(figures []*figure, file string) error {
 	p.Add(plotter.NewGrid())
 	colors := map[string]color.Color{
 		"nftproxy": color.RGBA{0x1b, 0x6e, 0xc2, 0xff}, "kube-proxy": color.RGBA{0xd0, 0x5a, 0x1e, 0xff},
+		"kube-proxy iptables": color.RGBA{0x8a, 0x2b, 0x7d, 0xff},
 	}
-	rec := record{}
-	for _, f := range figures {
-		rec.figures = append(rec.figures, f)
-	}
+	rec := record{figures: figures}
 	for _, who := range rec.contenders() {
 		var pts points
 		for _, f := range figures {

@@ -101,6 +101,10 @@ func cpuOf(pid int) cpuTime {
 	return c
 }
 
+func (c cpuTime) plus(d cpuTime) cpuTime {
+	return cpuTime{c.total + d.total, c.user + d.user, c.system + d.system}
+}
+
 func (c cpuTime) minus(before cpuTime) cpuTime {
 	return cpuTime{c.total - before.total, c.user - before.user, c.system - before.system}
 }

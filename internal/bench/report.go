@@ -1,10 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -26,6 +26,7 @@ type report struct {
 	Versions   map[string]string `json:"versions"`
 	Rounds     int               `json:"rounds"`
 	Figures    []*figure         `json:"figures"`
+	Failures   []string          `json:"failures,omitempty"`
 }
 
 func newReport(o options, list []contender) *report {
@@ -56,55 +57,62 @@ func (r *report) write(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "bench.json"), append(text, '\n'), 0o644)
 }
 
-// print prints a table: the median of the rounds with the least and the most of them, and how many times
-// that of nftproxy it is for what it is compared with.
+// print prints a table for each part: the median of the rounds with the least and the most of them, and for all
+// but nftproxy how many times that of nftproxy it is.
 func (r *report) print(out io.Writer) {
-	fmt.Fprintf(out, "\nLinux %s, %d CPUs, load %s before, %s after; %d rounds: median (least-most)\n", r.Kernel, r.CPUs, r.LoadBefore, load(), r.Rounds)
-	for name, version := range r.Versions {
-		fmt.Fprintf(out, "%s: %s\n", name, version)
+	fmt.Fprintf(out, "\nLinux %s, %d CPUs, load %s before, %s after; %d rounds: median (least-most) xtimes that of nftproxy\n",
+		r.Kernel, r.CPUs, r.LoadBefore, load(), r.Rounds)
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		fmt.Fprintf(out, "%s: %s\n", name, r.Versions[name])
 	}
-	rec := record{r.Figures}
-	who := rec.contenders()
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "\n\tunit\tservices\t%s\tx nftproxy\t\n", strings.Join(who, "\t"))
-	for _, name := range rec.names() {
-		figures := rec.of(name)
-		for len(figures) > 0 {
-			size := figures[0].Services
-			n := 0
-			for n < len(figures) && figures[n].Services == size {
-				n++
-			}
-			printRow(w, figures[:n], who)
-			figures = figures[n:]
+	for _, part := range parts {
+		rec := record{figures: slices.DeleteFunc(slices.Clone(r.Figures), func(f *figure) bool { return f.Part != part })}
+		if len(rec.figures) == 0 {
+			continue
 		}
+		who := rec.contenders()
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintf(w, "\n%s\tunit\tservices\t%s\t\n", part, strings.Join(who, "\t"))
+		for _, name := range rec.names() {
+			for figures := rec.of(name); len(figures) > 0; {
+				n := 1
+				for n < len(figures) && figures[n].Services == figures[0].Services {
+					n++
+				}
+				printRow(w, figures[:n], who)
+				figures = figures[n:]
+			}
+		}
+		_ = w.Flush() // out is a terminal or a pipe
 	}
-	_ = w.Flush() // out is a terminal or a pipe
+	for _, f := range r.Failures {
+		fmt.Fprintf(out, "\nnot measured any further: %s\n", f)
+	}
 }
 
 // printRow prints the figures of one name and size.
 func printRow(w io.Writer, row []*figure, who []string) {
 	cells := []string{row[0].Name, row[0].Unit, strconv.Itoa(row[0].Services)}
-	medians := map[string]float64{}
+	by := map[string]*figure{}
+	for _, f := range row {
+		by[f.Contender] = f
+	}
 	for _, c := range who {
-		i := slices.IndexFunc(row, func(f *figure) bool { return f.Contender == c })
-		if i < 0 {
+		f := by[c]
+		if f == nil {
 			cells = append(cells, "")
 			continue
 		}
-		f := row[i]
-		medians[c] = f.median()
 		cell := short(f.median())
 		if len(f.Rounds) > 1 {
 			cell += fmt.Sprintf(" (%s-%s)", short(slices.Min(f.Rounds)), short(slices.Max(f.Rounds)))
 		}
+		if ours := by["nftproxy"]; ours != nil && ours != f && ours.median() > 0 {
+			cell += " x" + short(f.median()/ours.median())
+		}
 		cells = append(cells, cell)
 	}
-	ratio := ""
-	if ours, theirs := medians["nftproxy"], cmp.Or(medians["kube-proxy"], medians["before"]); ours > 0 && theirs > 0 {
-		ratio = short(theirs / ours)
-	}
-	fmt.Fprintln(w, strings.Join(append(cells, ratio), "\t")+"\t")
+	fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
 }
 
 // short prints three digits that count.

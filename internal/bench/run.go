@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -13,7 +14,9 @@ type bench struct {
 	record
 	cluster    *cluster
 	contenders []contender
-	dir        string // for logs and data
+	dir        string          // for logs and data
+	failed     map[string]bool // contenders
+	part       string          // what is being measured
 }
 
 // run measures everything that is asked for. What was measured before an error is written all the same.
@@ -22,12 +25,12 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{options: o, dir: dir}
+	b := &bench{options: o, dir: dir, failed: map[string]bool{}}
 	defer func() {
-		if err == nil {
+		if err == nil && len(b.failures) == 0 {
 			_ = os.RemoveAll(dir)
 		} else {
-			err = fmt.Errorf("%w; logs are in %s", err, dir)
+			b.say("logs are in %s", dir)
 		}
 	}()
 	b.say("starting a control plane")
@@ -40,7 +43,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	r := newReport(o, b.contenders)
 	err = b.measure(ctx)
-	r.Figures = b.figures
+	r.Figures, r.Failures = b.figures, b.failures
 	r.print(os.Stdout)
 	if werr := r.write(o.out); werr != nil && err == nil {
 		err = werr
@@ -51,24 +54,24 @@ func run(ctx context.Context, o options) (err error) {
 	return err
 }
 
+// measure goes through the numbers of Services, from few to many.
 func (b *bench) measure(ctx context.Context) error {
-	for i, size := range b.counts {
+	for _, size := range b.steps() {
 		b.say("creating %d services", size)
 		if err := b.cluster.grow(ctx, size); err != nil {
 			return err
 		}
-		last := i == len(b.counts)-1
-		if b.measures("control") {
-			if err := b.control(ctx, last); err != nil {
+		if b.measures("control") && slices.Contains(b.counts, size) {
+			if err := b.control(ctx); err != nil {
 				return err
 			}
 		}
-		if b.measures("data") && (i == 0 || last) {
+		if b.measures("data") && slices.Contains(b.dataCounts, size) {
 			if err := b.dataPath(ctx); err != nil {
 				return err
 			}
 		}
-		if last && b.measures("watchers") {
+		if b.measures("watchers") && size == b.watched() {
 			if err := b.watchers(ctx); err != nil {
 				return err
 			}
@@ -77,9 +80,29 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
+// steps returns the numbers of Services at which there is something to measure.
+func (b *bench) steps() []int {
+	var steps []int
+	if b.measures("control") || b.measures("watchers") {
+		steps = append(steps, b.counts...)
+	}
+	if b.measures("data") {
+		steps = append(steps, b.dataCounts...)
+	}
+	slices.Sort(steps)
+	return slices.Compact(steps)
+}
+
 // put notes a figure of the current size.
 func (b *bench) put(n *node, name, unit string, value float64) {
-	b.note(name, unit, b.cluster.services, n.who.name, value)
+	b.note(b.part, name, unit, b.cluster.services, n.who.name, value)
+}
+
+// fail notes that a contender cannot be measured any further.
+func (b *bench) fail(who contender, err error) {
+	b.failed[who.name] = true
+	b.failures = append(b.failures, fmt.Sprintf("%s, %d services: %v", who.name, b.cluster.services, err))
+	b.say("%s", b.failures[len(b.failures)-1])
 }
 
 func (b *bench) say(format string, args ...any) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -13,25 +14,58 @@ import (
 // metricsAddr is where proxies serve metrics and profiles, in the namespace of their node.
 const metricsAddr = "127.0.0.1:10249"
 
-// firstSync returns how long, in milliseconds, the proxy says that its full syncs for IPv4 have taken so far: right
-// after a start that is one, or as many as it took.
+// firstSync returns how long, in milliseconds, the first batch of the floor took, or what a proxy says that its full
+// syncs for IPv4 have taken so far: right after a start that is one, or as many as it took.
 func (n *node) firstSync() (float64, bool) {
+	if n.who.name == floorName {
+		text, _ := os.ReadFile(n.proxy.log)
+		lines := strings.Fields(string(text))
+		took, err := strconv.ParseFloat(lines[len(lines)-1], 64)
+		return took, err == nil
+	}
+	values, err := n.scrape()
+	seconds, ok := values[`kubeproxy_sync_full_proxy_rules_duration_seconds_sum{ip_family="IPv4"}`]
+	return seconds * 1000, ok && err == nil
+}
+
+// heap is what a process has allocated so far, freed or not.
+type heap struct{ objects, bytes float64 }
+
+func (h heap) minus(before heap) heap {
+	return heap{h.objects - before.objects, h.bytes - before.bytes}
+}
+func (h heap) over(count int) heap { return heap{h.objects / float64(count), h.bytes / float64(count)} }
+
+// allocations returns what the proxy has allocated, less what it allocates to tell of it, if it tells.
+func (n *node) allocations() (heap, bool) {
+	if n.who.name == floorName {
+		return heap{}, false
+	}
+	read := func() (heap, bool) {
+		values, err := n.scrape()
+		objects, ok := values["go_memstats_mallocs_total"]
+		return heap{objects, values["go_memstats_alloc_bytes_total"]}, ok && err == nil
+	}
+	_, first := read()
+	h, ok := read()
+	return h, first && ok
+}
+
+// scrape returns the metrics of the proxy.
+func (n *node) scrape() (map[string]float64, error) {
 	var text string
 	err := n.lab.Node().Do(func() (err error) {
 		text, err = get(metricsAddr, "/metrics")
 		return err
 	})
-	if err != nil {
-		return 0, false
-	}
+	values := map[string]float64{}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if name == `kubeproxy_sync_full_proxy_rules_duration_seconds_sum{ip_family="IPv4"}` {
-			seconds, err := strconv.ParseFloat(value, 64)
-			return seconds * 1000, err == nil
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			values[name] = v
 		}
 	}
-	return 0, false
+	return values, err
 }
 
 // get answers a GET on the calling thread, which is in the namespace of the server; net/http would not be.

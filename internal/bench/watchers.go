@@ -19,8 +19,15 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
+// watchedServices is the largest number of Services beside which watchers are measured.
+const watchedServices = 1000
+
+// watched returns the number of Services beside which watchers are measured.
+func (b *bench) watched() int { return b.atMost(watchedServices) }
+
 // watchers measures what many nodes cost the API server: proxies that stop short of the kernel.
 func (b *bench) watchers(ctx context.Context) error {
+	b.part = "watchers"
 	counts := []int{0, 50, 100, 200}
 	if b.quick {
 		counts = []int{0, 10, 20}
