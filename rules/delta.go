@@ -52,7 +52,7 @@ func (r *Ruleset) Changes() *Delta {
 	}
 	for f, before := range r.changes.entries {
 		after := r.owners[f].entry
-		d.elements(before.appendElements(nil), after.appendElements(nil))
+		d.entry(before, after)
 		if staleFlows(f, before, after) {
 			d.Stale = append(d.Stale, stale(f, after))
 		}
@@ -77,6 +77,32 @@ func (r *Ruleset) Changes() *Delta {
 // Done says that the kernel holds what is desired.
 func (r *Ruleset) Done() { r.changes.reset() }
 
+// entry adds what turns the elements of one entry into those of another of the same
+// frontend. Either may be nil.
+func (d *Delta) entry(before, after *Entry) {
+	var none Entry
+	var had, wanted []Element
+	if before == nil {
+		before = &none
+	} else {
+		had = before.appendDispatch(nil)
+	}
+	if after == nil {
+		after = &none
+	} else {
+		wanted = after.appendDispatch(nil)
+	}
+	if !slices.Equal(had, wanted) {
+		d.elements(had, wanted)
+	}
+	f := after.Frontend
+	if after == &none {
+		f = before.Frontend
+	}
+	d.slots(Endpoints, f, before.Backends, after.Backends)
+	d.slots(LocalEndpoints, f, before.Locals, after.Locals)
+}
+
 // elements adds what turns the elements before into those after.
 func (d *Delta) elements(before, after []Element) {
 	have := make(map[ElementID]Element, len(before))
@@ -91,6 +117,21 @@ func (d *Delta) elements(before, after []Element) {
 	for _, e := range before {
 		if _, gone := have[e.ElementID]; gone {
 			d.Delete = append(d.Delete, e)
+		}
+	}
+}
+
+// slots adds what turns the slots before into those after. There may be thousands, of
+// which few differ: elements are made of these only.
+func (d *Delta) slots(k SetKind, f Frontend, before, after []Backend) {
+	for slot, b := range before {
+		if slot >= len(after) || after[slot] != b {
+			d.Delete = append(d.Delete, slotElement(k, f, slot, b))
+		}
+	}
+	for slot, b := range after {
+		if slot >= len(before) || before[slot] != b {
+			d.Add = append(d.Add, slotElement(k, f, slot, b))
 		}
 	}
 }

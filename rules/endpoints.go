@@ -12,34 +12,28 @@ import (
 // Ready endpoints are taken; where there is none, serving and terminating ones.
 // Hints are heeded under kube-proxy's conditions, see topologyOf.
 func pick(all []Endpoint, family Family, node Node) (cluster, local []Backend, anywhere bool) {
-	var ready, draining []Endpoint
-	for _, ep := range all {
-		switch {
-		case FamilyOf(ep.Backend.Addr()) != family:
-		case ep.Ready:
-			ready = append(ready, ep)
-		case ep.Serving && ep.Terminating:
-			draining = append(draining, ep)
-		}
+	ready := func(ep *Endpoint) bool { return ep.Ready && FamilyOf(ep.Backend.Addr()) == family }
+	draining := func(ep *Endpoint) bool {
+		return !ep.Ready && ep.Serving && ep.Terminating && FamilyOf(ep.Backend.Addr()) == family
 	}
-	use := topologyOf(ready, node)
-	cluster = backends(ready, use)
-	if len(ready) == 0 {
-		cluster = backends(draining, nil)
+	here := func(ep *Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
+
+	if count(all, ready) > 0 {
+		cluster = backends(all, ready, topologyOf(all, ready, node))
+	} else {
+		cluster = backends(all, draining, nil)
 	}
-	here := func(ep Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
-	local = backends(ready, here)
-	if len(local) == 0 {
-		local = backends(draining, here)
+	if local = backends(all, ready, here); len(local) == 0 {
+		local = backends(all, draining, here)
 	}
-	return cluster, local, len(ready)+len(draining) > 0
+	return cluster, local, len(cluster) > 0
 }
 
 // serving returns the backends of all endpoints that serve, sorted.
 func serving(all []Endpoint, family Family) []Backend {
-	return backends(all, func(ep Endpoint) bool {
+	return backends(all, func(ep *Endpoint) bool {
 		return FamilyOf(ep.Backend.Addr()) == family && (ep.Ready || ep.Serving)
-	})
+	}, nil)
 }
 
 // localReady counts the addresses of ready endpoints on the node: what a load
@@ -56,36 +50,56 @@ func localReady(svc *Service, node Node) int {
 	return len(addrs)
 }
 
+// which picks endpoints.
+type which func(*Endpoint) bool
+
 // topologyOf returns which of the ready endpoints to use by their hints, or nil
 // for all of them. As in kube-proxy, hints count only when every ready endpoint
 // has one and at least one is for this node or zone; hints for nodes are
 // preferred to hints for zones (KEP-3015, KEP-2433).
-func topologyOf(ready []Endpoint, node Node) func(Endpoint) bool {
-	forNode := func(ep Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
-	forZone := func(ep Endpoint) bool { return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone) }
-	allNode, allZone := true, true
-	for _, ep := range ready {
-		allNode = allNode && len(ep.NodeHints) > 0
-		allZone = allZone && len(ep.ZoneHints) > 0
+func topologyOf(all []Endpoint, ready which, node Node) which {
+	forNode := func(ep *Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
+	forZone := func(ep *Endpoint) bool { return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone) }
+	allNode, allZone, anyNode, anyZone := true, true, false, false
+	for i := range all {
+		if ep := &all[i]; ready(ep) {
+			allNode, anyNode = allNode && len(ep.NodeHints) > 0, anyNode || forNode(ep)
+			allZone, anyZone = allZone && len(ep.ZoneHints) > 0, anyZone || forZone(ep)
+		}
 	}
 	switch {
-	case allNode && slices.ContainsFunc(ready, forNode):
+	case allNode && anyNode:
 		return forNode
-	case allZone && slices.ContainsFunc(ready, forZone):
+	case allZone && anyZone:
 		return forZone
 	}
 	return nil
 }
 
-// backends returns the backends of the endpoints that use admits (nil: all),
-// sorted and without duplicates.
-func backends(eps []Endpoint, use func(Endpoint) bool) []Backend {
-	out := make([]Backend, 0, len(eps))
-	for _, ep := range eps {
-		if use == nil || use(ep) {
-			out = append(out, ep.Backend)
+// backends returns the backends of the endpoints that both a and b pick, sorted and
+// without duplicates.
+func backends(eps []Endpoint, a, b which) []Backend {
+	both := func(ep *Endpoint) bool { return a(ep) && (b == nil || b(ep)) }
+	n := count(eps, both)
+	if n == 0 {
+		return nil
+	}
+	out := make([]Backend, 0, n)
+	for i := range eps {
+		if both(&eps[i]) {
+			out = append(out, eps[i].Backend)
 		}
 	}
 	slices.SortFunc(out, Backend.Compare)
 	return slices.Compact(out)
+}
+
+func count(eps []Endpoint, picked which) int {
+	n := 0
+	for i := range eps {
+		if picked(&eps[i]) {
+			n++
+		}
+	}
+	return n
 }

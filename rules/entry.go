@@ -49,9 +49,18 @@ func staleFlows(f Frontend, before, after *Entry) bool {
 
 // appendElements appends the elements of the entry.
 func (e *Entry) appendElements(out []Element) []Element {
-	if e == nil {
-		return out
+	out = e.appendDispatch(out)
+	for slot, b := range e.Backends {
+		out = append(out, slotElement(Endpoints, e.Frontend, slot, b))
 	}
+	for slot, b := range e.Locals {
+		out = append(out, slotElement(LocalEndpoints, e.Frontend, slot, b))
+	}
+	return out
+}
+
+// appendDispatch appends the elements that lead to the chain that chooses an endpoint.
+func (e *Entry) appendDispatch(out []Element) []Element {
 	f := e.Frontend
 	chain := e.Shape.ChainName()
 	if e.Sticky != nil {
@@ -60,12 +69,6 @@ func (e *Entry) appendElements(out []Element) []Element {
 		chain = e.Sticky.DispatchChain()
 	}
 	out = append(out, frontendElement(Services, f, chain, e.Port))
-	for slot, b := range e.Backends {
-		out = append(out, slotElement(Endpoints, f, slot, b))
-	}
-	for slot, b := range e.Locals {
-		out = append(out, slotElement(LocalEndpoints, f, slot, b))
-	}
 	if e.Restricted {
 		out = append(out, frontendElement(Firewalled, f, "", ""))
 		for _, p := range e.Sources {

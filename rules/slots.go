@@ -1,10 +1,12 @@
 package rules
 
+import "slices"
+
 // MaxSlots is how many endpoints one frontend can have.
 const MaxSlots = 65536
 
-// AssignSlots gives each of want, which holds no duplicates, a slot: its index
-// in the result. A backend keeps the slot that it has in prev where that is
+// AssignSlots gives each of want, which is sorted and holds no duplicates, a slot: its
+// index in the result. A backend keeps the slot that it has in prev where that is
 // below len(want); holes are filled first with those whose slot is above, then
 // with newcomers in the order of want. Invalid backends in prev are holes.
 //
@@ -14,25 +16,26 @@ func AssignSlots(prev, want []Backend) []Backend {
 	if len(want) == 0 {
 		return nil
 	}
-	missing := make(map[Backend]struct{}, len(want))
-	for _, b := range want {
-		missing[b] = struct{}{}
-	}
-	slots := make([]Backend, len(want))
+	slots, placed := make([]Backend, len(want)), make([]bool, len(want))
 	var moved []Backend
+	at := 0 // where in want the next of prev is, if that is in order; slots mostly are
 	for i, b := range prev {
-		if _, ok := missing[b]; !ok {
-			continue
+		if at == len(want) || want[at] != b {
+			var wanted bool
+			if at, wanted = slices.BinarySearchFunc(want, b, Backend.Compare); !wanted {
+				continue
+			}
 		}
-		delete(missing, b)
-		if i < len(slots) {
+		if !placed[at] && i < len(slots) {
 			slots[i] = b
-		} else {
+		} else if !placed[at] {
 			moved = append(moved, b)
 		}
+		placed[at] = true
+		at++
 	}
-	for _, b := range want {
-		if _, ok := missing[b]; ok {
+	for i, b := range want {
+		if !placed[i] {
 			moved = append(moved, b)
 		}
 	}

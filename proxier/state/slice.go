@@ -143,6 +143,17 @@ func trigger(obj *discoveryv1.EndpointSlice) (Trigger, bool) {
 	return Trigger{family, at}, err == nil
 }
 
+// count returns how many endpoints serve the port of that name.
+func (s *slice) count(name string, protocol rules.Protocol) int {
+	n := 0
+	for _, p := range s.ports {
+		if p.name == name && p.protocol == protocol {
+			n += len(s.endpoints)
+		}
+	}
+	return n
+}
+
 // appendEndpoints appends the endpoints that serve the port of that name.
 func (s *slice) appendEndpoints(out []rules.Endpoint, name string, protocol rules.Protocol) []rules.Endpoint {
 	for _, p := range s.ports {

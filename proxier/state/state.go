@@ -192,7 +192,11 @@ func (s *State) Service(name rules.ServiceName) (*rules.Service, []string) {
 	out := svc.rules
 	out.Ports = slices.Clone(svc.rules.Ports)
 	for i := range out.Ports {
-		p := &out.Ports[i]
+		p, endpoints := &out.Ports[i], 0
+		for _, n := range sliceNames {
+			endpoints += s.slices[name][n].count(p.Name, p.Protocol)
+		}
+		p.Endpoints = slices.Grow(p.Endpoints, endpoints)
 		for _, n := range sliceNames {
 			p.Endpoints = s.slices[name][n].appendEndpoints(p.Endpoints, p.Name, p.Protocol)
 		}
