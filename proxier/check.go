@@ -10,9 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/host"
@@ -27,11 +24,14 @@ import (
 // nodeTimeout bounds the question to the API server for the Node object.
 const nodeTimeout = 5 * time.Second
 
+// NodeFunc returns the Node object of that name.
+type NodeFunc func(ctx context.Context, name string) (*corev1.Node, error)
+
 // Check looks at the node, in the network namespace of the calling thread, and judges
 // whether it is fit for nftproxy. It changes nothing. The Node object is that of the
-// configured manifests or else the client's; client may be nil. An error says that
+// configured manifests or else what nodes returns, which may be nil. An error says that
 // nothing could be found out.
-func Check(ctx context.Context, c *config.Config, client kubernetes.Interface) ([]preflight.Finding, error) {
+func Check(ctx context.Context, c *config.Config, nodes NodeFunc) ([]preflight.Finding, error) {
 	var f preflight.Facts
 	var err error
 	if f.Host, err = preflight.ReadHost(); err != nil {
@@ -46,7 +46,7 @@ func Check(ctx context.Context, c *config.Config, client kubernetes.Interface) (
 	if f.KubeProxy.Mode, err = legacy.Running(ctx, metricsAddr(c)); err != nil {
 		f.KubeProxy.Mode = "" // somebody else has the port, and it is no web server
 	}
-	if err := checkConfig(ctx, c, client, &f); err != nil {
+	if err := checkConfig(ctx, c, nodes, &f); err != nil {
 		return nil, err
 	}
 	f.Forwarding = host.Forwarding(slices.Contains(f.Families, ipv4), slices.Contains(f.Families, ipv6))
@@ -116,7 +116,7 @@ func checkLegacy(f *preflight.Facts) error {
 }
 
 // checkConfig fills in what the configuration makes of this node.
-func checkConfig(ctx context.Context, c *config.Config, client kubernetes.Interface, f *preflight.Facts) error {
+func checkConfig(ctx context.Context, c *config.Config, nodes NodeFunc, f *preflight.Facts) error {
 	name, err := c.NodeName()
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func checkConfig(ctx context.Context, c *config.Config, client kubernetes.Interf
 		return err
 	}
 	s := state.New(name)
-	node, err := nodeObject(ctx, c, client, name)
+	node, err := nodeObject(ctx, c, nodes, name)
 	if err != nil {
 		f.NodePorts.NodeUnknown = err.Error()
 	} else {
@@ -164,7 +164,7 @@ func usedFamilies(g ground) (families []string) {
 }
 
 // nodeObject returns our Node object, from the manifests or the API server.
-func nodeObject(ctx context.Context, c *config.Config, client kubernetes.Interface, name string) (*corev1.Node, error) {
+func nodeObject(ctx context.Context, c *config.Config, nodes NodeFunc, name string) (*corev1.Node, error) {
 	if c.Source != "" {
 		objects, _, err := source.NewDir(c.Source).Load()
 		if err != nil {
@@ -177,20 +177,10 @@ func nodeObject(ctx context.Context, c *config.Config, client kubernetes.Interfa
 		}
 		return nil, fmt.Errorf("the manifests have no Node %q", name)
 	}
-	if client == nil {
+	if nodes == nil {
 		return nil, errors.New("no API server is configured")
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	// nftproxy may list and watch nodes, not get one.
-	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
-	if err != nil {
-		return nil, fmt.Errorf("ask the API server: %w", err)
-	}
-	i := slices.IndexFunc(list.Items, func(n corev1.Node) bool { return n.Name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("the API server has no Node %q", name)
-	}
-	return &list.Items[i], nil
+	return nodes(ctx, name)
 }

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,20 +10,18 @@ import (
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/preflight"
 )
 
 // checkIn returns the findings about a namespace, one a line.
-func checkIn(t *testing.T, ns *lab.Namespace, client kubernetes.Interface, args ...string) []string {
+func checkIn(t *testing.T, ns *lab.Namespace, nodes NodeFunc, args ...string) []string {
 	t.Helper()
 	c := parseConfig(t, append(args, "--metrics-bind-address=127.0.0.1:1", "--hostname-override=node-a")...)
 	var findings []preflight.Finding
 	err := ns.Do(func() (err error) {
-		findings, err = Check(t.Context(), c, client)
+		findings, err = Check(t.Context(), c, nodes)
 		return err
 	})
 	if err != nil {
@@ -114,7 +113,7 @@ func TestCheckUnfit(t *testing.T) {
 		"ok other rule sets: none of those that nftproxy knows",
 	}
 	ns := newNamespace(t)
-	if diff := cmp.Diff(want, checkIn(t, ns, fake.NewClientset(node), "--detect-local-mode=NodeCIDR")); diff != "" {
+	if diff := cmp.Diff(want, checkIn(t, ns, func(context.Context, string) (*corev1.Node, error) { return node, nil }, "--detect-local-mode=NodeCIDR")); diff != "" {
 		t.Errorf("with a Node object (-want +got):\n%s", diff)
 	}
 	lines := strings.Join(checkIn(t, ns, nil), "\n")

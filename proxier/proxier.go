@@ -13,8 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
@@ -22,6 +20,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 )
@@ -30,7 +29,7 @@ import (
 type Options struct {
 	Config *config.Config
 	// Client reaches the API server; nil with a source of manifests.
-	Client kubernetes.Interface
+	Client *source.Client
 	// NetNS is the file descriptor of the network namespace to program; 0 is the
 	// process's own.
 	NetNS int
@@ -39,7 +38,7 @@ type Options struct {
 // Proxier programs one node.
 type Proxier struct {
 	config   *config.Config
-	client   kubernetes.Interface
+	client   *source.Client
 	netns    int
 	name     string
 	host     host.Host
@@ -74,7 +73,7 @@ func New(o Options) (*Proxier, error) {
 		metrics: m,
 		health:  h,
 		checks:  health.NewServiceHealth(h.Healthy),
-		events:  newEventer(name, nil),
+		events:  newEventer(name),
 		wake:    make(chan struct{}, 1), address: make(chan struct{}, 1), synced: make(chan struct{}), done: make(chan struct{}),
 	}, nil
 }
@@ -106,9 +105,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	if p.client != nil {
-		var stop func()
-		p.events.events, stop = newRecorder(&events.EventSinkImpl{Interface: p.client.EventsV1()}, p.name)
-		defer stop()
+		run(func() error { return p.events.run(ctx, p.client.CreateEvent) })
 	}
 	p.serve(ctx, run)
 	run(func() error { return p.follow(ctx) })

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier"
@@ -39,7 +38,7 @@ func newCheckCommand(options *config.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			findings, err := proxier.Check(cmd.Context(), c, clientIfAny(c))
+			findings, err := proxier.Check(cmd.Context(), c, nodesIfAny(c))
 			if err != nil {
 				return err
 			}
@@ -56,9 +55,9 @@ func newCheckCommand(options *config.Options) *cobra.Command {
 	return cmd
 }
 
-// clientIfAny returns a client for the API server, or nil if none is configured: a
-// node can be looked at without.
-func clientIfAny(c *config.Config) kubernetes.Interface {
+// nodesIfAny returns what asks the API server for Nodes, or nil if none is configured:
+// a node can be looked at without.
+func nodesIfAny(c *config.Config) proxier.NodeFunc {
 	if c.Source != "" {
 		return nil
 	}
@@ -67,5 +66,5 @@ func clientIfAny(c *config.Config) kubernetes.Interface {
 		klog.V(2).InfoS("No API server is asked", "reason", err)
 		return nil
 	}
-	return api
+	return api.Node
 }

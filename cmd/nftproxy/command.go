@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
@@ -82,9 +81,9 @@ func run(cmd *cobra.Command, options *config.Options) error {
 }
 
 // client returns a client for the API server that is configured.
-func client(c *config.Config) (kubernetes.Interface, error) {
+func client(c *config.Config) (*source.Client, error) {
 	k := c.Kube.ClientConnection
-	return source.Client(source.ClientConfig{
+	return source.NewClient(source.ClientConfig{
 		Kubeconfig: k.Kubeconfig, Master: c.Master, QPS: k.QPS, Burst: int(k.Burst),
 		ContentType: k.ContentType, AcceptContentTypes: k.AcceptContentTypes,
 	})

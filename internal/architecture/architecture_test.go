@@ -76,3 +76,17 @@ func TestOnlyNFTSpeaksNetlinkToNFTables(t *testing.T) {
 		}
 	}
 }
+
+// TestProgramIsSmall keeps client-go's Clientset out of the program: it links every API
+// there is, which doubles the program and what of it is resident on every node.
+func TestProgramIsSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"cmd/nftproxy").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if pkg := strings.TrimSpace(line); strings.HasPrefix(pkg, "k8s.io/client-go/kubernetes") {
+			t.Errorf("cmd/nftproxy depends on %s", pkg)
+		}
+	}
+}

@@ -150,7 +150,7 @@ type follower struct {
 // follow runs the API source as the proxy's ServiceAccount on the node here until the test ends.
 func follow(t *testing.T, c *ControlPlane) *follower {
 	t.Helper()
-	client, err := source.Client(source.ClientConfig{Kubeconfig: c.ProxyKubeconfig, QPS: 5, Burst: 10})
+	client, err := source.NewClient(source.ClientConfig{Kubeconfig: c.ProxyKubeconfig, QPS: 5, Burst: 10})
 	must(t, err)
 	f := &follower{moved: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,32 +2,29 @@ package manifests
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
-	discovery "k8s.io/client-go/discovery/fake"
-	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/rest"
 
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
-// TestRoleIsWhatIsUsed compares the ClusterRole with what the source asks an API server for. That Events are created
-// and patched is what client-go's broadcaster does.
+// TestRoleIsWhatIsUsed compares the ClusterRole with what the source asks an API server for, and with the creation of
+// Events, which is all that the client can do beside that.
 func TestRoleIsWhatIsUsed(t *testing.T) {
-	want := []string{"create events.k8s.io/events", "patch events.k8s.io/events"}
+	want := []string{"create events.k8s.io/events"}
 	want = append(want, actions(t)...)
 	slices.Sort(want)
 	got := rights(of[*rbacv1.ClusterRole](t, objects(t, filepath.Join(root, "overlays/generic"))).Rules)
@@ -55,14 +52,13 @@ func rights(rules []rbacv1.PolicyRule) []string {
 // actions returns what the source does from its start until all is synced and watched.
 func actions(t *testing.T) []string {
 	t.Helper()
-	client := fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
-	client.Discovery().(*discovery.FakeDiscovery).Resources = []*metav1.APIResourceList{{
-		GroupVersion: networkingv1.SchemeGroupVersion.String(), APIResources: []metav1.APIResource{{Name: "servicecidrs"}}}}
-	// The fake has no watch that begins with a list. The API source lists then, as with an old API server.
-	client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
-		refuse := a.(clienttesting.WatchActionImpl).ListOptions.SendInitialEvents != nil
-		return refuse, nil, apierrors.NewInvalid(schema.GroupKind{Kind: "ListOptions"}, "", nil)
-	})
+	api := &apiServer{}
+	server := httptest.NewServer(api)
+	defer server.Close()
+	client, err := source.NewClientFor(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	synced := syncSink{make(chan struct{})}
@@ -76,13 +72,47 @@ func actions(t *testing.T) []string {
 	}
 	cancel()
 	running.Wait()
-	var lines []string
-	for _, a := range client.Actions() {
-		if r := a.GetResource(); r.Resource != "resource" { // which is how the fake notes discovery
-			lines = append(lines, a.GetVerb()+" "+r.Group+"/"+r.Resource)
-		}
+	server.CloseClientConnections() // of watches
+	return api.asked
+}
+
+// apiServer has a Node and nothing else. It notes what it is asked for, discovery aside.
+type apiServer struct {
+	mu    sync.Mutex
+	asked []string
+}
+
+func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/") // api/VERSION/RESOURCE or apis/GROUP/VERSION/RESOURCE
+	if path[0] == "api" {
+		path = slices.Insert(path, 1, "")
 	}
-	return lines
+	if len(path) == 3 {
+		_, _ = io.WriteString(w, `{"kind": "APIResourceList", "resources": [{"name": "servicecidrs"}]}`)
+		return
+	}
+	query, verb := r.URL.Query(), "list"
+	if query.Get("watch") != "" {
+		verb = "watch"
+	}
+	s.mu.Lock()
+	s.asked = append(s.asked, verb+" "+path[1]+"/"+path[3])
+	s.mu.Unlock()
+	version := strings.TrimPrefix(path[1]+"/"+path[2], "/")
+	kind := map[string]string{"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node", "servicecidrs": "ServiceCIDR"}[path[3]]
+	switch {
+	case query.Get("sendInitialEvents") != "": // as an old server: then there is a list
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422}`)
+	case verb == "watch":
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	case kind == "Node":
+		_, _ = io.WriteString(w, `{"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "node", "resourceVersion": "1"}}]}`)
+	default:
+		_, _ = fmt.Fprintf(w, `{"kind": "%sList", "apiVersion": %q, "metadata": {"resourceVersion": "1"}, "items": []}`, kind, version)
+	}
 }
 
 // syncSink waits for all to be delivered.

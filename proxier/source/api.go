@@ -16,7 +16,6 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 )
@@ -27,13 +26,13 @@ const groundPatience = 30 * time.Second
 
 // API is a source that follows an API server. It keeps no objects: of each it remembers the version that it delivered.
 type API struct {
-	client   kubernetes.Interface
+	client   *Client
 	nodeName string
 }
 
 // NewAPI returns the source of what the client sees: Services and EndpointSlices, as far as they concern a service
 // proxy, the Node of that name and no other, and ServiceCIDRs.
-func NewAPI(client kubernetes.Interface, nodeName string) *API {
+func NewAPI(client *Client, nodeName string) *API {
 	return &API{client: client, nodeName: nodeName}
 }
 
@@ -52,19 +51,19 @@ func NewAPI(client kubernetes.Interface, nodeName string) *API {
 // and not after Run returned; they are not to call back.
 func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
 	r := &follow{sink: sink, report: report}
-	services := newKind(r, "services", a.client.CoreV1().Services(""), selector{
+	services := newKind(r, "services", a.client.services, selector{
 		// Labels that the proxies of Kubernetes agree on (KEP-2447), and what makes a Service headless.
 		labels: "!service.kubernetes.io/service-proxy-name",
 		fields: fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone),
 	}, func() object { return &corev1.Service{} })
-	slices := newKind(r, "endpointslices", a.client.DiscoveryV1().EndpointSlices(""), selector{
+	slices := newKind(r, "endpointslices", a.client.slices, selector{
 		labels: "!" + corev1.IsHeadlessService,
 	}, func() object { return &discoveryv1.EndpointSlice{} })
-	node := newKind(r, "nodes", a.client.CoreV1().Nodes(), selector{
+	node := newKind(r, "nodes", a.client.nodes, selector{
 		fields: fields.OneTermEqualSelector(metav1.ObjectNameField, a.nodeName),
 	}, func() object { return &corev1.Node{} })
 	node.awaited = true
-	cidrs := newKind(r, "servicecidrs", a.client.NetworkingV1().ServiceCIDRs(), selector{},
+	cidrs := newKind(r, "servicecidrs", a.client.cidrs, selector{},
 		func() object { return &networkingv1.ServiceCIDR{} })
 
 	var wg sync.WaitGroup
@@ -140,13 +139,13 @@ type selector struct {
 	fields fields.Selector
 }
 
-// client is what a typed client has for any resource; L is its list type.
-type client[L runtime.Object] interface {
+// lister is what there is for any resource; L is its list type.
+type lister[L runtime.Object] interface {
 	List(ctx context.Context, options metav1.ListOptions) (L, error)
 	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
 }
 
-func newKind[L runtime.Object](r *follow, name string, c client[L], s selector, new func() object) *kind {
+func newKind[L runtime.Object](r *follow, name string, c lister[L], s selector, new func() object) *kind {
 	k := &kind{follow: r, name: name, new: new, settled: make(chan struct{})}
 	narrow := func(options *metav1.ListOptions) {
 		options.LabelSelector = s.labels

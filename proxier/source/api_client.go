@@ -1,63 +1,124 @@
 package source
 
 import (
+	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/flowcontrol"
 )
 
-// ClientConfig says how to reach an API server, in the terms of kube-proxy's clientConnection and --master. Without
-// Kubeconfig and Master it is the one of the cluster that the process is a pod of.
-type ClientConfig struct {
-	Kubeconfig string // path of a kubeconfig file
-	Master     string // URL of the API server, instead of the one in Kubeconfig
-
-	QPS                float32 // requests per second; 0 is client-go's default, less than 0 no limit
-	Burst              int     // requests at once
-	ContentType        string  // of what is sent; "" is protobuf
-	AcceptContentTypes string  // of what is asked for; "" is protobuf, else JSON
-
-	UserAgent string // "" is client-go's default, made of the name of the program
+// Client reaches an API server for what a service proxy needs of it. It is not client-go's Clientset, with which
+// the program is twice as large: that one has every API, and much of it ends up in memory.
+type Client struct {
+	services   *gentype.ClientWithList[*corev1.Service, *corev1.ServiceList]
+	slices     *gentype.ClientWithList[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSliceList]
+	nodes      *gentype.ClientWithList[*corev1.Node, *corev1.NodeList]
+	cidrs      *gentype.ClientWithList[*networkingv1.ServiceCIDR, *networkingv1.ServiceCIDRList]
+	networking rest.Interface
+	events     rest.Interface
 }
 
-// Client returns a client for the API server. It reads the kubeconfig or the pod's service account, but does not connect.
-func Client(cfg ClientConfig) (kubernetes.Interface, error) {
+// NewClient returns a client for the API server. It reads the kubeconfig or the pod's service account, but does not connect.
+func NewClient(cfg ClientConfig) (*Client, error) {
 	connection, err := cfg.connection()
 	if err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", err)
 	}
-	client, err := kubernetes.NewForConfig(connection)
-	if err != nil {
-		return nil, fmt.Errorf("configure the API client: %w", err)
-	}
-	return client, nil
+	return NewClientFor(connection)
 }
 
-func (cfg ClientConfig) connection() (*rest.Config, error) {
-	var c *rest.Config
-	var err error
-	if cfg.Kubeconfig == "" && cfg.Master == "" {
-		c, err = rest.InClusterConfig()
-	} else {
-		c, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-			&clientcmd.ClientConfigLoadingRules{ExplicitPath: cfg.Kubeconfig},
-			&clientcmd.ConfigOverrides{ClusterInfo: clientcmdapi.Cluster{Server: cfg.Master}},
-		).ClientConfig()
+// NewClientFor returns a client for the API server of the connection, which it does not change.
+func NewClientFor(connection *rest.Config) (*Client, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme, eventsv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("configure the API client: %w", err)
+		}
 	}
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // for the options of all groups
+	g := &groups{connection: *connection, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
+	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
+	if g.err != nil {
+		return nil, fmt.Errorf("configure the API client: %w", g.err)
+	}
+	codec := runtime.NewParameterCodec(scheme)
+	return &Client{
+		services: gentype.NewClientWithList("services", core, codec, "",
+			func() *corev1.Service { return &corev1.Service{} }, func() *corev1.ServiceList { return &corev1.ServiceList{} }),
+		slices: gentype.NewClientWithList("endpointslices", discovery, codec, "",
+			func() *discoveryv1.EndpointSlice { return &discoveryv1.EndpointSlice{} },
+			func() *discoveryv1.EndpointSliceList { return &discoveryv1.EndpointSliceList{} }),
+		nodes: gentype.NewClientWithList("nodes", core, codec, "",
+			func() *corev1.Node { return &corev1.Node{} }, func() *corev1.NodeList { return &corev1.NodeList{} }),
+		cidrs: gentype.NewClientWithList("servicecidrs", networking, codec, "",
+			func() *networkingv1.ServiceCIDR { return &networkingv1.ServiceCIDR{} },
+			func() *networkingv1.ServiceCIDRList { return &networkingv1.ServiceCIDRList{} }),
+		networking: networking, events: events,
+	}, nil
+}
+
+// groups makes clients of groups of the API that share their connections and the limit of requests.
+type groups struct {
+	connection rest.Config
+	codecs     runtime.NegotiatedSerializer
+	err        error // the first
+}
+
+func (g *groups) client(version schema.GroupVersion) rest.Interface {
+	c := g.connection
+	if c.RateLimiter == nil && c.QPS >= 0 {
+		qps, burst := c.QPS, c.Burst
+		if qps == 0 {
+			qps = rest.DefaultQPS
+		}
+		if burst == 0 {
+			burst = rest.DefaultBurst
+		}
+		g.connection.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(qps, burst)
+		c.RateLimiter = g.connection.RateLimiter
+	}
+	c.GroupVersion, c.NegotiatedSerializer, c.APIPath = &version, g.codecs, "/apis"
+	if version.Group == "" {
+		c.APIPath = "/api"
+	}
+	if c.UserAgent == "" {
+		c.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
+	client, err := rest.RESTClientFor(&c)
+	if err != nil && g.err == nil {
+		g.err = err
+	}
+	return client
+}
+
+// Node returns the Node of that name. It lists: to get Nodes takes a right that is not needed otherwise.
+func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
+	list, err := c.nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("ask the API server: %w", err)
 	}
-	c.QPS, c.Burst, c.UserAgent = cfg.QPS, cfg.Burst, cfg.UserAgent
-	c.ContentType, c.AcceptContentTypes = cfg.ContentType, cfg.AcceptContentTypes
-	if c.ContentType == "" {
-		c.ContentType = runtime.ContentTypeProtobuf
+	for i := range list.Items {
+		if list.Items[i].Name == name {
+			return &list.Items[i], nil
+		}
 	}
-	if c.AcceptContentTypes == "" {
-		c.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	}
-	return c, nil
+	return nil, fmt.Errorf("the API server has no Node %q", name)
+}
+
+// CreateEvent stores an Event.
+func (c *Client) CreateEvent(ctx context.Context, event *eventsv1.Event) error {
+	return c.events.Post().Namespace(event.Namespace).Resource("events").Body(event).Do(ctx).Error()
 }

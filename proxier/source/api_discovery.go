@@ -9,16 +9,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/discovery"
 )
 
 // serves asks the API server whether it has the resource k of networking.k8s.io/v1, until it answers or ctx ends. One
 // that it does not have is settled.
 func (a *API) serves(ctx context.Context, k *kind) bool {
-	client := discovery.ToDiscoveryInterfaceWithContext(a.client.Discovery())
 	backoff := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 1, Steps: 6, Cap: 30 * time.Second}
 	for ctx.Err() == nil {
-		list, err := client.ServerResourcesForGroupVersionWithContext(ctx, networkingv1.SchemeGroupVersion.String())
+		list := &metav1.APIResourceList{}
+		err := a.client.networking.Get().AbsPath("/apis", networkingv1.SchemeGroupVersion.String()).Do(ctx).Into(list)
 		if err == nil || apierrors.IsNotFound(err) {
 			if err == nil && hasResource(list, k.name) {
 				return true
@@ -36,5 +35,5 @@ func (a *API) serves(ctx context.Context, k *kind) bool {
 }
 
 func hasResource(list *metav1.APIResourceList, name string) bool {
-	return list != nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == name })
+	return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == name })
 }

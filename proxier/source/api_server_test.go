@@ -25,7 +25,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 )
@@ -110,9 +109,9 @@ func (s *apiServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 // client returns a client of the server.
-func (s *apiServer) client(t *testing.T) kubernetes.Interface {
+func (s *apiServer) client(t *testing.T) *Client {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://api", Transport: s.transport, QPS: -1})
+	client, err := NewClientFor(&rest.Config{Host: "http://api", Transport: s.transport, QPS: -1})
 	must(t, err)
 	return client
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -42,18 +42,17 @@ func TestClientRequests(t *testing.T) {
 		want []string
 	}{
 		{"defaults", ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me"}, []string{
-			"/api/v1/namespaces/shop/events", "Bearer sesame",
+			"/apis/events.k8s.io/v1/namespaces/shop/events", "Bearer sesame",
 			"application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf", "me", "k8s\x00",
 		}},
 		{"json", ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me", ContentType: "application/json", AcceptContentTypes: "application/json"}, []string{
-			"/api/v1/namespaces/shop/events", "Bearer sesame", "application/json", "application/json", "me", `{"ki`,
+			"/apis/events.k8s.io/v1/namespaces/shop/events", "Bearer sesame", "application/json", "application/json", "me", `{"ki`,
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			client, err := Client(test.cfg)
+			client, err := NewClient(test.cfg)
 			must(t, err)
-			_, err = client.CoreV1().Events("shop").Create(t.Context(), &corev1.Event{}, metav1.CreateOptions{})
-			must(t, err)
+			must(t, client.CreateEvent(t.Context(), &eventsv1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "shop"}}))
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("request (-want +got):\n%s", diff)
 			}
@@ -87,7 +86,7 @@ func TestClientErrors(t *testing.T) {
 		"configure the API client: stat /nowhere/kubeconfig: no such file or directory": {Kubeconfig: "/nowhere/kubeconfig"},
 		"configure the API client: unable to load in-cluster configuration":             {},
 	} {
-		if _, err := Client(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := NewClient(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", cfg, err, want)
 		}
 	}

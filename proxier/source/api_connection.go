@@ -1,0 +1,47 @@
+package source
+
+import (
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// ClientConfig says how to reach an API server, in the terms of kube-proxy's clientConnection and --master. Without
+// Kubeconfig and Master it is the one of the cluster that the process is a pod of.
+type ClientConfig struct {
+	Kubeconfig string // path of a kubeconfig file
+	Master     string // URL of the API server, instead of the one in Kubeconfig
+
+	QPS                float32 // requests per second; 0 is client-go's default, less than 0 no limit
+	Burst              int     // requests at once
+	ContentType        string  // of what is sent; "" is protobuf
+	AcceptContentTypes string  // of what is asked for; "" is protobuf, else JSON
+
+	UserAgent string // "" is client-go's default, made of the name of the program
+}
+
+func (cfg ClientConfig) connection() (*rest.Config, error) {
+	var c *rest.Config
+	var err error
+	if cfg.Kubeconfig == "" && cfg.Master == "" {
+		c, err = rest.InClusterConfig()
+	} else {
+		c, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+			&clientcmd.ClientConfigLoadingRules{ExplicitPath: cfg.Kubeconfig},
+			&clientcmd.ConfigOverrides{ClusterInfo: clientcmdapi.Cluster{Server: cfg.Master}},
+		).ClientConfig()
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.QPS, c.Burst, c.UserAgent = cfg.QPS, cfg.Burst, cfg.UserAgent
+	c.ContentType, c.AcceptContentTypes = cfg.ContentType, cfg.AcceptContentTypes
+	if c.ContentType == "" {
+		c.ContentType = runtime.ContentTypeProtobuf
+	}
+	if c.AcceptContentTypes == "" {
+		c.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	}
+	return c, nil
+}
