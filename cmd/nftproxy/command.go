@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -46,6 +47,10 @@ func newCommand() *cobra.Command {
 	return root
 }
 
+// gcPercent has the garbage collector run twice as often as it would: there is little garbage, so that this
+// costs next to nothing, and every node has a quarter of the daemon's memory for something else.
+const gcPercent = 50
+
 // run is the daemon, or what a flag makes of it.
 func run(cmd *cobra.Command, options *config.Options) error {
 	c, err := complete(options)
@@ -75,6 +80,9 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	if c.InitOnly {
 		p.SetUp()
 		return nil
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "the API server"))
 	return p.Run(cmd.Context())

@@ -49,6 +49,7 @@ func (b *bench) controlOf(ctx context.Context, who contender, first bool) error 
 	if err := errors.Join(b.changesOf(ctx, n), <-profiled); err != nil {
 		return err
 	}
+	b.put(n, "memory: resident after changes", "MB", memoryOf(n.proxy.pid).resident/1e6)
 	if first && b.cluster.services <= loadServices {
 		if err := b.netlinkOf(ctx, n); err != nil {
 			return err

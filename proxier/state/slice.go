@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unique"
 
@@ -26,12 +27,16 @@ type slicePort struct {
 	port     uint16
 }
 
+// endpoint is small: there may be 150,000.
 type endpoint struct {
 	addr                        netip.Addr
-	node                        string
+	node                        unique.Handle[string]
+	hints                       *hints // nil: none
 	ready, serving, terminating bool
-	zoneHints, nodeHints        []string
 }
+
+// hints are the zones and nodes that an endpoint is meant for.
+type hints struct{ zones, nodes []string }
 
 // newSlice returns nil for a slice that no Service of ours can have: of a
 // headless Service, of host names, or of no Service.
@@ -55,6 +60,7 @@ func newSlice(obj *discoveryv1.EndpointSlice) *slice {
 	for i := range obj.Ports {
 		s.port(obj, i)
 	}
+	s.endpoints = slices.Grow(s.endpoints, len(obj.Endpoints))
 	for i := range obj.Endpoints {
 		s.endpoint(obj, i, family)
 	}
@@ -120,14 +126,15 @@ func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family rules.Fam
 		terminating: is(e.Conditions.Terminating, false),
 	}
 	if e.NodeName != nil {
-		out.node = unique.Make(*e.NodeName).Value()
+		out.node = unique.Make(*e.NodeName)
 	}
 	if e.Hints != nil {
+		out.hints = &hints{}
 		for _, h := range e.Hints.ForZones {
-			out.zoneHints = append(out.zoneHints, unique.Make(h.Name).Value())
+			out.hints.zones = append(out.hints.zones, unique.Make(h.Name).Value())
 		}
 		for _, h := range e.Hints.ForNodes {
-			out.nodeHints = append(out.nodeHints, unique.Make(h.Name).Value())
+			out.hints.nodes = append(out.hints.nodes, unique.Make(h.Name).Value())
 		}
 	}
 	s.endpoints = append(s.endpoints, out)
@@ -161,11 +168,14 @@ func (s *slice) appendEndpoints(out []rules.Endpoint, name string, protocol rule
 			continue
 		}
 		for _, e := range s.endpoints {
-			out = append(out, rules.Endpoint{
-				Backend: netip.AddrPortFrom(e.addr, p.port), Node: e.node,
-				Ready: e.ready, Serving: e.serving, Terminating: e.terminating,
-				ZoneHints: e.zoneHints, NodeHints: e.nodeHints,
-			})
+			ep := rules.Endpoint{Backend: netip.AddrPortFrom(e.addr, p.port), Ready: e.ready, Serving: e.serving, Terminating: e.terminating}
+			if e.node != (unique.Handle[string]{}) {
+				ep.Node = e.node.Value()
+			}
+			if e.hints != nil {
+				ep.ZoneHints, ep.NodeHints = e.hints.zones, e.hints.nodes
+			}
+			out = append(out, ep)
 		}
 	}
 	return out
