@@ -66,7 +66,7 @@ func (c *Conn) sweep(d *rules.Delta) error {
 // Cleanup deletes the tables of the families, and says which were there.
 func (c *Conn) Cleanup(families []rules.Family) (found []rules.Family, err error) {
 	for _, f := range families {
-		r := &reader{c, f, rules.NewTable(), nil}
+		r := &reader{conn: c, family: f, table: rules.NewTable()}
 		there, err := r.exists()
 		if err != nil || !there {
 			continue

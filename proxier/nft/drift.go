@@ -49,7 +49,7 @@ func (c *Conn) Look(want Outline) (Drift, error) {
 
 // looksRight compares one table with its outline.
 func (c *Conn) looksRight(f rules.Family, desired []rules.Chain, counts map[rules.SetID]int) (bool, error) {
-	r := &reader{c, f, rules.NewTable(), nil}
+	r := &reader{conn: c, family: f, table: rules.NewTable()}
 	found, err := r.exists()
 	if err != nil || !found {
 		return false, err

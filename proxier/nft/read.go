@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,8 +15,16 @@ import (
 )
 
 // readAttempts bounds how often a dump is repeated because somebody, perhaps in
-// another table, changed the ruleset meanwhile.
+// another table, changed the ruleset meanwhile, or because it is not complete.
 const readAttempts = 5
+
+// incompletePause is how long the kernel is given, each time longer, to resize a set.
+const incompletePause = 20 * time.Millisecond
+
+// errIncomplete says that a dump has less elements than the kernel counts (Linux
+// 6.16): while it resizes a hash table, which it does for a while after a large
+// insert, a walk misses some.
+var errIncomplete = errors.New("the dump is not complete")
 
 // Snapshot is what was in the kernel at one generation.
 type Snapshot struct {
@@ -31,12 +40,20 @@ type Snapshot struct {
 func (c *Conn) Read(families []rules.Family) (*Snapshot, error) {
 	for attempt := 1; ; attempt++ {
 		s, err := c.read(families)
+		last := attempt == readAttempts
+		switch {
+		case errors.Is(err, errIncomplete) && !last:
+			time.Sleep(time.Duration(attempt) * incompletePause)
+			continue
+		case errors.Is(err, ErrInterrupted) && !last:
+			continue
+		case errors.Is(err, errIncomplete):
+			err = nil // to add what is there already does no harm
+		}
 		if err == nil {
 			c.seen, c.commits = s.Generation, 0
 		}
-		if !errors.Is(err, ErrInterrupted) || attempt == readAttempts {
-			return s, err
-		}
+		return s, err
 	}
 }
 
@@ -46,8 +63,9 @@ func (c *Conn) read(families []rules.Family) (*Snapshot, error) {
 		return nil, err
 	}
 	s := &Snapshot{Generation: before, Programmed: rules.Programmed{}, chains: map[rules.Family]chains{}}
+	complete := true
 	for _, f := range families {
-		r := &reader{c, f, rules.NewTable(), map[string]string{}}
+		r := &reader{c, f, rules.NewTable(), map[string]string{}, true}
 		found, err := r.readTable()
 		if err != nil {
 			return nil, fmt.Errorf("read table %s %s: %w", f, rules.TableName, err)
@@ -56,13 +74,17 @@ func (c *Conn) read(families []rules.Family) (*Snapshot, error) {
 			continue
 		}
 		s.Programmed[f] = r.table
+		complete = complete && r.complete
 		if s.chains[f], err = r.chains(); err != nil {
 			return nil, fmt.Errorf("read chains of table %s %s: %w", f, rules.TableName, err)
 		}
 	}
 	after, err := c.Generation()
-	if err == nil && after != before {
+	switch {
+	case err == nil && after != before:
 		err = ErrInterrupted
+	case err == nil && !complete:
+		err = errIncomplete
 	}
 	return s, err
 }
@@ -73,6 +95,8 @@ type reader struct {
 	family rules.Family
 	table  *rules.Table
 	names  map[string]string // of chains, each once
+
+	complete bool // as many elements were read as the kernel counts
 }
 
 // readTable reads the table's sets and elements, if there is a table.
@@ -148,8 +172,12 @@ func (r *reader) sets() error {
 			r.broken("set %s is of another layout", kind)
 			return nil
 		}
+		before := len(r.table.Elements)
 		if err := r.elements(id); err != nil {
 			return err
+		}
+		if s.counted && len(r.table.Elements)-before != int(s.count) {
+			r.complete = false
 		}
 	}
 	return nil
