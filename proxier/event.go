@@ -82,7 +82,7 @@ func (e *eventer) send(about corev1.ObjectReference, kind, reason, note string) 
 		namespace = metav1.NamespaceDefault // as the API has it for Events about what is in none
 	}
 	ev := &eventsv1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: about.Name + "."},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: about.Name + "-"},
 		EventTime:  metav1.NowMicro(), ReportingController: "nftproxy", ReportingInstance: "nftproxy-" + e.node,
 		Action: "Program", Reason: reason, Regarding: about, Note: note[:min(len(note), maxNote)], Type: kind,
 	}
@@ -119,7 +119,7 @@ func post(ctx context.Context, ev *eventsv1.Event, create func(context.Context, 
 		}
 		var refused apierrors.APIStatus
 		if errors.As(err, &refused) || try == eventTries {
-			klog.V(2).InfoS("An Event is not stored", "reason", ev.Reason, "note", ev.Note, "err", err)
+			klog.InfoS("An Event is not stored", "reason", ev.Reason, "note", ev.Note, "err", err)
 			return
 		}
 		pause(ctx, eventPause)
