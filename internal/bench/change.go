@@ -73,8 +73,8 @@ const (
 	// changeLimit is how long a proxy may take to program a change.
 	changeLimit = 2 * time.Minute
 	// A series of changes ends after seriesTime, but not before fewest of them.
-	seriesTime = 10 * time.Second
-	fewest     = 10
+	seriesTime = 4 * time.Second
+	fewest     = 5
 )
 
 // series makes changes of a kind, one at a time, and measures how long each takes from the call of the API client to
