@@ -4,6 +4,8 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.3.0
 
 # The module of programs that build and check, beside the proxy's own.
 TOOLS := internal/tools
+# The module of the benchmarks: a plotting library is no business of the proxy's.
+BENCHMARKS := internal/bench
 
 export CGO_ENABLED := 0
 GO ?= go
@@ -22,6 +24,7 @@ image: ## bin/nftproxy-image.tar: an OCI archive for amd64 and arm64, the same b
 test: tools ## unit, golden, property and kernel tests; manifests, image, licences
 	$(GO) test ./...
 	$(GO) test -C $(TOOLS) ./...
+	$(GO) test -C $(BENCHMARKS) ./...
 
 e2e: ## nftproxy with a real etcd and kube-apiserver; building those takes minutes, once
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
@@ -30,9 +33,9 @@ demo: build ## a node in network namespaces: who reaches what, and through a cha
 	$(GO) build -trimpath -o bin/demo ./internal/demo
 	bin/demo --nftproxy bin/nftproxy --manifests testdata/demo
 
-# More for it: BENCH='-sizes 1000,10000 -rounds 5'; bin/bench -help lists it.
+# More for it: BENCH='-sizes 1000,10000 -rounds 5'; bin/bench -help lists it. It writes bench.json and plots to bench/.
 bench: build ## how fast nftproxy is, beside the bare kernel and the kube-proxy at KUBE_PROXY; needs root
-	cd internal/bench && $(GO) build -trimpath -o ../../bin/bench .
+	$(GO) build -C $(BENCHMARKS) -trimpath -o $(CURDIR)/bin/bench .
 	bin/bench $(if $(KUBE_PROXY),-kube-proxy $(KUBE_PROXY)) $(BENCH)
 
 golden: ## rewrite the golden files under testdata
@@ -52,8 +55,8 @@ lint: ## formatting, vet, staticcheck; the import rule is a test: internal/archi
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
-	$(GO) vet -C $(TOOLS) ./...
-	$(GO) run -C $(TOOLS) $(STATICCHECK) ./...
+	@for module in $(TOOLS) $(BENCHMARKS); do \
+	  $(GO) vet -C $$module ./... && $(GO) run -C $$module $(STATICCHECK) ./... || exit 1; done
 
 vuln: ## known vulnerabilities in what is called; passed over where their database cannot be had
 	@out=$$($(GO) run $(GOVULNCHECK) ./... 2>&1) && status=0 || status=$$?; echo "$$out"; \

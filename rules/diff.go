@@ -24,6 +24,9 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		d.diffChains(desired.Chains(f), t, f)
 		left[f] = maps.Clone(t.Elements)
 	}
+	if len(programmed) == 0 {
+		d.Add = make([]Element, 0, desired.size())
+	}
 	for e := range desired.elements() {
 		in := left[e.Set.Family]
 		old, ok := in[e.ElementID]
@@ -139,6 +142,17 @@ func (r *Ruleset) sets(f Family) []Set {
 		}
 	}
 	return sets
+}
+
+// size returns about how many elements are desired.
+func (r *Ruleset) size() int {
+	n := len(r.clusters) + len(r.hairpins)
+	for _, c := range r.services {
+		for i := range c.Entries {
+			n += 1 + len(c.Entries[i].Backends) + len(c.Entries[i].Locals)
+		}
+	}
+	return n
 }
 
 // elements yields all desired elements, in an order that depends on the content only.

@@ -81,11 +81,15 @@ func (c *Conn) Cleanup(families []rules.Family) (found []rules.Family, err error
 	return found, nil
 }
 
+// elementBytes is about what an element takes in a batch.
+const elementBytes = 112
+
 // encode writes a Delta as a batch.
 func (c *Conn) encode(d *rules.Delta, generation uint32) (*Batch, error) {
 	b, texts := &Batch{}, map[int]string{}
 	note := func(format string, args ...any) { texts[b.Len()-1] = fmt.Sprintf(format, args...) }
 	b.Begin(generation)
+	b.Grow(elementBytes * (len(d.Delete) + len(d.Add)))
 	for _, f := range d.Reset {
 		c.appendOwned(b, f, texts)
 		appendTable(b, f, unix.NFT_MSG_DELTABLE, 0)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,9 @@ func (b *Batch) Begin(generation uint32) {
 	}
 	setLength(b.buf, 0)
 }
+
+// Grow makes room for so many bytes more.
+func (b *Batch) Grow(n int) { b.buf = slices.Grow(b.buf, n) }
 
 // Message starts a message: an NFT_MSG_ type, NLM_F_ flags (NLM_F_REQUEST is understood) and an NFPROTO_ family.
 func (b *Batch) Message(msgType, flags uint16, family uint8) {
