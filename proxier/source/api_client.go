@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -49,6 +50,7 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // for the options of all groups
 	g := &groups{connection: *connection, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
 	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
 	if g.err != nil {
@@ -70,35 +72,43 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 	}, nil
 }
 
-// groups makes clients of groups of the API that share their connections and the limit of requests.
+// groups makes clients of groups of the API.
 type groups struct {
 	connection rest.Config
+	http       *http.Client
 	codecs     runtime.NegotiatedSerializer
 	err        error // the first
 }
 
-func (g *groups) client(version schema.GroupVersion) rest.Interface {
-	c := g.connection
-	if c.RateLimiter == nil && c.QPS >= 0 {
-		qps, burst := c.QPS, c.Burst
-		if qps == 0 {
-			qps = rest.DefaultQPS
-		}
-		if burst == 0 {
-			burst = rest.DefaultBurst
-		}
-		g.connection.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(qps, burst)
-		c.RateLimiter = g.connection.RateLimiter
+// share sets up what all groups have in common: one limit of requests, and one connection.
+func (g *groups) share() {
+	c := &g.connection
+	if c.UserAgent == "" {
+		c.UserAgent = rest.DefaultKubernetesUserAgent()
 	}
+	if c.QPS == 0 {
+		c.QPS = rest.DefaultQPS
+	}
+	if c.Burst == 0 {
+		c.Burst = rest.DefaultBurst
+	}
+	if c.RateLimiter == nil && c.QPS > 0 {
+		c.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(c.QPS, c.Burst)
+	}
+	g.http, g.err = rest.HTTPClientFor(c)
+}
+
+func (g *groups) client(version schema.GroupVersion) rest.Interface {
+	if g.err != nil {
+		return nil
+	}
+	c := g.connection
 	c.GroupVersion, c.NegotiatedSerializer, c.APIPath = &version, g.codecs, "/apis"
 	if version.Group == "" {
 		c.APIPath = "/api"
 	}
-	if c.UserAgent == "" {
-		c.UserAgent = rest.DefaultKubernetesUserAgent()
-	}
-	client, err := rest.RESTClientFor(&c)
-	if err != nil && g.err == nil {
+	client, err := rest.RESTClientForConfigAndClient(&c, g.http)
+	if err != nil {
 		g.err = err
 	}
 	return client
