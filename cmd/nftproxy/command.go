@@ -40,7 +40,6 @@ func newCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, options) },
 	}
 	root.SetGlobalNormalizationFunc(cliflag.WordSepNormalizeFunc)
-	root.SetVersionTemplate("nftproxy {{.Version}}\n")
 	setHelp(root, options.AddFlags(root.PersistentFlags()))
 	completeValues(root)
 	root.AddCommand(newDiffCommand(options), newCheckCommand(options), newCleanupCommand())

@@ -51,19 +51,19 @@ func NewAPI(client *Client, nodeName string) *API {
 // and not after Run returned; they are not to call back.
 func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
 	r := &follow{sink: sink, report: report}
-	services := newKind(r, "services", a.client.services, selector{
+	services := newKind(r, a.client.services, selector{
 		// Labels that the proxies of Kubernetes agree on (KEP-2447), and what makes a Service headless.
 		labels: "!service.kubernetes.io/service-proxy-name",
 		fields: fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone),
 	}, func() object { return &corev1.Service{} })
-	slices := newKind(r, "endpointslices", a.client.slices, selector{
+	slices := newKind(r, a.client.slices, selector{
 		labels: "!" + corev1.IsHeadlessService,
 	}, func() object { return &discoveryv1.EndpointSlice{} })
-	node := newKind(r, "nodes", a.client.nodes, selector{
+	node := newKind(r, a.client.nodes, selector{
 		fields: fields.OneTermEqualSelector(metav1.ObjectNameField, a.nodeName),
 	}, func() object { return &corev1.Node{} })
 	node.awaited = true
-	cidrs := newKind(r, "servicecidrs", a.client.cidrs, selector{},
+	cidrs := newKind(r, a.client.cidrs, selector{},
 		func() object { return &networkingv1.ServiceCIDR{} })
 
 	var wg sync.WaitGroup
@@ -139,24 +139,18 @@ type selector struct {
 	fields fields.Selector
 }
 
-// lister is what there is for any resource; L is its list type.
-type lister[L runtime.Object] interface {
-	List(ctx context.Context, options metav1.ListOptions) (L, error)
-	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
-}
-
-func newKind[L runtime.Object](r *follow, name string, c lister[L], s selector, new func() object) *kind {
-	k := &kind{follow: r, name: name, new: new, settled: make(chan struct{})}
+func newKind(r *follow, c resource, s selector, new func() object) *kind {
+	k := &kind{follow: r, name: c.name, new: new, settled: make(chan struct{})}
 	narrow := func(options *metav1.ListOptions) {
 		options.LabelSelector = s.labels
 		if s.fields != nil {
 			options.FieldSelector = s.fields.String()
 		}
 	}
-	lw := &cache.ListWatch{
+	k.lister = &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			narrow(&options)
-			list, err := c.List(ctx, options)
+			list, err := c.list(ctx, options)
 			if err != nil {
 				k.trouble(ctx, "list", err)
 			}
@@ -165,14 +159,14 @@ func newKind[L runtime.Object](r *follow, name string, c lister[L], s selector, 
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			narrow(&options)
 			err := k.reconnect(options, func(options metav1.ListOptions) error {
-				_, err := c.List(ctx, options)
+				_, err := c.list(ctx, options)
 				return err
 			})
 			if err != nil {
 				k.trouble(ctx, "watch", err)
 				return nil, err
 			}
-			w, err := c.Watch(ctx, options)
+			w, err := c.watch(ctx, options)
 			k.lost = err != nil
 			switch {
 			case err == nil:
@@ -184,7 +178,6 @@ func newKind[L runtime.Object](r *follow, name string, c lister[L], s selector, 
 			return w, err
 		},
 	}
-	k.lister = cache.ToListWatcherWithWatchListSemantics(lw, c)
 	return k
 }
 

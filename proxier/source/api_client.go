@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -14,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/client-go/gentype"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 )
@@ -22,10 +23,10 @@ import (
 // Client reaches an API server for what a service proxy needs of it. It is not client-go's Clientset, with which
 // the program is twice as large: that one has every API, and much of it ends up in memory.
 type Client struct {
-	services   *gentype.ClientWithList[*corev1.Service, *corev1.ServiceList]
-	slices     *gentype.ClientWithList[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSliceList]
-	nodes      *gentype.ClientWithList[*corev1.Node, *corev1.NodeList]
-	cidrs      *gentype.ClientWithList[*networkingv1.ServiceCIDR, *networkingv1.ServiceCIDRList]
+	services   resource
+	slices     resource
+	nodes      resource
+	cidrs      resource
 	networking rest.Interface
 	events     rest.Interface
 }
@@ -58,17 +59,12 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 	}
 	codec := runtime.NewParameterCodec(scheme)
 	return &Client{
-		services: gentype.NewClientWithList("services", core, codec, "",
-			func() *corev1.Service { return &corev1.Service{} }, func() *corev1.ServiceList { return &corev1.ServiceList{} }),
-		slices: gentype.NewClientWithList("endpointslices", discovery, codec, "",
-			func() *discoveryv1.EndpointSlice { return &discoveryv1.EndpointSlice{} },
-			func() *discoveryv1.EndpointSliceList { return &discoveryv1.EndpointSliceList{} }),
-		nodes: gentype.NewClientWithList("nodes", core, codec, "",
-			func() *corev1.Node { return &corev1.Node{} }, func() *corev1.NodeList { return &corev1.NodeList{} }),
-		cidrs: gentype.NewClientWithList("servicecidrs", networking, codec, "",
-			func() *networkingv1.ServiceCIDR { return &networkingv1.ServiceCIDR{} },
-			func() *networkingv1.ServiceCIDRList { return &networkingv1.ServiceCIDRList{} }),
-		networking: networking, events: events,
+		services:   resource{core, "services", codec},
+		slices:     resource{discovery, "endpointslices", codec},
+		nodes:      resource{core, "nodes", codec},
+		cidrs:      resource{networking, "servicecidrs", codec},
+		networking: networking,
+		events:     events,
 	}, nil
 }
 
@@ -114,11 +110,40 @@ func (g *groups) client(version schema.GroupVersion) rest.Interface {
 	return client
 }
 
+// resource lists and watches the objects of one resource, in all namespaces. client-go's gentype does that as well, but
+// links what fakes and server-side apply need, which is a tenth of the program.
+type resource struct {
+	group   rest.Interface
+	name    string // as in RBAC: "services"
+	options runtime.ParameterCodec
+}
+
+func (r resource) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	return r.request(options).Do(ctx).Get()
+}
+
+func (r resource) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	options.Watch = true
+	return r.request(options).Watch(ctx)
+}
+
+func (r resource) request(options metav1.ListOptions) *rest.Request {
+	req := r.group.Get().Resource(r.name).VersionedParams(&options, r.options)
+	if options.TimeoutSeconds != nil {
+		req.Timeout(time.Duration(*options.TimeoutSeconds) * time.Second)
+	}
+	return req
+}
+
 // Node returns the Node of that name. It lists: to get Nodes takes a right that is not needed otherwise.
 func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
-	list, err := c.nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	answer, err := c.nodes.list(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
 	if err != nil {
 		return nil, fmt.Errorf("ask the API server: %w", err)
+	}
+	list, ok := answer.(*corev1.NodeList)
+	if !ok {
+		return nil, fmt.Errorf("ask the API server: got a %T", answer)
 	}
 	for i := range list.Items {
 		if list.Items[i].Name == name {
