@@ -199,12 +199,7 @@ func (k *kind) wait(ctx context.Context) bool {
 		return true
 	case <-ctx.Done():
 	}
-	select {
-	case <-k.settled: // both were there
-		return true
-	default:
-		return false
-	}
+	return k.done() // both were there
 }
 
 // reconnect asks, where a watch is to go on after the API server was away, whether the server has come as far as
@@ -223,4 +218,14 @@ func (k *kind) reconnect(options metav1.ListOptions, list func(metav1.ListOption
 // settle says that the start need not wait for this resource any more.
 func (k *kind) settle() {
 	k.once.Do(func() { close(k.settled) })
+}
+
+// done returns whether the resource is settled.
+func (k *kind) done() bool {
+	select {
+	case <-k.settled:
+		return true
+	default:
+		return false
+	}
 }

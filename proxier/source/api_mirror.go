@@ -86,30 +86,59 @@ func (m *mirror) Replace(items []any, _ string) error {
 // Resync has nothing to do: what the sink has is right.
 func (m *mirror) Resync() error { return nil }
 
-// Transformer has objects reduced as they come in, while the reflector collects the first list of them.
+// Transformer says what the reflector keeps of an object while it collects a list by a watch: next to nothing of one that
+// the sink has. Before the first list is complete nobody acts on what the sink has, so that it gets all of it at once:
+// tens of thousands of objects are never there together.
 func (m *mirror) Transformer() cache.TransformFunc {
 	return func(item any) (any, error) {
-		if obj, ok := item.(object); ok {
-			reduce(obj)
+		obj, ok := item.(object)
+		if !ok {
+			return item, nil
 		}
-		return item, nil
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		name, hash := m.identify(obj)
+		had, ok := m.versions[name]
+		switch {
+		case ok && had == hash:
+		case m.done():
+			reduce(obj)
+			return obj, nil
+		default:
+			m.pass(name, hash, obj)
+		}
+		return known(name), nil
 	}
 }
 
+// known stands in a list for an object that the sink has.
+type known types.NamespacedName
+
 // apply passes on an object unless the sink has it in this version.
 func (m *mirror) apply(item any) (types.NamespacedName, error) {
+	if name, ok := item.(known); ok {
+		return types.NamespacedName(name), nil
+	}
 	obj, ok := item.(object)
 	if !ok {
 		return types.NamespacedName{}, fmt.Errorf("watch %s: got a %T", m.name, item)
 	}
-	name := types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()}
-	hash := maphash.Comparable(m.seed, version{obj.GetUID(), obj.GetResourceVersion()})
+	name, hash := m.identify(obj)
 	if had, ok := m.versions[name]; !ok || had != hash {
-		reduce(obj)
-		m.versions[name] = hash
-		m.sink.Apply(obj)
+		m.pass(name, hash, obj)
 	}
 	return name, nil
+}
+
+func (m *mirror) identify(obj object) (types.NamespacedName, uint64) {
+	return types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()},
+		maphash.Comparable(m.seed, version{obj.GetUID(), obj.GetResourceVersion()})
+}
+
+func (m *mirror) pass(name types.NamespacedName, hash uint64, obj object) {
+	reduce(obj)
+	m.versions[name] = hash
+	m.sink.Apply(obj)
 }
 
 // drop has the sink delete an object that it has.
