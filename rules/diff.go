@@ -144,13 +144,14 @@ func (r *Ruleset) sets(f Family) []Set {
 	return sets
 }
 
-// size returns about how many elements are desired.
+// size returns how many elements are desired.
 func (r *Ruleset) size() int {
 	n := len(r.clusters) + len(r.hairpins)
-	for _, c := range r.services {
-		for i := range c.Entries {
-			n += 1 + len(c.Entries[i].Backends) + len(c.Entries[i].Locals)
-		}
+	for _, f := range r.config.Families {
+		n += len(prefixesOf(f, r.config.ServiceCIDRs)) + len(prefixesOf(f, r.config.PodTraffic.CIDRs))
+	}
+	for _, c := range r.owners {
+		n += c.entry.size()
 	}
 	return n
 }
@@ -158,7 +159,7 @@ func (r *Ruleset) size() int {
 // elements yields all desired elements, in an order that depends on the content only.
 func (r *Ruleset) elements() iter.Seq[Element] {
 	return func(yield func(Element) bool) {
-		var buf []Element
+		buf := make([]Element, 0, len(r.clusters)+len(r.hairpins))
 		for _, f := range r.config.Families {
 			for _, p := range prefixesOf(f, r.config.ServiceCIDRs) {
 				buf = append(buf, prefixElement(ServiceCIDRs, p))

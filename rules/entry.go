@@ -59,6 +59,18 @@ func (e *Entry) appendElements(out []Element) []Element {
 	return out
 }
 
+// size returns how many elements the entry has.
+func (e *Entry) size() int {
+	n := 1 + len(e.Backends) + len(e.Locals)
+	if e.Sticky != nil {
+		n += 2
+	}
+	if e.Restricted {
+		n += 1 + len(e.Sources)
+	}
+	return n
+}
+
 // appendDispatch appends the elements that lead to the chain that chooses an endpoint.
 func (e *Entry) appendDispatch(out []Element) []Element {
 	f := e.Frontend

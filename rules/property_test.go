@@ -31,6 +31,21 @@ func TestOrderProperties(t *testing.T) {
 	}
 }
 
+// The room that the first Delta makes is what it needs.
+func TestSizeProperties(t *testing.T) {
+	for seed := range uint64(rounds) {
+		g := newGenerator(seed)
+		r := g.ruleset(g.config(), nil, 8)
+		n := 0
+		for range r.elements() {
+			n++
+		}
+		if r.size() != n {
+			t.Errorf("seed %d: size %d, want %d", seed, r.size(), n)
+		}
+	}
+}
+
 func FuzzProperties(f *testing.F) {
 	f.Add(uint64(rounds))
 	f.Fuzz(func(t *testing.T, seed uint64) {

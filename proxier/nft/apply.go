@@ -119,8 +119,8 @@ func (c *Conn) encode(d *rules.Delta, generation uint32) (*Batch, error) {
 			return nil, err
 		}
 	}
-	deleted := appendElements(b, unix.NFT_MSG_DELSETELEM, d.Delete, nil)
-	added := appendElements(b, unix.NFT_MSG_NEWSETELEM, d.Add, nil)
+	deleted := appendElements(b, unix.NFT_MSG_DELSETELEM, d.Delete)
+	added := appendElements(b, unix.NFT_MSG_NEWSETELEM, d.Add)
 	b.Describe = func(msg, offset int) string {
 		if text, ok := texts[msg]; ok {
 			return text
@@ -134,14 +134,14 @@ func (c *Conn) encode(d *rules.Delta, generation uint32) (*Batch, error) {
 func describe(verb string, elements []rules.Element, at []position, msg, offset int) string {
 	found := -1
 	for i, p := range at {
-		if p.message == msg && (found < 0 || p.offset <= offset) {
+		if int(p.message) == msg && (found < 0 || int(p.offset) <= offset) {
 			found = i
 		}
 	}
 	if found < 0 {
 		return ""
 	}
-	e := elements[at[found].element]
+	e := elements[found]
 	which := ""
 	if offset == 0 {
 		which = " and following"

@@ -25,13 +25,14 @@ const (
 
 // position is where an element stands in a batch, to name it when the kernel refuses it.
 type position struct {
-	message, offset int
-	element         int // index into the list given to appendElements
+	message, offset int32
 }
 
 // appendElements appends the messages that add or delete elements: one for each
-// run of elements of the same set, or more where they do not fit.
-func appendElements(b *Batch, msgType uint16, elements []rules.Element, at []position) []position {
+// run of elements of the same set, or more where they do not fit. It returns where each
+// of the elements is.
+func appendElements(b *Batch, msgType uint16, elements []rules.Element) []position {
+	at := make([]position, len(elements))
 	flags := uint16(0)
 	if msgType == unix.NFT_MSG_NEWSETELEM {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
@@ -48,7 +49,7 @@ func appendElements(b *Batch, msgType uint16, elements []rules.Element, at []pos
 			b.String(unix.NFTA_SET_ELEM_LIST_SET, e.Set.Kind.String())
 			list = b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		}
-		at = append(at, position{b.Len() - 1, b.Offset(), i})
+		at[i] = position{int32(b.Len() - 1), int32(b.Offset())}
 		appendElement(b, e)
 	}
 	if len(elements) > 0 {
