@@ -72,9 +72,10 @@ func (b *bench) changesOf(ctx context.Context, n *node) error {
 const (
 	// changeLimit is how long a proxy may take to program a change.
 	changeLimit = 2 * time.Minute
-	// A series of changes ends after seriesTime, but not before fewest of them.
+	// A series of changes ends after seriesTime, but not before fewest of them, unless those take patience.
 	seriesTime = 4 * time.Second
 	fewest     = 5
+	patience   = time.Minute
 )
 
 // series makes changes of a kind, one at a time, and measures how long each takes from the call of the API client to
@@ -84,7 +85,17 @@ func (b *bench) series(ctx context.Context, n *node, kind change, least, most in
 	m := meter{idle: idleCPU(ctx, n.proxy.pid, time.Second)}
 	heap, allocates := n.allocations()
 	start := time.Now()
-	for m.count() < min(most, b.cluster.services) && (m.count() < least || time.Since(start) < seriesTime) {
+	more := func() bool {
+		spent := time.Since(start)
+		switch {
+		case m.count() >= min(most, b.cluster.services):
+			return false
+		case m.count() < least:
+			return spent < patience || kind.undoes || m.count() == 0
+		}
+		return spent < seriesTime
+	}
+	for more() {
 		if err := b.once(ctx, n, kind, &m); err != nil {
 			return 0, fmt.Errorf("change %d: %w", m.count(), err)
 		}

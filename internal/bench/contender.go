@@ -14,7 +14,7 @@ import (
 type contender struct {
 	name    string // as in the table
 	version string
-	most    int // Services that it is measured with; 0: any number
+	most    int // Services with which it is measured; 0: any number
 	args    []string
 }
 
@@ -55,11 +55,14 @@ func contenders(o options, dir string, c *cluster) ([]contender, error) {
 		if p.binary == "" {
 			continue
 		}
-		most := 0
-		if p.mode == "iptables" {
-			if most = o.iptables; most == 0 || !iptablesIsNft() {
-				continue
-			}
+		who := contender{name: p.name}
+		switch {
+		case p.mode == "iptables" && (o.iptables == 0 || !iptablesIsNft()):
+			continue
+		case p.mode == "iptables":
+			who.most = o.iptables
+		case p.name == "kube-proxy":
+			who.most = o.most
 		}
 		version, err := exec.Command(p.binary, "--version").Output()
 		if err != nil {
@@ -70,7 +73,8 @@ func contenders(o options, dir string, c *cluster) ([]contender, error) {
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
-		list = append(list, contender{p.name, strings.TrimSpace(string(version)), most, []string{p.binary, "--config", config, "--v=1"}})
+		who.version, who.args = strings.TrimSpace(string(version)), []string{p.binary, "--config", config, "--v=1"}
+		list = append(list, who)
 	}
 	return list, nil
 }

@@ -117,7 +117,7 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // restartOf measures what is written when the proxy starts where all is programmed, and, in another restart, when
 // it has found and programmed what changed while it was away.
-func (b *bench) restartOf(ctx context.Context, n *node, patience time.Duration) error {
+func (b *bench) restartOf(ctx context.Context, n *node, wait time.Duration) error {
 	n.proxy.stop()
 	before, err := n.gen.now()
 	if err != nil {
@@ -126,7 +126,7 @@ func (b *bench) restartOf(ctx context.Context, n *node, patience time.Duration) 
 	if _, err := n.start(ctx); err != nil {
 		return err
 	}
-	sleep(ctx, patience)
+	sleep(ctx, wait)
 	after, err := n.gen.now()
 	if err != nil {
 		return err

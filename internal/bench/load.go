@@ -13,6 +13,9 @@ import (
 // loadServices is the largest number of Services beside which load is measured.
 const loadServices = 10_000
 
+// loadTime is how long a contender may take for Services with many endpoints before the next larger one is left out.
+const loadTime = time.Minute
+
 // loaded returns the number of Services beside which load is measured.
 func (b *bench) loaded() int { return b.atMost(loadServices) }
 
@@ -38,7 +41,13 @@ func (b *bench) loadOf(ctx context.Context, n *node) error {
 	if b.quick {
 		sizes = sizes[:1]
 	}
+	start := time.Now()
 	for _, endpoints := range sizes {
+		if spent := time.Since(start); spent > loadTime {
+			b.failures = append(b.failures, fmt.Sprintf("%s: a Service with %d endpoints: left out, fewer took %v",
+				n.who.name, endpoints, spent.Round(time.Second)))
+			break
+		}
 		if err := b.large(ctx, n, endpoints); err != nil {
 			return fmt.Errorf("a Service with %d endpoints: %w", endpoints, err)
 		}

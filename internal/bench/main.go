@@ -61,6 +61,7 @@ type options struct {
 	sizes     list
 	dataSizes list
 	iptables  int
+	most      int
 	rounds    int
 	changes   int
 	slice     time.Duration
@@ -103,6 +104,7 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.Var(&o.dataSizes, "data-sizes", "the same, for the data path")
 	fs.IntVar(&o.iptables, "iptables", 1000, "the most Services with which kube-proxy's iptables mode is measured; 0: it is not")
 	fs.Var(&o.only, "only", "what to measure")
+	fs.IntVar(&o.most, "most", 0, "the most Services with which kube-proxy's nftables mode is measured; 0: any number")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often each proxy is measured")
 	fs.IntVar(&o.changes, "changes", 100, "the most changes of each kind in a round")
 	fs.DurationVar(&o.slice, "slice", 500*time.Millisecond, "how long the data path of a proxy is measured at a time")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -39,6 +40,9 @@ func newReport(o options, list []contender) *report {
 		if c.version != "" {
 			r.Versions[c.name] = c.version
 		}
+	}
+	if version, err := exec.Command("nft", "--version").Output(); err == nil { // which kube-proxy runs
+		r.Versions["nft"] = strings.TrimSpace(string(version))
 	}
 	return r
 }
