@@ -55,6 +55,18 @@ func hangUp(fd int) {
 	_ = unix.Close(fd)
 }
 
+// goodbye has the server close the connection, by a reset, and waits for that: a server with many connections to
+// accept drops new ones, which then take a second or more.
+func goodbye(fd int) {
+	_, _ = unix.Write(fd, []byte{0})
+	for {
+		if _, err := unix.Read(fd, make([]byte, 1)); !again(err) {
+			break
+		}
+	}
+	hangUp(fd)
+}
+
 // connects makes one connection after the other and returns how long each took to be made; one that was not made
 // within the five seconds that a socket waits is among them.
 func connects(from *lab.Namespace, to netip.AddrPort, d time.Duration) (took []time.Duration, err error) {
@@ -70,7 +82,7 @@ func connects(from *lab.Namespace, to netip.AddrPort, d time.Duration) (took []t
 			}
 			took = append(took, time.Since(start))
 			if err == nil {
-				hangUp(fd)
+				goodbye(fd)
 			}
 		}
 	})
@@ -173,11 +185,12 @@ func accept(listener int) {
 			return
 		}
 		for {
-			if n, err := unix.Read(fd, buf); n <= 0 && !again(err) {
+			n, err := unix.Read(fd, buf)
+			if n == 1 || n <= 0 && !again(err) { // a single byte is a goodbye
 				break
 			}
 		}
-		_ = unix.Close(fd)
+		hangUp(fd)
 	}
 }
 
