@@ -4,9 +4,14 @@
 //	make bench
 //	make bench KUBE_PROXY=path/to/kube-proxy BENCH='-sizes 1000,10000 -rounds 5'
 //
+//	bin/bench merge -out DIR FILE...    # put the bench.json of several runs together
+//
 // A proxy is a black box: objects go in through a real API server, and what comes out is the nftables generation of a
 // network namespace and packets. All are measured in turn, several times; a table is printed, and written to bench.json
 // with plots beside it. Nothing fails because of a figure. It needs root, not a cluster.
+//
+// The API server takes a minute to create 10,000 Services, and longer for each the more there are: 50,000, which -sizes
+// takes as well, take it more than half an hour.
 package main
 
 import (
@@ -24,11 +29,13 @@ import (
 
 func main() {
 	if len(os.Args) > 1 {
-		switch os.Args[1] { // the programs that are measured beside nftproxy
-		case "floor":
+		switch os.Args[1] {
+		case "floor": // the programs that are measured beside nftproxy
 			exit(runFloor(os.Args[2:]))
 		case "hollow":
 			exit(runHollow(os.Args[2:]))
+		case "merge": // what was measured in several runs
+			exit(runMerge(os.Args[2:]))
 		}
 	}
 	o := options{}
@@ -95,7 +102,7 @@ func (l list) numbers() ([]int, error) {
 var parts = list{"control", "load", "data", "watchers"}
 
 func (o *options) flags(fs *flag.FlagSet) {
-	o.sizes, o.dataSizes, o.only = list{"100", "1000", "10000", "50000"}, list{"100", "30000"}, slices.Clone(parts)
+	o.sizes, o.dataSizes, o.only = list{"100", "1000", "10000"}, list{"100", "10000"}, slices.Clone(parts)
 	fs.StringVar(&o.nftproxy, "nftproxy", "bin/nftproxy", "nftproxy `binary`")
 	fs.StringVar(&o.kubeProxy, "kube-proxy", "", "kube-proxy `binary` to compare with")
 	fs.StringVar(&o.before, "before", "", "another nftproxy `binary` to compare with")
