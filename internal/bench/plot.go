@@ -11,6 +11,8 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
+const memoryFigure = "memory: resident"
+
 // drawn are the figures of which there are plots, by file.
 func drawn() map[string]string {
 	return map[string]string{
@@ -18,7 +20,7 @@ func drawn() map[string]string {
 		"cpu":     "endpoint replaced: CPU",
 		"start":   "start to programmed",
 		"sync":    "first sync",
-		"memory":  "memory: resident",
+		"memory":  memoryFigure,
 		"connect": "first packet, last Service: p50",
 	}
 }
@@ -27,6 +29,9 @@ func drawn() map[string]string {
 func plots(r *record, dir string) error {
 	for file, name := range drawn() {
 		figures := r.of(name)
+		if name == memoryFigure { // the floor is none for memory: it keeps all that it was told
+			figures = slices.DeleteFunc(figures, func(f *figure) bool { return f.Contender == floorName })
+		}
 		if len(figures) == 0 || figures[0].Services == figures[len(figures)-1].Services {
 			continue
 		}
@@ -43,13 +48,16 @@ type points struct {
 	plotter.YErrors
 }
 
-// draw draws one figure, both axes logarithmic.
+// draw draws one figure, both axes logarithmic, but for memory.
 func draw(figures []*figure, file string) error {
 	p := plot.New()
 	p.Title.Text = figures[0].Name
 	p.X.Label.Text, p.Y.Label.Text = "Services, 3 endpoints each", figures[0].Unit
-	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	linear := figures[0].Name == memoryFigure
+	if !linear {
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	}
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Add(plotter.NewGrid())
 	colors := map[string]color.Color{
@@ -84,7 +92,10 @@ func draw(figures []*figure, file string) error {
 		p.Add(line, dots, bars)
 		p.Legend.Add(who, line, dots)
 	}
-	p.Y.Min, p.Y.Max = span(figures)
+	p.X.Min, p.X.Max = p.X.Min*0.8, p.X.Max*1.6 // room for what is written below
+	if p.Y.Min, p.Y.Max = span(figures); linear {
+		p.Y.Min = 0
+	}
 	return p.Save(16*vg.Centimeter, 10*vg.Centimeter, file)
 }
 
