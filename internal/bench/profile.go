@@ -14,7 +14,7 @@ const profileTime = 5 * time.Second
 // profile writes the heap of the proxy, and what its CPU time goes to in the next seconds if it is to, to a file
 // named after the contender, the number of Services and the occasion; with -profile only.
 func (b *bench) profile(n *node, occasion string, cpu bool) error {
-	if !b.options.profile || n.proxy == nil {
+	if !b.options.profile || n.proxy == nil || n.who.name == floorName {
 		return nil
 	}
 	name := fmt.Sprintf("%s-%d-%s", n.who.name, b.cluster.services, occasion)
