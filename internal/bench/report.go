@@ -34,7 +34,7 @@ func newReport(o options, list []contender) *report {
 	r := &report{Time: time.Now().UTC(), CPUs: runtime.NumCPU(), LoadBefore: load(), Rounds: o.rounds, Versions: map[string]string{}}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
-		r.Kernel = unix.ByteSliceToString(name.Release[:])
+		r.Kernel, _, _ = strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest is the builder's
 	}
 	for _, c := range list {
 		if c.version != "" {
