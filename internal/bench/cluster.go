@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"golang.org/x/sync/errgroup"
@@ -63,7 +64,7 @@ func (c *cluster) close() {
 }
 
 func (c *cluster) connect() error {
-	config, err := clientcmd.BuildConfigFromFlags("", c.plane.AdminKubeconfig)
+	config, err := connection(c.plane.AdminKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -74,10 +75,18 @@ func (c *cluster) connect() error {
 	c.addr = u.Host
 	config.Dial = func(context.Context, string, string) (net.Conn, error) { return c.dial() }
 	config.QPS = -1
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf
 	c.client, err = kubernetes.NewForConfig(config)
 	return err
+}
+
+// connection is how everybody here speaks to the API server.
+func connection(kubeconfig string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
+	return config, nil
 }
 
 // dial connects to the API server.

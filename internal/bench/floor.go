@@ -10,10 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/nft"
@@ -35,7 +33,11 @@ func runFloor(args []string) error {
 	fs := flag.NewFlagSet("floor", flag.ExitOnError)
 	kubeconfig := fs.String("kubeconfig", "", "")
 	_ = fs.Parse(args) // it exits on an error
-	client, err := floorClient(*kubeconfig)
+	config, err := connection(*kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
@@ -73,15 +75,6 @@ func runFloor(args []string) error {
 			return err
 		}
 	}
-}
-
-func floorClient(kubeconfig string) (kubernetes.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
-	return kubernetes.NewForConfig(config)
 }
 
 func (f *floor) list(ctx context.Context, client kubernetes.Interface) (services, slices watch.Interface, err error) {

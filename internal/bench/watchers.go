@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/source"
@@ -129,11 +128,10 @@ func runHollow(args []string) error {
 
 // ownClient returns a client with a connection of its own.
 func ownClient(kubeconfig string) (*source.Client, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := connection(kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
 	config.Dial = (&net.Dialer{}).DialContext // clients with the same way to dial share a connection
 	return source.NewClientFor(config)
 }

@@ -48,7 +48,7 @@ func (c *Conn) Read(families []rules.Family) (*Snapshot, error) {
 		case errors.Is(err, ErrInterrupted) && !last:
 			continue
 		case errors.Is(err, errIncomplete):
-			err = nil // to add what is there already does no harm
+			err = nil // what is added though it is there is refused, and the next sync reads again
 		}
 		if err == nil {
 			c.seen, c.commits = s.Generation, 0
