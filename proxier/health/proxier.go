@@ -48,14 +48,15 @@ type ProxierHealth struct {
 
 	mu           sync.Mutex
 	pendingSince time.Time // when the oldest change that is not yet programmed was queued
-	lastUpdated  time.Time
+	lastUpdated  time.Time // zero until the first sync has succeeded
 	nodeEligible bool
 }
 
-// NewProxierHealth returns a ProxierHealth that is healthy, with nothing queued, as if
-// a sync had succeeded now. Its node is not eligible until SetNodeEligible says so.
+// NewProxierHealth returns a ProxierHealth that is starting: alive, with nothing queued,
+// but not fit for load balancers until a sync has succeeded and SetNodeEligible has said
+// that its node is eligible.
 func NewProxierHealth(opts ProxierOptions) *ProxierHealth {
-	return &ProxierHealth{opts: opts, lastUpdated: time.Now()}
+	return &ProxierHealth{opts: opts}
 }
 
 // Queued is called for each change that a sync has yet to program.
@@ -130,9 +131,15 @@ func (h *ProxierHealth) status() (body proxierBody, nodeEligible bool) {
 	return body, h.nodeEligible
 }
 
+// serveHealthz answers load balancers and the readiness probe. kube-proxy is healthy
+// while it starts, too, and gets connections for Services that it has yet to program
+// (kubernetes/kubernetes#83263).
 func (h *ProxierHealth) serveHealthz(w http.ResponseWriter, _ *http.Request) {
 	body, eligible := h.status()
 	body.NodeEligible = &eligible
+	if body.LastUpdated.IsZero() {
+		body.Healthy = false
+	}
 	answer(w, body, body.Healthy && eligible, h.opts.OnHealthz)
 }
 

@@ -73,6 +73,9 @@ func checkJSONHeaders(t *testing.T, header http.Header) {
 
 const timeout = time.Minute
 
+// never stands for a sync that has not been.
+const never time.Duration = -1
+
 // proxierCase is what happened to a ProxierHealth, and how it answers then.
 type proxierCase struct {
 	name    string
@@ -84,10 +87,13 @@ type proxierCase struct {
 
 func TestProxierHealth(t *testing.T) {
 	tests := []proxierCase{
-		{"nothing queued ever", func(h *ProxierHealth) { time.Sleep(24 * time.Hour) }, 200, 200, 0},
-		{"queued, not late yet", func(h *ProxierHealth) { h.Queued(); time.Sleep(timeout - 1) }, 200, 200, 0},
-		{"queued and late, no sync ever", func(h *ProxierHealth) { h.Queued(); time.Sleep(timeout) }, 503, 503, 0},
+		{"starting, nothing queued", func(h *ProxierHealth) { time.Sleep(24 * time.Hour) }, 503, 200, never},
+		{"starting, not late yet", func(h *ProxierHealth) { h.Queued(); time.Sleep(timeout - 1) }, 503, 200, never},
+		{"starting, and late", func(h *ProxierHealth) { h.Queued(); time.Sleep(timeout) }, 503, 503, never},
+		{"nothing queued since", func(h *ProxierHealth) { h.Updated(); time.Sleep(24 * time.Hour) }, 200, 200, 0},
+		{"queued, not late yet", func(h *ProxierHealth) { h.Updated(); h.Queued(); time.Sleep(timeout - 1) }, 200, 200, 0},
 		{"the oldest counts", func(h *ProxierHealth) {
+			h.Updated()
 			h.Queued()
 			time.Sleep(timeout - time.Second)
 			h.Queued()
@@ -112,13 +118,18 @@ func TestProxierHealth(t *testing.T) {
 			time.Sleep(time.Hour)
 			h.Updated()
 		}, 200, 200, time.Hour},
-		{"node not eligible", func(h *ProxierHealth) { h.SetNodeEligible(false) }, 503, 200, 0},
+		{"node not eligible", func(h *ProxierHealth) { h.Updated(); h.SetNodeEligible(false) }, 503, 200, 0},
 		{"node not eligible, and late", func(h *ProxierHealth) {
+			h.Updated()
 			h.SetNodeEligible(false)
 			h.Queued()
 			time.Sleep(timeout)
 		}, 503, 503, 0},
-		{"node eligible again", func(h *ProxierHealth) { h.SetNodeEligible(false); h.SetNodeEligible(true) }, 200, 200, 0},
+		{"node eligible again", func(h *ProxierHealth) {
+			h.Updated()
+			h.SetNodeEligible(false)
+			h.SetNodeEligible(true)
+		}, 200, 200, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { synctest.Test(t, test.check) })
@@ -139,12 +150,16 @@ func (test proxierCase) check(t *testing.T) {
 	healthy := test.livez == 200
 	want := probe{
 		Code: test.livez, Healthy: healthy, Recent: healthy || test.updated == time.Since(start),
-		Families: map[string]bool{"IPv4": healthy, "IPv6": healthy}, Timestamp: start.Add(test.updated),
+		Families: map[string]bool{"IPv4": healthy, "IPv6": healthy},
+	}
+	if test.updated != never {
+		want.Timestamp = start.Add(test.updated)
 	}
 	if diff := cmp.Diff(want, ask(t, h, "/livez")); diff != "" {
 		t.Errorf("/livez (-want +got):\n%s", diff)
 	}
 	want.Code, want.HasNode, want.Eligible = test.healthz, true, h.nodeEligible
+	want.Healthy = healthy && test.updated != never
 	want.Recent = test.healthz == 200 || test.updated == time.Since(start)
 	if diff := cmp.Diff(want, ask(t, h, "/healthz")); diff != "" {
 		t.Errorf("/healthz (-want +got):\n%s", diff)
@@ -161,6 +176,7 @@ func (test proxierCase) check(t *testing.T) {
 func TestProxierBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewProxierHealth(ProxierOptions{Timeout: time.Minute, Families: []rules.Family{rules.IPv4}})
+		h.Updated()
 		time.Sleep(time.Second)
 		at := func(d time.Duration) string {
 			text, _ := time.Now().Add(d).MarshalText()
