@@ -16,13 +16,11 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/nftproxy/nftproxy/internal/controlplane"
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// writers is how many requests to the API server are under way at a time when many objects are written.
+// writers is how many requests to the API server are under way at a time when many objects are changed.
 const writers = 16
 
 // cluster is a real control plane in a namespace of its own, and what is stored in it.
@@ -73,7 +71,7 @@ func (c *cluster) connect() error {
 		return err
 	}
 	c.addr = u.Host
-	config.Dial = func(context.Context, string, string) (net.Conn, error) { return c.dial() }
+	config.Dial = func(context.Context, string, string) (net.Conn, error) { return c.dial(c.addr) }
 	config.QPS = -1
 	c.client, err = kubernetes.NewForConfig(config)
 	return err
@@ -89,10 +87,10 @@ func connection(kubeconfig string) (*rest.Config, error) {
 	return config, nil
 }
 
-// dial connects to the API server.
-func (c *cluster) dial() (conn net.Conn, err error) {
+// dial connects to the API server or etcd.
+func (c *cluster) dial(addr string) (conn net.Conn, err error) {
 	err = c.ns.Do(func() error {
-		conn, err = net.Dial("tcp", c.addr)
+		conn, err = net.Dial("tcp", addr)
 		return err
 	})
 	return conn, err
@@ -116,16 +114,16 @@ func (c *cluster) furnish(ctx context.Context) error {
 	return c.put(ctx, svc, slice)
 }
 
-// grow creates Services up to a number of them, and makes the Service "last" the newest.
+// grow creates Services up to a number of them, and makes the Service "last" the newest. The first one is given to the
+// API server, the others go past it into its store.
 func (c *cluster) grow(ctx context.Context, services int) error {
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(writers)
-	for i := c.services; i < services && gctx.Err() == nil; i++ {
-		group.Go(func() error {
-			return c.put(gctx, service(serviceName(i), serviceAddr(i)), threeEndpoints(i, 0))
-		})
+	if c.services == 0 {
+		if err := c.put(ctx, service(serviceName(0), serviceAddr(0)), threeEndpoints(0, 0)); err != nil {
+			return err
+		}
+		c.services = 1
 	}
-	if err := group.Wait(); err != nil {
+	if err := c.copyFirst(ctx, services); err != nil {
 		return fmt.Errorf("create %d services: %w", services, err)
 	}
 	c.services = services
@@ -134,6 +132,25 @@ func (c *cluster) grow(ctx context.Context, services int) error {
 	}
 	svc, slice := answering("last", lastAddr, 0)
 	return c.put(ctx, svc, slice)
+}
+
+// copyFirst stores Services like the first one, up to a number of them.
+func (c *cluster) copyFirst(ctx context.Context, services int) error {
+	m, err := c.modelOf(ctx, service(serviceName(0), serviceAddr(0)))
+	if err != nil {
+		return err
+	}
+	s, err := newStore(c)
+	if err != nil {
+		return err
+	}
+	defer s.etcd.Close()
+	for i := c.services; i < services; i++ {
+		if err := s.write(ctx, m, service(serviceName(i), serviceAddr(i)), threeEndpoints(i, 0)); err != nil {
+			return err
+		}
+	}
+	return s.flush(ctx)
 }
 
 // put creates a Service and its endpoints, these first: the Service is programmed with them.

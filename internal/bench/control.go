@@ -7,14 +7,10 @@ import (
 )
 
 // control measures the control plane at the current number of Services: each contender in turn, and again in
-// every round, starting with another one; above 10,000 Services there is one round less. One that fails is left out from then on.
+// every round, starting with another one. One that fails is left out from then on.
 func (b *bench) control(ctx context.Context) error {
 	b.part = "control"
-	rounds := b.rounds
-	if b.cluster.services > loadServices { // where a round takes many minutes
-		rounds = max(1, rounds-1)
-	}
-	for round := range rounds {
+	for round := range b.rounds {
 		for i := range b.contenders {
 			who := b.contenders[(i+round)%len(b.contenders)]
 			if !who.fits(b.cluster.services) || b.failed[who.name] {

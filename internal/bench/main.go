@@ -9,9 +9,6 @@
 // A proxy is a black box: objects go in through a real API server, and what comes out is the nftables generation of a
 // network namespace and packets. All are measured in turn, several times; a table is printed, and written to bench.json
 // with plots beside it. Nothing fails because of a figure. It needs root, not a cluster.
-//
-// The API server takes a minute to create 10,000 Services, and longer for each the more there are: 50,000, which -sizes
-// takes as well, take it more than half an hour.
 package main
 
 import (
@@ -102,7 +99,7 @@ func (l list) numbers() ([]int, error) {
 var parts = list{"control", "load", "data", "watchers"}
 
 func (o *options) flags(fs *flag.FlagSet) {
-	o.sizes, o.dataSizes, o.only = list{"100", "1000", "10000"}, list{"100", "10000"}, slices.Clone(parts)
+	o.sizes, o.dataSizes, o.only = list{"100", "1000", "10000", "50000"}, list{"100", "30000"}, slices.Clone(parts)
 	fs.StringVar(&o.nftproxy, "nftproxy", "bin/nftproxy", "nftproxy `binary`")
 	fs.StringVar(&o.kubeProxy, "kube-proxy", "", "kube-proxy `binary` to compare with")
 	fs.StringVar(&o.before, "before", "", "another nftproxy `binary` to compare with")
@@ -111,7 +108,7 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.Var(&o.dataSizes, "data-sizes", "the same, for the data path")
 	fs.IntVar(&o.iptables, "iptables", 1000, "the most Services with which kube-proxy's iptables mode is measured; 0: it is not")
 	fs.Var(&o.only, "only", "what to measure")
-	fs.IntVar(&o.most, "most", 0, "the most Services with which kube-proxy's nftables mode is measured; 0: any number")
+	fs.IntVar(&o.most, "most", 10_000, "the most Services with which kube-proxy's nftables mode is measured; 0: any number")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often each proxy is measured")
 	fs.IntVar(&o.changes, "changes", 100, "the most changes of each kind in a round")
 	fs.DurationVar(&o.slice, "slice", 500*time.Millisecond, "how long the data path of a proxy is measured at a time")

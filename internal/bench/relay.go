@@ -39,7 +39,7 @@ func newRelay(node *lab.Namespace, c *cluster) (*relay, error) {
 
 func (r *relay) serve(near net.Conn, c *cluster) {
 	defer near.Close()
-	far, err := c.dial()
+	far, err := c.dial(c.addr)
 	if err != nil {
 		return
 	}

@@ -34,6 +34,8 @@ type ControlPlane struct {
 	Etcd      *Process
 	APIServer *Process
 
+	// EtcdAddr is where etcd listens, without TLS.
+	EtcdAddr string
 	// AdminKubeconfig is the path of a kubeconfig of somebody who may do everything.
 	AdminKubeconfig string
 	// ProxyKubeconfig is the path of a kubeconfig of the ServiceAccount kube-system/nftproxy, which may do what RBAC
@@ -87,7 +89,7 @@ func prepare(o Options) (*ControlPlane, error) {
 			return nil, err
 		}
 	}
-	c := &ControlPlane{dir: o.Dir}
+	c := &ControlPlane{dir: o.Dir, EtcdAddr: addrs[0]}
 	files, err := writeCredentials(o.Dir, "https://"+addrs[2])
 	if err != nil {
 		return nil, err
