@@ -22,7 +22,7 @@ func (b *bench) dataPath(ctx context.Context) error {
 	}
 	for _, n := range nodes { // neighbours are found, flows are tracked
 		if _, err := connects(n.lab.Namespace("pod-a"), netip.AddrPortFrom(podAddr, podPort), b.slice/2); err != nil {
-			return fmt.Errorf("data path: %s: %w", n.who.name, err)
+			b.fail(n.who, fmt.Errorf("data path: %w", err))
 		}
 	}
 	const turns = 2 // in each round: they are short
@@ -30,8 +30,15 @@ func (b *bench) dataPath(ctx context.Context) error {
 		b.say("%d services, data path, turn %d", b.cluster.services, round+1)
 		for i := range nodes {
 			n := nodes[(i+round)%len(nodes)]
-			if err := b.packets(ctx, n); err != nil {
-				return fmt.Errorf("data path: %s: %w", n.who.name, err)
+			if b.failed[n.who.name] {
+				continue
+			}
+			err := b.packets(ctx, n)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				b.fail(n.who, fmt.Errorf("data path: %w", err))
 			}
 		}
 	}
@@ -57,8 +64,11 @@ func (b *bench) dataNodes(ctx context.Context) ([]*node, error) {
 		default:
 			_, err = n.start(ctx)
 		}
+		if ctx.Err() != nil {
+			return nodes, ctx.Err()
+		}
 		if err != nil {
-			return nodes, err
+			b.fail(who, fmt.Errorf("data path: %w", err))
 		}
 	}
 	return nodes, nil
