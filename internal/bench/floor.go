@@ -18,9 +18,9 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// floor is the least that the work can cost: it lists once and writes all elements in one batch, and then writes those
-// that each watched event leads to, in a transaction of their own. It looks at nothing that is there already, puts
-// nothing together, checks nothing and knows ready endpoints of ClusterIPs only.
+// floor is the least that the work can cost: it lists once and writes all elements that are not there in one batch, and
+// then writes those that each watched event leads to, in a transaction of their own. It looks at what is there only when
+// it starts, puts nothing together, checks nothing and knows ready endpoints of ClusterIPs only.
 type floor struct {
 	conn     *nft.Conn
 	ruleset  *rules.Ruleset
@@ -55,16 +55,9 @@ func runFloor(args []string) error {
 	if err != nil {
 		return err
 	}
-	for name := range f.services {
-		f.put(name)
-	}
-	d := rules.Diff(f.ruleset, rules.Programmed{})
-	start := time.Now()
-	if err := f.conn.Apply(d, 0); err != nil {
+	if err := f.first(); err != nil {
 		return err
 	}
-	fmt.Println(milliseconds(time.Since(start)))
-	f.ruleset.Done()
 	for {
 		var event watch.Event
 		select {
@@ -75,6 +68,32 @@ func runFloor(args []string) error {
 			return err
 		}
 	}
+}
+
+// first writes what is not there.
+func (f *floor) first() error {
+	snapshot, err := f.conn.Read(rules.Families())
+	if err != nil {
+		return err
+	}
+	slots := snapshot.Programmed.Slots()
+	for name := range f.services {
+		f.put(name, slots)
+	}
+	programmed, err := snapshot.Compare(f.ruleset.Chains)
+	if err != nil {
+		return err
+	}
+	d := rules.Diff(f.ruleset, programmed)
+	start := time.Now()
+	if d.Size() > 0 {
+		if err := f.conn.Apply(d, 0); err != nil {
+			return err
+		}
+	}
+	fmt.Println(milliseconds(time.Since(start)))
+	f.ruleset.Done()
+	return nil
 }
 
 func (f *floor) list(ctx context.Context, client kubernetes.Interface) (services, slices watch.Interface, err error) {
@@ -123,7 +142,7 @@ func (f *floor) follow(event watch.Event) error {
 	default:
 		return fmt.Errorf("a watch ended")
 	}
-	f.put(name)
+	f.put(name, f.ruleset.Slots)
 	d := f.ruleset.Changes()
 	if d.Empty() {
 		return nil
@@ -132,8 +151,8 @@ func (f *floor) follow(event watch.Event) error {
 	return f.conn.Apply(d, 0)
 }
 
-// put compiles a Service.
-func (f *floor) put(name string) {
+// put compiles a Service, whose backends stay in the slots that they have.
+func (f *floor) put(name string, slots rules.Slots) {
 	svc := f.services[name]
 	id := rules.ServiceName{Namespace: namespace, Name: name}
 	if svc == nil {
@@ -152,5 +171,5 @@ func (f *floor) put(name string) {
 	for _, p := range svc.Spec.Ports {
 		s.Ports = append(s.Ports, rules.ServicePort{Name: p.Name, Protocol: protocols[p.Protocol], Port: uint16(p.Port), Endpoints: endpoints})
 	}
-	f.ruleset.Put(rules.Compile(s, rules.Node{Name: lab.NodeName}, f.ruleset.Slots))
+	f.ruleset.Put(rules.Compile(s, rules.Node{Name: lab.NodeName}, slots))
 }

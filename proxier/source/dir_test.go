@@ -28,7 +28,7 @@ func put(t *testing.T, file, text string) {
 	must(t, os.Rename(temporary, file))
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
