@@ -145,12 +145,7 @@ func (c *cluster) copyFirst(ctx context.Context, services int) error {
 		return err
 	}
 	defer s.etcd.Close()
-	for i := c.services; i < services; i++ {
-		if err := s.write(ctx, m, service(serviceName(i), serviceAddr(i)), threeEndpoints(i, 0)); err != nil {
-			return err
-		}
-	}
-	return s.flush(ctx)
+	return c.copies(ctx, s, m, services)
 }
 
 // put creates a Service and its endpoints, these first: the Service is programmed with them.
