@@ -142,7 +142,7 @@ func (b *bench) once(ctx context.Context, n *node, kind change, m *meter) error 
 	used := cpuOf(n.proxy.pid).minus(cpu)
 	used.total -= time.Duration(m.idle * float64(time.Since(start)))
 	m.spent = m.spent.plus(used)
-	m.workers += workerTime() - worker
+	m.workers += workerTime().since(worker)
 	m.bytes += n.relay.received.Load() - received
 	if kind.finish != nil {
 		return errors.Join(kind.finish(ctx, b.cluster, i), n.settle(ctx, m.pause))

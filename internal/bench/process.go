@@ -109,13 +109,23 @@ func (c cpuTime) minus(before cpuTime) cpuTime {
 	return cpuTime{c.total - before.total, c.user - before.user, c.system - before.system}
 }
 
-// workerTime is what all kernel workers of the machine have used so far: nftables frees there what a commit replaced.
-func workerTime() time.Duration {
-	var sum time.Duration
+// workers are what each kernel worker of the machine has used so far: nftables frees there what a commit replaced.
+type workers map[string]time.Duration
+
+func workerTime() workers {
+	w := workers{}
 	for _, file := range glob("/proc/[0-9]*/comm") {
 		if name, _ := os.ReadFile(file); bytes.HasPrefix(name, []byte("kworker")) {
-			sum += runTime(filepath.Join(filepath.Dir(file), "schedstat"))
+			w[file] = runTime(filepath.Join(filepath.Dir(file), "schedstat"))
 		}
+	}
+	return w
+}
+
+// since is what they have used from then on, but for those that have ended.
+func (w workers) since(before workers) (sum time.Duration) {
+	for file, now := range w {
+		sum += max(0, now-before[file])
 	}
 	return sum
 }
