@@ -42,20 +42,25 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	r := newReport(o, b.contenders)
-	err = b.measure(ctx)
-	r.Figures, r.Failures = b.figures, b.failures
-	r.print(os.Stdout)
-	if werr := r.write(o.out); werr != nil && err == nil {
-		err = werr
+	err = b.measure(ctx, r)
+	if serr := b.save(r); serr != nil && err == nil {
+		err = serr
 	}
+	r.print(os.Stdout)
 	if perr := plots(&b.record, o.out); perr != nil && err == nil {
 		err = perr
 	}
 	return err
 }
 
-// measure goes through the numbers of Services, from few to many.
-func (b *bench) measure(ctx context.Context) error {
+// save writes what has been measured so far.
+func (b *bench) save(r *report) error {
+	r.Figures, r.Failures = b.figures, b.failures
+	return r.write(b.out)
+}
+
+// measure goes through the numbers of Services, from few to many. It saves after each: a run can take an hour.
+func (b *bench) measure(ctx context.Context, r *report) error {
 	for _, size := range b.steps() {
 		b.say("creating %d services", size)
 		if err := b.cluster.grow(ctx, size); err != nil {
@@ -75,6 +80,9 @@ func (b *bench) measure(ctx context.Context) error {
 			if err := b.watchers(ctx); err != nil {
 				return err
 			}
+		}
+		if err := b.save(r); err != nil {
+			return err
 		}
 	}
 	return nil
