@@ -76,6 +76,8 @@ const (
 	seriesTime = 4 * time.Second
 	fewest     = 5
 	patience   = time.Minute
+	// shortPause is what a proxy has between two changes, or twice what the last one took.
+	shortPause = 50 * time.Millisecond
 )
 
 // series makes changes of a kind, one at a time, and measures how long each takes from the call of the API client to
@@ -116,7 +118,6 @@ type meter struct {
 	workers time.Duration // in the kernel
 	bytes   int64         // from the API server
 	idle    float64       // of a CPU, when nothing happens
-	pause   time.Duration // after a change
 }
 
 func (m *meter) count() int { return len(m.took) }
@@ -124,9 +125,8 @@ func (m *meter) count() int { return len(m.took) }
 // once makes the next change.
 func (b *bench) once(ctx context.Context, n *node, kind change, m *meter) error {
 	i := m.count()
-	m.pause = max(50*time.Millisecond, m.pause)
 	if kind.prepare != nil {
-		if err := errors.Join(kind.prepare(ctx, b.cluster, i), n.settle(ctx, m.pause)); err != nil {
+		if err := errors.Join(kind.prepare(ctx, b.cluster, i), n.settle(ctx, shortPause)); err != nil {
 			return err
 		}
 	}
@@ -135,8 +135,8 @@ func (b *bench) once(ctx context.Context, n *node, kind change, m *meter) error 
 	if err != nil {
 		return err
 	}
-	m.took, m.pause = append(m.took, took), 2*took
-	if err := n.settle(ctx, max(50*time.Millisecond, m.pause)); err != nil {
+	m.took, n.took = append(m.took, took), took
+	if err := n.settle(ctx, shortPause); err != nil {
 		return err
 	}
 	used := cpuOf(n.proxy.pid).minus(cpu)
@@ -145,7 +145,7 @@ func (b *bench) once(ctx context.Context, n *node, kind change, m *meter) error 
 	m.workers += workerTime().since(worker)
 	m.bytes += n.relay.received.Load() - received
 	if kind.finish != nil {
-		return errors.Join(kind.finish(ctx, b.cluster, i), n.settle(ctx, m.pause))
+		return errors.Join(kind.finish(ctx, b.cluster, i), n.settle(ctx, shortPause))
 	}
 	return nil
 }

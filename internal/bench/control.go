@@ -60,7 +60,7 @@ func (b *bench) controlOf(ctx context.Context, who contender, first bool) error 
 			return err
 		}
 	}
-	return b.restartOf(ctx, n, max(3*time.Second, took))
+	return b.restartOf(ctx, n, max(3*time.Second, 2*took))
 }
 
 // Once all is programmed a proxy is left alone for a while, and then what it takes when idle is measured.
@@ -139,7 +139,7 @@ func (b *bench) restartOf(ctx context.Context, n *node, wait time.Duration) erro
 	if err != nil {
 		return err
 	}
-	moved, _, err := n.gen.quiet(ctx, first, gen, 3*stillness, programLimit)
+	moved, _, err := n.gen.quiet(ctx, first, gen, n.rest(3*stillness), programLimit)
 	b.put(n, "restart to programmed", "ms", milliseconds(moved.Sub(n.proxy.begun)))
 	return err
 }

@@ -71,7 +71,7 @@ func (b *bench) total(ctx context.Context, n *node, name string, f func() error)
 	moved, gen, err := start, before, error(nil)
 	for done := false; !done; { // until the writes have ended, and nothing has happened since
 		done = len(wrote) > 0
-		if moved, gen, err = n.gen.quiet(ctx, moved, gen, 2*stillness, programLimit); err != nil {
+		if moved, gen, err = n.gen.quiet(ctx, moved, gen, n.rest(2*stillness), programLimit); err != nil {
 			return err
 		}
 	}

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
@@ -24,6 +22,8 @@ type node struct {
 	pod   *server // on pod-b
 	dir   string
 	proxy *process
+	warm  bool          // the Services are programmed
+	took  time.Duration // by the proxy, for the last change
 }
 
 func newNode(who contender, c *cluster, dir string) (*node, error) {
@@ -113,7 +113,8 @@ func (n *node) start(ctx context.Context, started ...func()) (programmed, error)
 		if moved, gen, err = n.gen.quiet(ctx, moved, gen, stillness, programLimit); err != nil {
 			return programmed{}, err
 		}
-		if n.answers(firstAddr) && n.answers(lastAddr) {
+		if (n.warm || gen != before) && n.answers(firstAddr) && n.answers(lastAddr) {
+			n.warm = true
 			now, err := n.gen.now()
 			if err != nil || now == gen {
 				return programmed{moved.Sub(n.proxy.begun), gen - before}, err
@@ -127,20 +128,19 @@ func (n *node) start(ctx context.Context, started ...func()) (programmed, error)
 }
 
 func (n *node) answers(ip netip.Addr) bool {
-	return n.lab.Namespace("pod-a").Do(func() error {
-		fd, err := connect(unix.SOCK_STREAM, netip.AddrPortFrom(ip, servicePort))
-		if err == nil {
-			hangUp(fd)
-		}
-		return err
-	}) == nil
+	to := netip.AddrPortFrom(ip, servicePort)
+	return n.lab.Namespace("pod-a").Do(func() error { return probe(to) }) == nil
 }
 
 // settle waits until nothing has been committed for a while.
 func (n *node) settle(ctx context.Context, still time.Duration) error {
 	gen, err := n.gen.now()
 	if err == nil {
-		_, _, err = n.gen.quiet(ctx, time.Now(), gen, still, changeLimit)
+		_, _, err = n.gen.quiet(ctx, time.Now(), gen, n.rest(still), changeLimit)
 	}
 	return err
 }
+
+// rest is how long nothing must have been committed until nothing more is to be expected of a proxy that may still be
+// at work: longer than it takes for a change.
+func (n *node) rest(least time.Duration) time.Duration { return max(least, 2*n.took) }

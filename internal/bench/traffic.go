@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,18 +37,50 @@ func connect(typ int, to netip.AddrPort) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	return fd, dial(fd, to)
+}
+
+// dial connects a socket, which is closed if that fails.
+func dial(fd int, to netip.AddrPort) error {
 	for {
 		err := unix.Connect(fd, sockaddr(to))
 		switch {
 		case again(err): // it goes on; asking again waits for it
 		case err == nil, errors.Is(err, unix.EISCONN):
-			return fd, nil
+			return nil
 		default:
 			_ = unix.Close(fd)
-			return -1, fmt.Errorf("connect to %s: %w", to, err)
+			return fmt.Errorf("connect to %s: %w", to, err)
 		}
 	}
 }
+
+// probe asks whether a connection can be made within probeLimit. It comes from ports that no other traffic comes from,
+// each time from another: what is sent before there are rules is tracked untranslated, and for two minutes a
+// connection from the same port would go the same way.
+func probe(to netip.AddrPort) error {
+	fd, err := socket(unix.SOCK_STREAM)
+	if err != nil {
+		return err
+	}
+	const first, ports = 10_000, 20_000 // the kernel begins with 32768
+	from := unix.SockaddrInet4{Port: first + int(probes.Add(1)%ports)}
+	timeout := unix.NsecToTimeval(probeLimit.Nanoseconds())
+	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout), unix.Bind(fd, &from))
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	if err := dial(fd, to); err != nil {
+		return err
+	}
+	hangUp(fd)
+	return nil
+}
+
+const probeLimit = 100 * time.Millisecond
+
+var probes atomic.Uint32
 
 // hangUp closes a connection by a reset: nothing of it stays behind.
 func hangUp(fd int) {
