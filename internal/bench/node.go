@@ -22,7 +22,6 @@ type node struct {
 	pod   *server // on pod-b
 	dir   string
 	proxy *process
-	warm  bool          // the Services are programmed
 	took  time.Duration // by the proxy, for the last change
 }
 
@@ -99,6 +98,7 @@ func (n *node) start(ctx context.Context, started ...func()) (programmed, error)
 	if err != nil {
 		return programmed{}, err
 	}
+	restart := n.proxy != nil // then there may be nothing to commit
 	if err := n.launch(); err != nil {
 		return programmed{}, err
 	}
@@ -113,8 +113,7 @@ func (n *node) start(ctx context.Context, started ...func()) (programmed, error)
 		if moved, gen, err = n.gen.quiet(ctx, moved, gen, stillness, programLimit); err != nil {
 			return programmed{}, err
 		}
-		if (n.warm || gen != before) && n.answers(firstAddr) && n.answers(lastAddr) {
-			n.warm = true
+		if (restart || gen != before) && n.answers(firstAddr) && n.answers(lastAddr) {
 			now, err := n.gen.now()
 			if err != nil || now == gen {
 				return programmed{moved.Sub(n.proxy.begun), gen - before}, err

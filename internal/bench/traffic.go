@@ -37,10 +37,14 @@ func connect(typ int, to netip.AddrPort) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	return fd, dial(fd, to)
+	if err := dial(fd, to); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
-// dial connects a socket, which is closed if that fails.
+// dial connects a socket.
 func dial(fd int, to netip.AddrPort) error {
 	for {
 		err := unix.Connect(fd, sockaddr(to))
@@ -49,7 +53,6 @@ func dial(fd int, to netip.AddrPort) error {
 		case err == nil, errors.Is(err, unix.EISCONN):
 			return nil
 		default:
-			_ = unix.Close(fd)
 			return fmt.Errorf("connect to %s: %w", to, err)
 		}
 	}
@@ -63,19 +66,15 @@ func probe(to netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	defer hangUp(fd)
 	const first, ports = 10_000, 20_000 // the kernel begins with 32768
 	from := unix.SockaddrInet4{Port: first + int(probes.Add(1)%ports)}
 	timeout := unix.NsecToTimeval(probeLimit.Nanoseconds())
 	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout), unix.Bind(fd, &from))
 	if err != nil {
-		_ = unix.Close(fd)
 		return err
 	}
-	if err := dial(fd, to); err != nil {
-		return err
-	}
-	hangUp(fd)
-	return nil
+	return dial(fd, to)
 }
 
 const probeLimit = 100 * time.Millisecond
