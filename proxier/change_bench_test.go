@@ -11,6 +11,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // BenchmarkChange replaces one endpoint of a Service with so many of them: what is done between the watch and
@@ -20,8 +21,8 @@ func BenchmarkChange(b *testing.B) {
 		b.Run(fmt.Sprint(endpoints), func(b *testing.B) {
 			st := state.New("node-a")
 			build := builder{state: st, report: func(p Problem) { b.Error(p) },
-				ruleset: rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: rules.Families()})}
-			name := rules.ServiceName{Namespace: "default", Name: "web"}
+				ruleset: rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})}
+			name := service.Name{Namespace: "default", Name: "web"}
 			st.Apply(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: corev1.ServiceSpec{
 				ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}})
 			size := min(100, endpoints)

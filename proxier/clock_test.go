@@ -19,6 +19,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const ms = time.Millisecond
@@ -52,7 +53,7 @@ func (c *clocked) note(calls *[]time.Duration, takes *time.Duration) {
 	time.Sleep(d)
 }
 
-func (c *clocked) Read(families []rules.Family) (*nft.Snapshot, error) {
+func (c *clocked) Read(families []service.Family) (*nft.Snapshot, error) {
 	c.note(&c.reads, &c.reading)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,17 +73,17 @@ func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
 	return c.model.Apply(d, generation)
 }
 
-func (c *clocked) Tidy(d *rules.Delta) (int, error) {
+func (c *clocked) DeleteStale(d *rules.Delta) (int, error) {
 	c.note(&c.tidies, new(time.Duration))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tidy != nil {
 		return 0, c.tidy
 	}
-	return c.model.Tidy(d)
+	return c.model.DeleteStale(d)
 }
 
-func (c *clocked) Look(nft.Outline) (nft.Drift, error) {
+func (c *clocked) CheckDrift(nft.Outline) (nft.Drift, error) {
 	c.note(&c.looks, new(time.Duration))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,7 +119,7 @@ func startLoop(t *testing.T, o Options) *looping {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.families = rules.Families()
+	p.families = service.Families()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &looping{Proxier: p, clocked: &clocked{model: newModel(), began: time.Now()}, t: t, stop: cancel, done: make(chan struct{})}
 	go func() {

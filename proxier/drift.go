@@ -3,36 +3,58 @@ package proxier
 import (
 	"time"
 
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"k8s.io/klog/v2"
+
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
 
-// lookPeriod is how often it is checked whether somebody else changed the ruleset.
-const lookPeriod = 250 * time.Millisecond
+// checkPeriod is how often the tables are checked for changes by other processes.
+const checkPeriod = 250 * time.Millisecond
 
-// Somebody may write to other tables all the time. Reading ours because of that
-// takes at most one part in compareShare of the time, and happens no more often
-// than every comparePeriod.
+// Other processes may change their own tables all the time. Reading ours because of that takes at most one part in
+// compareShare of the time, and happens no more often than every comparePeriod.
 const (
 	compareShare  = 50
 	comparePeriod = 5 * time.Second
 )
 
-// look finds out whether what is programmed has been changed by somebody else, and
-// if so, asks for a full sync, which repairs it.
-func (s *syncer) look() error {
-	if s.ruleset == nil || s.resync {
-		return nil
+// compareTimer says when a suspicion leads to a full sync.
+type compareTimer struct {
+	suspected bool
+	last      time.Time     // of a full sync
+	took      time.Duration // by it
+}
+
+func (t *compareTimer) suspect() { t.suspected = true }
+
+// forget drops a suspicion: a full sync is due anyway, and the differences that it finds are our own.
+func (t *compareTimer) forget() { t.suspected = false }
+
+func (t *compareTimer) compared(took time.Duration) {
+	*t = compareTimer{last: time.Now(), took: took}
+}
+
+func (t *compareTimer) due() bool {
+	return t.suspected && time.Since(t.last) > max(comparePeriod, compareShare*t.took)
+}
+
+// checkDrift finds out whether another process changed our tables, and requires a full sync that repairs them.
+func (r *reconciler) checkDrift() {
+	if r.due != none {
+		return
 	}
-	drift, err := s.kernel.Look(nft.Outline{
-		Families: s.ground.config.Families, Chains: s.ruleset.Chains, Counts: s.ruleset.Counts})
+	found, err := r.tables.CheckDrift(r.builder.Ruleset())
 	switch {
-	case err != nil, drift == nft.Unknown:
-		s.suspicious = true // also what a look has missed is found by reading it all
-	case drift == nft.Drifted:
-		s.drifted, s.resync = true, true
+	case err != nil:
+		klog.ErrorS(err, "Failed to check the tables for drift")
+		r.metrics.NetlinkError(err)
+		r.compare.suspect()
+	case found == kernel.Unknown:
+		r.compare.suspect() // a full sync also finds what the check cannot see
+	case found == kernel.Drifted:
+		r.require(drift)
 	}
-	if s.suspicious && time.Since(s.compared) > max(comparePeriod, compareShare*s.compareTime) {
-		s.resync = true
+	if r.compare.due() {
+		r.require(suspicion)
 	}
-	return err
 }

@@ -13,73 +13,72 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// eventer tells operators, by Events and the log, what they must know, each thing
-// once as long as it does not change, and not too much of it.
+// eventer reports to operators by Events and the log: each text once while it does not change, at a limited rate.
 type eventer struct {
-	node  string
-	limit flowcontrol.PassiveRateLimiter
-	queue chan *eventsv1.Event
-	told  map[event]struct{}
+	node     string
+	limit    flowcontrol.PassiveRateLimiter
+	queue    chan *eventsv1.Event
+	reported map[event]struct{}
 }
 
 type event struct {
 	object, reason, note string
 }
 
-// Events are sent at eventRate a second, with bursts of eventBurst. maxTold bounds
-// what is remembered; after that, things may be told again.
+// The eventer sends eventRate Events a second, with bursts of eventBurst. maxReported bounds the texts that it
+// remembers; after that it may report a text again.
 const (
-	eventRate  = 1
-	eventBurst = 25
-	maxTold    = 10000
+	eventRate   = 1
+	eventBurst  = 25
+	maxReported = 10000
 )
 
 func newEventer(node string) *eventer {
-	return &eventer{node: node, queue: make(chan *eventsv1.Event, eventBurst), told: map[event]struct{}{},
+	return &eventer{node: node, queue: make(chan *eventsv1.Event, eventBurst), reported: map[event]struct{}{},
 		limit: flowcontrol.NewTokenBucketPassiveRateLimiter(eventRate, eventBurst)}
 }
 
-// service tells of something wrong with a Service.
-func (e *eventer) service(name rules.ServiceName, reason, note string) {
+// reportService reports a problem with a Service.
+func (e *eventer) reportService(name service.Name, reason, note string) {
 	if !e.first(event{name.String(), reason, note}) {
 		return
 	}
-	klog.InfoS("Service", "service", name, "reason", reason, "note", note)
+	klog.InfoS("Service has a problem", "service", name, "reason", reason, "note", note)
 	e.send(corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: name.Namespace, Name: name.Name},
 		corev1.EventTypeWarning, reason, note)
 }
 
-// nodeNote tells of something that happened on this node.
-func (e *eventer) nodeNote(kind, reason, note string) {
-	klog.InfoS("Node", "reason", reason, "note", note)
+// reportNode reports an event on this node.
+func (e *eventer) reportNode(kind, reason, note string) {
+	klog.InfoS("Node event", "reason", reason, "note", note)
 	e.send(corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: e.node, UID: types.UID(e.node)}, kind, reason, note)
 }
 
 func (e *eventer) first(ev event) bool {
-	if _, told := e.told[ev]; told {
+	if _, known := e.reported[ev]; known {
 		return false
 	}
-	if len(e.told) >= maxTold {
-		clear(e.told)
+	if len(e.reported) >= maxReported {
+		clear(e.reported)
 	}
-	e.told[ev] = struct{}{}
+	e.reported[ev] = struct{}{}
 	return true
 }
 
-// maxNote is how long the API lets the note of an Event be.
+// maxNote is how long the note of an Event may be: events.k8s.io/v1.
 const maxNote = 1024
 
-// send queues an Event. Where there are too many, or nobody sends them, it is dropped: the log has it.
+// send queues an Event. It drops the Event when there are too many, or no client sends them: the log has the text.
 func (e *eventer) send(about corev1.ObjectReference, kind, reason, note string) {
 	if !e.limit.TryAccept() {
 		return
 	}
 	namespace := about.Namespace
 	if namespace == "" {
-		namespace = metav1.NamespaceDefault // as the API has it for Events about what is in none
+		namespace = metav1.NamespaceDefault // of Events about objects without a namespace
 	}
 	ev := &eventsv1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: about.Name + "-"},
@@ -92,13 +91,13 @@ func (e *eventer) send(about corev1.ObjectReference, kind, reason, note string) 
 	}
 }
 
-// An Event is tried as often and as patiently as client-go does it.
+// The eventer retries an Event as often and with the same pause as client-go.
 const (
 	eventTries = 12
 	eventPause = 10 * time.Second
 )
 
-// run sends what is queued until ctx ends.
+// run sends queued Events until ctx ends.
 func (e *eventer) run(ctx context.Context, create func(context.Context, *eventsv1.Event) error) error {
 	for {
 		select {
@@ -110,7 +109,7 @@ func (e *eventer) run(ctx context.Context, create func(context.Context, *eventsv
 	}
 }
 
-// post creates an Event. What the API server refuses is given up; while it does not answer, it is tried again.
+// post creates an Event. It gives up when the API server refuses the Event, and retries while the server does not answer.
 func post(ctx context.Context, ev *eventsv1.Event, create func(context.Context, *eventsv1.Event) error) {
 	for try := 1; ; try++ {
 		err := create(ctx, ev)
@@ -119,7 +118,7 @@ func post(ctx context.Context, ev *eventsv1.Event, create func(context.Context, 
 		}
 		var refused apierrors.APIStatus
 		if errors.As(err, &refused) || try == eventTries {
-			klog.InfoS("An Event is not stored", "reason", ev.Reason, "note", ev.Note, "err", err)
+			klog.InfoS("Failed to create Event", "reason", ev.Reason, "note", ev.Note, "err", err)
 			return
 		}
 		pause(ctx, eventPause)

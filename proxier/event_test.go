@@ -12,7 +12,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestEvents tells of things while the API server is away, back, and refuses: nobody waits for it, and nothing is
@@ -31,7 +31,7 @@ func TestEvents(t *testing.T) {
 				return answer
 			}) // it has no errors
 		}()
-		web := rules.ServiceName{Namespace: "shop", Name: "web"}
+		web := service.Name{Namespace: "shop", Name: "web"}
 		e.service(web, "FrontendConflict", "10.96.0.1 is taken")
 		e.service(web, "FrontendConflict", "10.96.0.1 is taken") // told already
 		time.Sleep(25 * time.Second)

@@ -16,6 +16,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 var faultSeed = flag.Uint64("fault-seed", 0, "seed of the tests with faults; 0 is any")
@@ -37,8 +39,8 @@ type faulty struct {
 
 // flow is a flow of UDP or SCTP that clients could have.
 type flow struct {
-	frontend rules.Frontend
-	backend  rules.Backend
+	frontend service.Frontend
+	backend  service.Backend
 }
 
 // refusals are what the kernel says to a batch of which it takes nothing.
@@ -61,7 +63,7 @@ func (f *faulty) happens(what string) bool {
 	return true
 }
 
-func (f *faulty) Read(families []rules.Family) (*nft.Snapshot, error) {
+func (f *faulty) Read(families []service.Family) (*nft.Snapshot, error) {
 	snapshot, err := f.kernel.Read(families)
 	if f.happens("read") {
 		return snapshot, oneOf[error](f.w, nft.ErrInterrupted, unix.ENOBUFS, unix.EPERM, unix.EMFILE)
@@ -89,26 +91,26 @@ func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 		return err
 	}
 	for _, e := range d.Add {
-		if e.Set.Kind != rules.Endpoints && e.Set.Kind != rules.LocalEndpoints {
+		if e.Set.Kind != nftables.Endpoints && e.Set.Kind != nftables.LocalEndpoints {
 			continue
 		}
-		if to := e.KeyValues(); to.Protocol != rules.TCP {
+		if to := e.KeyValues(); to.Protocol != service.TCP {
 			by := e.DataValues()
-			f.flows[flow{rules.Frontend{Addr: to.Addrs[0], Protocol: to.Protocol, Port: to.Port}, netip.AddrPortFrom(by.Addrs[0], by.Port)}] = struct{}{}
+			f.flows[flow{service.Frontend{Addr: to.Addrs[0], Protocol: to.Protocol, Port: to.Port}, netip.AddrPortFrom(by.Addrs[0], by.Port)}] = struct{}{}
 		}
 	}
 	return nil
 }
 
 // Clean deletes flows, as a conntrack.Cleaner does.
-func (f *faulty) Clean(family rules.Family, stale []conntrack.Stale) (int, error) {
+func (f *faulty) Clean(family service.Family, stale []conntrack.Stale) (int, error) {
 	if f.happens("cleaning") {
 		return 0, unix.ENOBUFS
 	}
 	before := len(f.flows)
 	for _, s := range stale {
 		maps.DeleteFunc(f.flows, func(l flow, _ struct{}) bool {
-			return l.frontend == s.Frontend && rules.FamilyOf(l.frontend.Addr) == family && !slices.Contains(s.Keep, l.backend)
+			return l.frontend == s.Frontend && service.FamilyOf(l.frontend.Addr) == family && !slices.Contains(s.Keep, l.backend)
 		})
 	}
 	return before - len(f.flows), nil
@@ -138,26 +140,26 @@ func (f *faulty) apply(d *rules.Delta, generation uint32) error {
 	return f.commit(d, generation)
 }
 
-func (f *faulty) Tidy(d *rules.Delta) (int, error) {
-	if len(d.StaleChains)+len(d.StaleSets)+len(d.Forget) == 0 {
-		return f.kernel.Tidy(d)
+func (f *faulty) DeleteStale(d *rules.Delta) (int, error) {
+	if len(d.StaleChains)+len(d.StaleSets)+len(d.ExpireClients) == 0 {
+		return f.kernel.DeleteStale(d)
 	}
 	switch {
 	case f.happens("tidying refused"):
 		return 0, oneOf[error](f.w, unix.EBUSY, unix.ENOBUFS, unix.ENOENT)
 	case f.happens("tidying not acknowledged"):
-		n, err := f.kernel.Tidy(d)
+		n, err := f.kernel.DeleteStale(d)
 		return n, errors.Join(nft.ErrUnknownOutcome, err)
 	}
-	return f.kernel.Tidy(d)
+	return f.kernel.DeleteStale(d)
 }
 
-func (f *faulty) Look(want nft.Outline) (nft.Drift, error) {
+func (f *faulty) CheckDrift(want nft.Outline) (nft.Drift, error) {
 	if f.happens("look") {
-		_, err := f.kernel.Look(want) // what it saw is not told
+		_, err := f.kernel.CheckDrift(want) // what it saw is not told
 		return oneOf(f.w, nft.Unchanged, nft.Drifted), errors.Join(err, oneOf(f.w, unix.ENOBUFS, unix.EPERM), nft.ErrInterrupted)
 	}
-	return f.kernel.Look(want)
+	return f.kernel.CheckDrift(want)
 }
 
 // generations gives the model what the kernel has: a generation that moves with every
@@ -167,7 +169,7 @@ type generations struct {
 	now, expected uint32
 }
 
-func (g *generations) Read(families []rules.Family) (*nft.Snapshot, error) {
+func (g *generations) Read(families []service.Family) (*nft.Snapshot, error) {
 	s, err := g.model.Read(families)
 	s.Generation = g.now
 	return s, err
@@ -182,7 +184,7 @@ func (g *generations) Apply(d *rules.Delta, generation uint32) error {
 	return g.model.Apply(d, generation)
 }
 
-func (g *generations) Look(nft.Outline) (nft.Drift, error) {
+func (g *generations) CheckDrift(nft.Outline) (nft.Drift, error) {
 	if g.now == g.expected {
 		return nft.Unchanged, nil
 	}
@@ -196,8 +198,8 @@ func newGenerations() *generations {
 
 // steal takes an element away, as somebody else could.
 func (g *generations) steal(w *world) {
-	var ids []rules.ElementID
-	for _, f := range rules.Families() {
+	var ids []nftables.ElementID
+	for _, f := range service.Families() {
 		if t := g.holds[f]; t != nil {
 			ids = slices.AppendSeq(ids, maps.Keys(t.Elements))
 		}
@@ -205,7 +207,7 @@ func (g *generations) steal(w *world) {
 	if len(ids) == 0 {
 		return
 	}
-	slices.SortFunc(ids, rules.ElementID.Compare) // a seed is to do the same again
+	slices.SortFunc(ids, nftables.ElementID.Compare) // a seed is to do the same again
 	id := oneOf(w, ids...)
 	delete(g.holds[id.Set.Family].Elements, id)
 	g.now++

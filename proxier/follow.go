@@ -7,6 +7,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/health"
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
@@ -14,13 +15,13 @@ import (
 // follow runs the source: the API server, or the manifests that are configured.
 func (p *Proxier) follow(ctx context.Context) error {
 	if p.client != nil {
-		return source.NewAPI(p.client, p.name).Run(ctx, p, LogProblem)
+		return source.NewAPI(p.client, p.name).Run(ctx, p, desired.LogProblem)
 	}
 	p.health.SetNodeEligible(true) // manifests do not drain a node
-	return source.NewDir(p.config.Source).Run(ctx, p, LogProblem)
+	return source.NewDir(p.config.Source).Run(ctx, p, desired.LogProblem)
 }
 
-// Apply takes in an object of the source.
+// Apply records an object of the source.
 func (p *Proxier) Apply(obj runtime.Object) {
 	p.state.Apply(obj)
 	if node, ok := obj.(*corev1.Node); ok {
@@ -31,7 +32,7 @@ func (p *Proxier) Apply(obj runtime.Object) {
 	p.changed(obj)
 }
 
-// Delete takes an object of the source out.
+// Delete removes an object of the source.
 func (p *Proxier) Delete(obj runtime.Object) {
 	p.state.Delete(obj)
 	if node, ok := obj.(*corev1.Node); ok && node.Name == p.name {
@@ -40,8 +41,7 @@ func (p *Proxier) Delete(obj runtime.Object) {
 	p.changed(obj)
 }
 
-// changed counts the change and wakes the loop. A heartbeat of our Node changes
-// nothing, and wakes it for nothing.
+// changed counts the change and wakes the reconciler.
 func (p *Proxier) changed(obj runtime.Object) {
 	switch obj.(type) {
 	case *corev1.Service:
@@ -56,5 +56,5 @@ func (p *Proxier) changed(obj runtime.Object) {
 	signal(p.wake)
 }
 
-// Synced says that the source has delivered everything there was at its start.
+// Synced says that the source has delivered all objects that existed at its start.
 func (p *Proxier) Synced() { p.once.Do(func() { close(p.synced) }) }

@@ -18,7 +18,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/proxier/source"
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -95,8 +96,8 @@ func newNode(t *testing.T, dir, manifests string, ns *lab.Namespace) *node {
 	t.Cleanup(func() { conn.Close() })
 	n := &node{p, conn, p.newSyncer(conn)}
 	// As for --dry-run, the host's addresses are those of the Node object.
-	n.syncer.newGround = func() (ground, error) {
-		return newGround(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
+	n.syncer.newEnvironment = func() (environment, error) {
+		return newEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
 	}
 	return n
 }
@@ -211,8 +212,8 @@ func bytecode(t *testing.T, ns *lab.Namespace) string {
 
 func tryBytecode(ns *lab.Namespace) (string, error) {
 	var out strings.Builder
-	for _, f := range rules.Families() {
-		text, err := tryNft(ns, "", "--debug=netlink", "list", "table", f.String(), rules.TableName)
+	for _, f := range service.Families() {
+		text, err := tryNft(ns, "", "--debug=netlink", "list", "table", f.String(), nftables.TableName)
 		if err != nil {
 			return "", err
 		}

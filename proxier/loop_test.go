@@ -16,6 +16,7 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestNothingBeforeSynced delivers objects: the kernel is not touched before the
@@ -211,7 +212,7 @@ func TestSuspicion(t *testing.T) {
 			}
 			l.checkRepaired(0)
 			l.tell(func() { l.look = once(nft.Drifted, nil) })
-			l.tell(func() { l.holds[rules.IPv4] = rules.NewTable() })
+			l.tell(func() { l.holds[service.IPv4] = rules.NewTable() })
 			l.sleep(time.Minute)
 			l.checkRepaired(1)
 		})

@@ -6,11 +6,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/health"
-	"github.com/nftproxy/nftproxy/rules"
 )
 
-// servers returns what is served over HTTP: the health address and the metrics
-// address, as far as they are configured.
+// servers returns the HTTP servers that are configured: for health and for metrics.
 func (p *Proxier) servers() []*health.Server {
 	kube := &p.config.Kube
 	config := *kube
@@ -25,42 +23,14 @@ func (p *Proxier) servers() []*health.Server {
 	}
 	for _, s := range servers {
 		s.HardFail = kube.BindAddressHardFail
-		s.Failed = func(err error) { klog.ErrorS(err, "An address is not served, and tried again", "server", s.Name) }
+		s.Failed = func(err error) { klog.ErrorS(err, "Failed to listen, retrying", "server", s.Name) }
 	}
 	return servers
 }
 
-// serve serves until ctx ends.
+// serve runs the servers until ctx ends.
 func (p *Proxier) serve(ctx context.Context, run func(func() error)) {
 	for _, s := range p.servers() {
 		run(func() error { return s.Run(ctx) })
-	}
-}
-
-// checkPorts brings the healthCheckNodePort servers in line with the ruleset.
-func (s *syncer) checkPorts() {
-	checks := map[rules.ServiceName]health.Service{}
-	for name, c := range s.ruleset.HealthChecks() {
-		checks[name] = health.Service{Port: c.Port, LocalEndpoints: c.LocalReady}
-	}
-	s.tellClosed(s.checks.Sync(checks, s.ground.node.NodePortAddrs))
-}
-
-// tellClosed tells of ports that could not be opened; they are tried again.
-func (s *syncer) tellClosed(errs []*health.ListenError) {
-	s.closed = len(errs) > 0
-	for _, err := range errs {
-		s.events.service(err.Service, "FailedToStartServiceHealthcheck", err.Error())
-	}
-}
-
-// measure brings the gauges in line with the ruleset.
-func (s *syncer) measure() {
-	s.metrics.Services.Set(float64(s.ruleset.Services()))
-	s.metrics.FrontendConflicts.Set(float64(s.ruleset.Conflicts()))
-	for _, f := range s.ground.config.Families {
-		s.metrics.SetFrontends(f, s.ruleset.Frontends(f))
-		n := s.ruleset.NoLocal(f)
-		s.metrics.NoLocalEndpoints(f, n.Internal, n.External)
 	}
 }

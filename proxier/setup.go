@@ -7,19 +7,15 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/host"
 )
 
-// SetUp makes the settings of the host that are configured: connection tracking and
-// how willing the kernel is to kill this process. What cannot be set is logged; the
-// proxy works without.
+// SetUp applies the configured settings of the host: connection tracking and this process's OOM score. It logs those
+// that cannot be set; the proxy works without them.
 func (p *Proxier) SetUp() {
-	if p.netns != 0 {
-		return // the settings are the process's own namespace's
-	}
 	for _, err := range p.sysctls().Set() {
-		klog.InfoS("A setting of connection tracking is left as it is", "reason", err)
+		klog.InfoS("Failed to set conntrack sysctl", "err", err)
 	}
 	if adj := p.config.Kube.OOMScoreAdj; adj != nil {
 		if err := host.SetOOMScoreAdj(int(*adj)); err != nil {
-			klog.InfoS("oomScoreAdj is left as it is", "reason", err)
+			klog.InfoS("Failed to set oomScoreAdj", "err", err)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/nft"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const stepsDir = "../testdata/sync"
@@ -20,13 +22,13 @@ const stepsDir = "../testdata/sync"
 // model is a kernel that takes everything, holds what it was given, and keeps the last Delta.
 type model struct {
 	holds  rules.Programmed
-	chains map[string]rules.Chain
+	chains map[string]nftables.Chain
 	last   rules.Delta
 }
 
-func newModel() *model { return &model{holds: rules.Programmed{}, chains: map[string]rules.Chain{}} }
+func newModel() *model { return &model{holds: rules.Programmed{}, chains: map[string]nftables.Chain{}} }
 
-func (m *model) Read([]rules.Family) (*nft.Snapshot, error) {
+func (m *model) Read([]service.Family) (*nft.Snapshot, error) {
 	return nft.SnapshotOf(m.holds, slices.Collect(maps.Values(m.chains)))
 }
 
@@ -51,8 +53,8 @@ func (m *model) Apply(d *rules.Delta, _ uint32) error {
 	return nil
 }
 
-func (m *model) Tidy(d *rules.Delta) (int, error) {
-	m.last.StaleChains, m.last.StaleSets, m.last.Forget = d.StaleChains, d.StaleSets, d.Forget
+func (m *model) DeleteStale(d *rules.Delta) (int, error) {
+	m.last.StaleChains, m.last.StaleSets, m.last.ExpireClients = d.StaleChains, d.StaleSets, d.ExpireClients
 	for _, c := range d.StaleChains {
 		delete(m.holds[c.Family].Chains, c.Name)
 		delete(m.chains, c.Family.String()+c.Name)
@@ -63,7 +65,7 @@ func (m *model) Tidy(d *rules.Delta) (int, error) {
 	return 0, nil
 }
 
-func (m *model) Look(nft.Outline) (nft.Drift, error) { return nft.Unchanged, nil }
+func (m *model) CheckDrift(nft.Outline) (nft.Drift, error) { return nft.Unchanged, nil }
 
 // steps walks through the manifests 1.yaml, 2.yaml, ... of a case, each the whole of
 // what there is at that step.
@@ -117,10 +119,10 @@ func TestGoldenSync(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.families = rules.Families()
+			p.families = service.Families()
 			k := newModel()
 			s := p.newSyncer(k)
-			s.newGround = func() (ground, error) { return newGround(p.config, p.name, p.state, p.families, nil), nil }
+			s.newEnvironment = func() (environment, error) { return newEnvironment(p.config, p.name, p.state, p.families, nil), nil }
 			var out bytes.Buffer
 			for steps := (&steps{dir: dir}); steps.next(t, p); {
 				k.last = rules.Delta{}

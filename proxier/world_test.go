@@ -17,6 +17,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // world is a cluster that changes at random, by a seed. Names, addresses and ports
@@ -254,10 +255,10 @@ func newStandalone(t *testing.T, c *config.Config, k kernel) (*Proxier, *syncer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.families = rules.Families()
+	p.families = service.Families()
 	s := p.newSyncer(k)
-	s.newGround = func() (ground, error) {
-		return newGround(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
+	s.newEnvironment = func() (environment, error) {
+		return newEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
 	}
 	return p, s
 }
@@ -266,7 +267,7 @@ func newStandalone(t *testing.T, c *config.Config, k kernel) (*Proxier, *syncer)
 // as the objects mean it to a proxier that starts afresh.
 func (w *world) difference(t *testing.T, s *syncer, c *config.Config, k kernel) (recorded, meant *rules.Delta) {
 	t.Helper()
-	snapshot, err := k.Read(s.ground.config.Families)
+	snapshot, err := k.Read(s.environment.config.Families)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,11 +5,14 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Compiled is what one Service wants in the kernel.
 type Compiled struct {
-	Name            ServiceName
+	Name            service.Name
 	Created         time.Time
 	Entries         []Entry // at most one a frontend
 	Stickies        []Sticky
@@ -17,7 +20,7 @@ type Compiled struct {
 	Hairpins        []netip.Addr // backends on this node
 	HealthCheckPort uint16       // 0: none
 	LocalReady      int          // ready endpoints on this node, for the health check
-	NoLocal         map[Family]NoLocal
+	NoLocal         map[service.Family]NoLocal
 	Problems        []string // what was left out, and why
 }
 
@@ -27,19 +30,20 @@ type NoLocal struct {
 }
 
 // Slots returns the backends that a frontend has programmed, by slot.
-type Slots func(Frontend) (backends, locals []Backend)
+type Slots func(service.Frontend) (backends, locals []service.Backend)
 
 // Compile turns a Service into the frontends it wants on the node, with the
 // endpoints that its policies choose, in the slots that they have already.
-func Compile(svc *Service, node Node, slots Slots) *Compiled {
+func Compile(svc *service.Service, node service.Node, slots Slots) *Compiled {
 	c := &compiler{
 		svc: svc, node: node, slots: slots,
 		out:  &Compiled{Name: svc.Name, Created: svc.Created, ClusterIPs: svc.ClusterIPs},
-		seen: map[Frontend]*ServicePort{},
+		seen: map[service.Frontend]*service.Port{},
 	}
 	for i := range svc.Ports {
 		p := &svc.Ports[i]
-		if slices.ContainsFunc(svc.Ports[:i], p.same) {
+		same := func(q service.Port) bool { return p.Protocol == q.Protocol && p.Port == q.Port }
+		if slices.ContainsFunc(svc.Ports[:i], same) {
 			c.problem("port %d/%s: the Service has it twice, the first counts", p.Port, p.Protocol)
 			continue
 		}
@@ -57,22 +61,22 @@ func Compile(svc *Service, node Node, slots Slots) *Compiled {
 
 // families returns the families of a Service: those that it has a ClusterIP of.
 // Its addresses of another family are not programmed.
-func families(clusterIPs []netip.Addr) []Family {
-	return slices.DeleteFunc(Families(), func(f Family) bool {
-		return !slices.ContainsFunc(clusterIPs, func(a netip.Addr) bool { return FamilyOf(a) == f })
+func families(clusterIPs []netip.Addr) []service.Family {
+	return slices.DeleteFunc(service.Families(), func(f service.Family) bool {
+		return !slices.ContainsFunc(clusterIPs, func(a netip.Addr) bool { return service.FamilyOf(a) == f })
 	})
 }
 
 type compiler struct {
-	svc   *Service
-	node  Node
+	svc   *service.Service
+	node  service.Node
 	slots Slots
 	out   *Compiled
-	seen  map[Frontend]*ServicePort
+	seen  map[service.Frontend]*service.Port
 }
 
 // port adds the frontends of one ServicePort in one family.
-func (c *compiler) port(p *ServicePort, family Family) {
+func (c *compiler) port(p *service.Port, family service.Family) {
 	cluster, local, anywhere := pick(p.Endpoints, family, c.node)
 	for _, b := range local {
 		c.out.Hairpins = append(c.out.Hairpins, b.Addr())
@@ -88,7 +92,7 @@ func (c *compiler) port(p *ServicePort, family Family) {
 	if c.svc.ExternalLocal {
 		external = localShape(cluster, local, anywhere)
 	}
-	if p.Protocol != TCP {
+	if p.Protocol != service.TCP {
 		all := serving(p.Endpoints, family)
 		internal.serving, external.serving = all, all
 	}
@@ -98,8 +102,8 @@ func (c *compiler) port(p *ServicePort, family Family) {
 			target = &internal
 		}
 		for _, addr := range kind.addrs {
-			if FamilyOf(addr) == family {
-				c.entry(p, Frontend{addr, p.Protocol, kind.port}, target, kind.restricted)
+			if service.FamilyOf(addr) == family {
+				c.entry(p, service.Frontend{Addr: addr, Protocol: p.Protocol, Port: kind.port}, target, kind.restricted)
 			}
 		}
 	}
@@ -108,12 +112,12 @@ func (c *compiler) port(p *ServicePort, family Family) {
 // target is what frontends of one kind lead to.
 type target struct {
 	shape            Shape
-	backends, locals []Backend
-	serving          []Backend
+	backends, locals []service.Backend
+	serving          []service.Backend
 	sticky           *Sticky // made with the first frontend that wants it
 }
 
-func clusterShape(kind ShapeKind, backends []Backend, anywhere bool) target {
+func clusterShape(kind ShapeKind, backends []service.Backend, anywhere bool) target {
 	switch {
 	case !anywhere:
 		return target{shape: Shape{Kind: ShapeReject}}
@@ -123,7 +127,7 @@ func clusterShape(kind ShapeKind, backends []Backend, anywhere bool) target {
 	return target{shape: Shape{Kind: kind, N: len(backends)}, backends: backends}
 }
 
-func localShape(cluster, local []Backend, anywhere bool) target {
+func localShape(cluster, local []service.Backend, anywhere bool) target {
 	if !anywhere {
 		return target{shape: Shape{Kind: ShapeReject}}
 	}
@@ -138,7 +142,7 @@ type addresses struct {
 	restricted bool
 }
 
-func (c *compiler) frontends(p *ServicePort) []addresses {
+func (c *compiler) frontends(p *service.Port) []addresses {
 	kinds := []addresses{
 		{addrs: c.svc.ClusterIPs, port: p.Port, internal: true},
 		{addrs: c.svc.LoadBalancerIPs, port: p.Port, restricted: true},
@@ -152,7 +156,7 @@ func (c *compiler) frontends(p *ServicePort) []addresses {
 
 // entry adds one frontend, unless the Service has it already: an external IP may
 // be a load-balancer IP too, which comes first as it may be restricted.
-func (c *compiler) entry(p *ServicePort, f Frontend, t *target, restricted bool) {
+func (c *compiler) entry(p *service.Port, f service.Frontend, t *target, restricted bool) {
 	if other, ok := c.seen[f]; ok {
 		if other != p {
 			c.problem("%s: two ports of the Service claim it, the first has it", f)
@@ -168,36 +172,36 @@ func (c *compiler) entry(p *ServicePort, f Frontend, t *target, restricted bool)
 		e.Sticky = c.sticky(p, f, t)
 	}
 	if restricted {
-		e.Sources = c.sources(FamilyOf(f.Addr))
+		e.Sources = c.sources(service.FamilyOf(f.Addr))
 		e.Restricted = c.svc.Restricted || len(e.Sources) > 0
 	}
 	c.out.Entries = append(c.out.Entries, e)
 }
 
 // trim bounds the backends to the number of slots there are.
-func (c *compiler) trim(f Frontend, backends []Backend, n *int) []Backend {
-	if len(backends) <= MaxSlots {
+func (c *compiler) trim(f service.Frontend, backends []service.Backend, n *int) []service.Backend {
+	if len(backends) <= nftables.MaxSlots {
 		return backends
 	}
-	c.problem("%s: has %d endpoints, %d are used", f, len(backends), MaxSlots)
-	*n = MaxSlots
-	return backends[:MaxSlots]
+	c.problem("%s: has %d endpoints, %d are used", f, len(backends), nftables.MaxSlots)
+	*n = nftables.MaxSlots
+	return backends[:nftables.MaxSlots]
 }
 
 // sticky returns the memory that frontends of the target share.
-func (c *compiler) sticky(p *ServicePort, f Frontend, t *target) *Sticky {
+func (c *compiler) sticky(p *service.Port, f service.Frontend, t *target) *Sticky {
 	if t.sticky != nil {
 		return t.sticky
 	}
 	all := append(slices.Clone(t.backends), t.locals...)
-	slices.SortFunc(all, Backend.Compare)
+	slices.SortFunc(all, service.Backend.Compare)
 	all = slices.Compact(all)
 	ports, complete := targets(all)
 	if !complete {
 		c.problem("port %s: sessionAffinity: clients are remembered for the first %d target ports only", c.portName(p), MaxStickyPorts)
 	}
 	t.sticky = &Sticky{
-		Family: FamilyOf(f.Addr), Kind: t.shape.Kind, Protocol: p.Protocol,
+		Family: service.FamilyOf(f.Addr), Kind: t.shape.Kind, Protocol: p.Protocol,
 		Port:    fmt.Sprintf("%s/%s/%d", c.svc.Name, p.Protocol, p.Port),
 		Timeout: c.svc.AffinityTimeout, Targets: ports, Backends: all,
 	}
@@ -208,14 +212,14 @@ func (c *compiler) sticky(p *ServicePort, f Frontend, t *target) *Sticky {
 // sources returns the admitted sources of the family. Where they include the
 // node's own address the load-balancer IPs are admitted too: the node's own
 // traffic to such an IP has it as its source, as it is bound to an interface.
-func (c *compiler) sources(family Family) []netip.Prefix {
+func (c *compiler) sources(family service.Family) []netip.Prefix {
 	out := prefixesOf(family, c.svc.SourceRanges)
 	admits := func(a netip.Addr) bool {
 		return slices.ContainsFunc(out, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
 	if slices.ContainsFunc(c.node.Addrs, admits) {
 		for _, lb := range c.svc.LoadBalancerIPs {
-			if FamilyOf(lb) == family {
+			if service.FamilyOf(lb) == family {
 				out = append(out, netip.PrefixFrom(lb, lb.BitLen()))
 			}
 		}
@@ -227,7 +231,7 @@ func (c *compiler) sources(family Family) []netip.Prefix {
 const maxComment = 128
 
 // portName returns what people know the ServicePort by, as far as it fits a comment.
-func (c *compiler) portName(p *ServicePort) string {
+func (c *compiler) portName(p *service.Port) string {
 	name := c.svc.Name.String()
 	if p.Name != "" && len(name)+1+len(p.Name) < maxComment {
 		name += ":" + p.Name
@@ -235,12 +239,12 @@ func (c *compiler) portName(p *ServicePort) string {
 	return name[:min(len(name), maxComment-1)]
 }
 
-func (c *compiler) countNoLocal(family Family) {
+func (c *compiler) countNoLocal(family service.Family) {
 	if !c.svc.InternalLocal && !c.svc.ExternalLocal {
 		return
 	}
 	if c.out.NoLocal == nil {
-		c.out.NoLocal = map[Family]NoLocal{}
+		c.out.NoLocal = map[service.Family]NoLocal{}
 	}
 	n := c.out.NoLocal[family]
 	if c.svc.InternalLocal {

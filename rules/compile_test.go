@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // compileCase changes the Service web and says what comes out of it for node n1.
 type compileCase struct {
 	name     string
-	change   func(*Service)
+	change   func(*service.Service)
 	entries  []string
 	problems []string
 }
@@ -48,10 +51,10 @@ const (
 func frontendCases() []compileCase {
 	v6 := append(ready("n1", "[fd00::1]:8080"), ready("n2", "[fd00::2]:8080")...)
 	return []compileCase{
-		{"ClusterIP", func(s *Service) {}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
-		{"no address", func(s *Service) { s.ClusterIPs = nil }, nil, nil},
-		{"no port", func(s *Service) { s.Ports = nil }, nil, nil},
-		{"every kind", func(s *Service) {
+		{"ClusterIP", func(s *service.Service) {}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
+		{"no address", func(s *service.Service) { s.ClusterIPs = nil }, nil, nil},
+		{"no port", func(s *service.Service) { s.Ports = nil }, nil, nil},
+		{"every kind", func(s *service.Service) {
 			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 			s.LoadBalancerIPs, s.ExternalIPs = addrs("203.0.113.1 203.0.113.2"), addrs("198.51.100.1")
 			s.Ports[0].NodePort = 30080
@@ -64,14 +67,14 @@ func frontendCases() []compileCase {
 			"fd00:96::10 . tcp . 80 -> no-endpoints",
 			"2001:db8::1 . tcp . 30080 -> no-endpoints",
 		}, nil},
-		{"a family without ClusterIP is not the Service's", func(s *Service) {
+		{"a family without ClusterIP is not the Service's", func(s *service.Service) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs("2001:db8::80"), addrs("2001:db8::81")
 			s.Ports[0].NodePort = 30080
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
 		}, nil},
-		{"dual stack", func(s *Service) {
+		{"dual stack", func(s *service.Service) {
 			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, v6...)
 			s.Ports[0].NodePort = 30080
@@ -81,12 +84,12 @@ func frontendCases() []compileCase {
 			"fd00:96::10 . tcp . 80 -> cluster-2 " + both6,
 			"2001:db8::1 . tcp . 30080 -> external-2 " + both6,
 		}, nil},
-		{"dual stack, endpoints of one family", func(s *Service) { s.ClusterIPs = addrs("fd00:96::10 10.96.0.10") }, []string{
+		{"dual stack, endpoints of one family", func(s *service.Service) { s.ClusterIPs = addrs("fd00:96::10 10.96.0.10") }, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"fd00:96::10 . tcp . 80 -> no-endpoints",
 		}, nil},
-		{"one number on two protocols, and SCTP", func(s *Service) {
-			s.Ports = append(s.Ports, ServicePort{Name: "dns", Protocol: UDP, Port: 80}, ServicePort{Name: "sig", Protocol: SCTP, Port: 36412})
+		{"one number on two protocols, and SCTP", func(s *service.Service) {
+			s.Ports = append(s.Ports, service.Port{Name: "dns", Protocol: service.UDP, Port: 80}, service.Port{Name: "sig", Protocol: service.SCTP, Port: 36412})
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"10.96.0.10 . udp . 80 -> no-endpoints",
@@ -98,18 +101,18 @@ func frontendCases() []compileCase {
 // clashCases are about a Service that claims a frontend twice.
 func clashCases() []compileCase {
 	return []compileCase{
-		{"an address twice", func(s *Service) { s.ClusterIPs = addrs("10.96.0.10 10.96.0.10") },
+		{"an address twice", func(s *service.Service) { s.ClusterIPs = addrs("10.96.0.10 10.96.0.10") },
 			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
-		{"an external IP that is the ClusterIP", func(s *Service) { s.ExternalIPs = s.ClusterIPs },
+		{"an external IP that is the ClusterIP", func(s *service.Service) { s.ExternalIPs = s.ClusterIPs },
 			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
-		{"a port twice", func(s *Service) {
-			s.Ports = append(s.Ports, ServicePort{Name: "again", Protocol: TCP, Port: 80, NodePort: 30080})
+		{"a port twice", func(s *service.Service) {
+			s.Ports = append(s.Ports, service.Port{Name: "again", Protocol: service.TCP, Port: 80, NodePort: 30080})
 		}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both},
 			[]string{"port 80/tcp: the Service has it twice, the first counts"}},
-		{"a nodePort twice", func(s *Service) {
+		{"a nodePort twice", func(s *service.Service) {
 			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 			s.Ports[0].NodePort = 30080
-			s.Ports = append(s.Ports, ServicePort{Name: "b", Protocol: TCP, Port: 81, NodePort: 30080})
+			s.Ports = append(s.Ports, service.Port{Name: "b", Protocol: service.TCP, Port: 81, NodePort: 30080})
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
@@ -126,37 +129,37 @@ func clashCases() []compileCase {
 
 // policyCases are about where a frontend leads to.
 func policyCases() []compileCase {
-	local := func(s *Service) { s.ExternalIPs, s.ExternalLocal = addrs("198.51.100.1"), true }
-	remote := func(s *Service) { s.Ports[0].Endpoints = s.Ports[0].Endpoints[1:] }
+	local := func(s *service.Service) { s.ExternalIPs, s.ExternalLocal = addrs("198.51.100.1"), true }
+	remote := func(s *service.Service) { s.Ports[0].Endpoints = s.Ports[0].Endpoints[1:] }
 	return []compileCase{
 		{"external Local, one here", local, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here,
 		}, nil},
-		{"external Local, none here", func(s *Service) { local(s); remote(s) }, []string{
+		{"external Local, none here", func(s *service.Service) { local(s); remote(s) }, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
 			"198.51.100.1 . tcp . 80 -> local-0-of-1 [10.244.2.1:8080]",
 		}, nil},
-		{"external Local, none anywhere", func(s *Service) { local(s); s.Ports[0].Endpoints = nil }, []string{
+		{"external Local, none anywhere", func(s *service.Service) { local(s); s.Ports[0].Endpoints = nil }, []string{
 			"10.96.0.10 . tcp . 80 -> no-endpoints",
 			"198.51.100.1 . tcp . 80 -> no-endpoints",
 		}, nil},
-		{"external Local, draining here", func(s *Service) {
+		{"external Local, draining here", func(s *service.Service) {
 			local(s)
 			s.Ports[0].Endpoints[0].Ready, s.Ports[0].Endpoints[0].Terminating = false, true
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
 			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
 		}, nil},
-		{"internal Local, one here", func(s *Service) { s.InternalLocal, s.ExternalIPs = true, addrs("198.51.100.1") }, []string{
+		{"internal Local, one here", func(s *service.Service) { s.InternalLocal, s.ExternalIPs = true, addrs("198.51.100.1") }, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-1 " + here,
 			"198.51.100.1 . tcp . 80 -> external-2 " + both,
 		}, nil},
-		{"internal Local, none here", func(s *Service) { s.InternalLocal = true; remote(s) },
+		{"internal Local, none here", func(s *service.Service) { s.InternalLocal = true; remote(s) },
 			[]string{"10.96.0.10 . tcp . 80 -> no-local-endpoints"}, nil},
-		{"internal Local, none anywhere", func(s *Service) { s.InternalLocal, s.Ports[0].Endpoints = true, nil },
+		{"internal Local, none anywhere", func(s *service.Service) { s.InternalLocal, s.Ports[0].Endpoints = true, nil },
 			[]string{"10.96.0.10 . tcp . 80 -> no-endpoints"}, nil},
-		{"zone hints", func(s *Service) {
+		{"zone hints", func(s *service.Service) {
 			for i := range s.Ports[0].Endpoints {
 				s.Ports[0].Endpoints[i].ZoneHints = []string{string(rune('b' - i))}
 			}
@@ -165,18 +168,18 @@ func policyCases() []compileCase {
 			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
 			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
 		}, nil},
-		{"sticky", func(s *Service) { s.AffinityTimeout = time.Hour; local(s) }, []string{
+		{"sticky", func(s *service.Service) { s.AffinityTimeout = time.Hour; local(s) }, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both + " via sticky-cluster/default/web/tcp/80",
 			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here + " via sticky-local/default/web/tcp/80",
 		}, nil},
-		{"sticky without endpoints", func(s *Service) { s.AffinityTimeout, s.Ports[0].Endpoints = time.Hour, nil },
+		{"sticky without endpoints", func(s *service.Service) { s.AffinityTimeout, s.Ports[0].Endpoints = time.Hour, nil },
 			[]string{"10.96.0.10 . tcp . 80 -> no-endpoints"}, nil},
 	}
 }
 
 func TestCompileNames(t *testing.T) {
 	svc := web()
-	svc.Ports = append(svc.Ports, ServicePort{Protocol: UDP, Port: 53})
+	svc.Ports = append(svc.Ports, service.Port{Protocol: service.UDP, Port: 53})
 	c := compileAt(svc, noSlots)
 	got := []string{c.Entries[0].Port, c.Entries[1].Port}
 	if diff := cmp.Diff([]string{"default/web:http", "default/web"}, got); diff != "" {
@@ -189,7 +192,7 @@ func TestCompileHairpins(t *testing.T) {
 	svc := web()
 	svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "[fd00::1]:8080 10.244.1.1:9090 10.244.0.9:80")...)
-	svc.Ports = append(svc.Ports, ServicePort{Name: "b", Protocol: UDP, Port: 80, Endpoints: ready("n1", "10.244.1.1:53")})
+	svc.Ports = append(svc.Ports, service.Port{Name: "b", Protocol: service.UDP, Port: 80, Endpoints: ready("n1", "10.244.1.1:53")})
 	c := compileAt(svc, noSlots)
 	if diff := cmp.Diff(addrs("10.244.0.9 10.244.1.1 fd00::1"), c.Hairpins, addrComparer()); diff != "" {
 		t.Errorf("hairpins (-want +got):\n%s", diff)
@@ -205,7 +208,7 @@ func TestCompileKeepsSlots(t *testing.T) {
 	svc := web()
 	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true
 	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "10.244.1.2:8080")...)
-	slots := func(f Frontend) (backends, locals []Backend) {
+	slots := func(f service.Frontend) (backends, locals []service.Backend) {
 		if f.Addr == svc.ClusterIPs[0] {
 			return backendList("10.244.2.1:8080 10.244.9.9:8080"), nil
 		}
@@ -224,20 +227,20 @@ func TestCompileKeepsSlots(t *testing.T) {
 func TestCompileTrims(t *testing.T) {
 	svc := web()
 	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true
-	eps := make([]Endpoint, MaxSlots+2)
+	eps := make([]service.Endpoint, nftables.MaxSlots+2)
 	for i := range eps {
 		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		eps[i] = Endpoint{Backend: netip.AddrPortFrom(addr, 80), Ready: true, Node: "n1"}
+		eps[i] = service.Endpoint{Backend: netip.AddrPortFrom(addr, 80), Ready: true, Node: "n1"}
 	}
 	svc.Ports[0].Endpoints = eps
 	c := compileAt(svc, noSlots)
-	wantShapes := []Shape{{Kind: ShapeCluster, N: MaxSlots}, {Kind: ShapeLocal, N: MaxSlots, Locals: MaxSlots}}
+	wantShapes := []Shape{{Kind: ShapeCluster, N: nftables.MaxSlots}, {Kind: ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxSlots}}
 	for i, e := range c.Entries {
 		if e.Shape != wantShapes[i] || len(e.Backends) != e.Shape.N || len(e.Locals) != e.Shape.Locals {
 			t.Errorf("%s: shape %+v with %d backends and %d locals, want %+v", e.Frontend, e.Shape, len(e.Backends), len(e.Locals), wantShapes[i])
 		}
 	}
-	wantProblem := fmt.Sprintf("has %d endpoints, %d are used", MaxSlots+2, MaxSlots)
+	wantProblem := fmt.Sprintf("has %d endpoints, %d are used", nftables.MaxSlots+2, nftables.MaxSlots)
 	if len(c.Problems) == 0 || !strings.HasPrefix(c.Problems[0], "10.96.0.10 . tcp . 80: ") || !strings.HasSuffix(c.Problems[0], wantProblem) {
 		t.Errorf("problems are %q, want one that ends in %q", c.Problems, wantProblem)
 	}

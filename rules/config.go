@@ -1,6 +1,11 @@
 package rules
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
 
 // Config is what the ruleset depends on beside Services and the Node.
 type Config struct {
@@ -13,7 +18,7 @@ type Config struct {
 	// ServiceCIDRs are the ranges that ClusterIPs are allocated from.
 	ServiceCIDRs []netip.Prefix
 	// Families are the tables to program; a kernel may lack one.
-	Families []Family
+	Families []service.Family
 }
 
 // PodTraffic says how pods' traffic is recognised, kube-proxy's detectLocalMode:
@@ -26,22 +31,22 @@ type PodTraffic struct {
 
 // match returns the statement for "comes from a pod", or for its opposite.
 // There is none where pods' traffic of the family cannot be recognised.
-func (p PodTraffic) match(f Family, not bool) (Statement, bool) {
+func (p PodTraffic) match(f service.Family, not bool) (nftables.Statement, bool) {
 	if p.Interface != "" {
-		return Interface{Name: p.Interface, Not: not}, true
+		return nftables.Interface{Name: p.Interface, Not: not}, true
 	}
 	if len(prefixesOf(f, p.CIDRs)) > 0 {
-		return InSet{Key: []Field{SrcAddr}, Set: PodCIDRs.String(), Not: not}, true
+		return nftables.InSet{Key: []nftables.Field{nftables.SrcAddr}, Set: nftables.PodCIDRs.String(), Not: not}, true
 	}
 	return nil, false
 }
 
 // prefixesOf returns the prefixes of the family, masked, sorted, without those
 // that another one contains: the kernel refuses overlapping intervals.
-func prefixesOf(f Family, prefixes []netip.Prefix) []netip.Prefix {
+func prefixesOf(f service.Family, prefixes []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range prefixes {
-		if p.IsValid() && FamilyOf(p.Addr()) == f {
+		if p.IsValid() && service.FamilyOf(p.Addr()) == f {
 			out = append(out, p.Masked())
 		}
 	}

@@ -5,10 +5,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // shared is the frontend that the Services of these tests claim.
-func shared() Frontend { return Frontend{web().ClusterIPs[0], TCP, 80} }
+func shared() service.Frontend {
+	return service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
+}
 
 // owner returns who has the frontend, by the backend that it leads to.
 func owner(r *Ruleset) string {
@@ -20,7 +24,7 @@ func owner(r *Ruleset) string {
 }
 
 func TestConflictOlderWins(t *testing.T) {
-	services := []*Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3), named("d", 0, ep4)}
+	services := []*service.Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3), named("d", 0, ep4)}
 	byRank := []string{"c " + ep1, "a " + ep3, "b " + ep2, "d " + ep4}
 	for _, order := range permutations(len(services)) {
 		r := NewRuleset(testConfig())
@@ -29,13 +33,13 @@ func TestConflictOlderWins(t *testing.T) {
 		}
 		got := []string{owner(r)}
 		for _, name := range []string{"c", "a", "b"} { // each winner leaves, the next takes over
-			r.Remove(ServiceName{"default", name})
+			r.Remove(service.Name{Namespace: "default", Name: name})
 			got = append(got, owner(r))
 		}
 		if diff := cmp.Diff(byRank, got); diff != "" {
 			t.Fatalf("order %v: owners as each leaves (-want +got):\n%s", order, diff)
 		}
-		r.Remove(ServiceName{"default", "d"})
+		r.Remove(service.Name{Namespace: "default", Name: "d"})
 		if owner(r) != "" || r.Len() != 0 || len(r.losers) != 0 {
 			t.Fatalf("order %v: frontend is left though no Service is: %s", order, owner(r))
 		}
@@ -58,7 +62,7 @@ func permutations(n int) [][]int {
 func TestConflictLosers(t *testing.T) {
 	r := NewRuleset(testConfig())
 	old, middle, young := named("old", 9, ep1), named("middle", 5, ep2), named("young", 1, ep3)
-	id := func(s *Service) ServiceName { return s.Name }
+	id := func(s *service.Service) service.Name { return s.Name }
 	steps := []struct {
 		what  string
 		do    func() []Conflict
@@ -100,7 +104,7 @@ func TestConflictPromotionDelta(t *testing.T) {
 	putSvc(r, named("old", 9, ep1))
 	putSvc(r, named("young", 1, ep2))
 	r.Done()
-	r.Remove(ServiceName{"default", "old"})
+	r.Remove(service.Name{Namespace: "default", Name: "old"})
 	checkLines(t, "promotion", []string{
 		`- ip services { 10.96.0.10 . tcp . 80 comment "default/old:http" : goto cluster-1 }`,
 		"- ip endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.1.0.1 . 80 }",

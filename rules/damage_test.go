@@ -7,11 +7,14 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // damage does to the kernel's state what someone else could do to it.
 func (g generator) damage(m model) {
-	for _, f := range Families() {
+	for _, f := range service.Families() {
 		t := m[f]
 		if t == nil {
 			continue
@@ -30,11 +33,13 @@ func (g generator) damage(m model) {
 }
 
 // chainsOf returns the table's chains, sorted: the same seed does the same damage.
-func chainsOf(t *modelTable) []Chain { return slices.SortedFunc(maps.Values(t.chains), Chain.Compare) }
+func chainsOf(t *modelTable) []nftables.Chain {
+	return slices.SortedFunc(maps.Values(t.chains), nftables.Chain.Compare)
+}
 
-func (g generator) damageElements(f Family, t *modelTable) {
-	regular := slices.DeleteFunc(chainsOf(t), func(c Chain) bool { return c.Hook != nil })
-	sorted := slices.SortedFunc(maps.Values(t.elements), func(a, b Element) int { return a.Compare(b.ElementID) })
+func (g generator) damageElements(f service.Family, t *modelTable) {
+	regular := slices.DeleteFunc(chainsOf(t), func(c nftables.Chain) bool { return c.Hook != nil })
+	sorted := slices.SortedFunc(maps.Values(t.elements), func(a, b nftables.Element) int { return a.Compare(b.ElementID) })
 	for _, e := range sorted {
 		switch g.IntN(10) {
 		case 0:
@@ -63,43 +68,43 @@ func (g generator) damageElements(f Family, t *modelTable) {
 }
 
 // foreignElement is an element that someone else could add.
-func (g generator) foreignElement(f Family, chains []Chain) Element {
+func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nftables.Element {
 	addr, bits := netip.AddrFrom4([4]byte{10, byte(g.IntN(4)), 0, byte(g.IntN(4))}), g.IntN(33)
-	if f == IPv6 {
+	if f == service.IPv6 {
 		addr, bits = netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(g.IntN(9))}), g.IntN(129)
 	}
 	prefix, _ := addr.Prefix(bits)
-	front := Frontend{addr, pickOne(g, TCP, UDP, Protocol(47)), uint16(g.IntN(3))}
+	front := service.Frontend{Addr: addr, Protocol: pickOne(g, service.TCP, service.UDP, service.Protocol(47)), Port: uint16(g.IntN(3))}
 	var chain string
 	if len(chains) > 0 {
 		chain = pickOne(g, chains...).Name
 	}
-	switch k := pickOne(g, FixedSets()...); k {
-	case Services, StickyServices, RememberMap:
+	switch k := pickOne(g, nftables.FixedSets()...); k {
+	case nftables.Services, nftables.StickyServices, nftables.RememberMap:
 		if chain == "" {
-			return addrElement(ClusterIPs, addr, 1)
+			return nftables.AddrElement(nftables.ClusterIPs, addr, 1)
 		}
-		return frontendElement(k, front, chain, "")
-	case Endpoints, LocalEndpoints:
-		return slotElement(k, front, pickOne(g, 0, 1, 7, 65535), netip.AddrPortFrom(addr, 1))
-	case ServiceCIDRs, PodCIDRs:
-		return prefixElement(k, prefix)
-	case AllowedSources:
-		return sourceElement(front, prefix)
-	case Firewalled:
-		return frontendElement(k, front, "", "")
-	case Hairpin:
-		return addrElement(k, addr, 2)
+		return nftables.FrontendElement(k, front, chain, "")
+	case nftables.Endpoints, nftables.LocalEndpoints:
+		return nftables.SlotElement(k, front, pickOne(g, 0, 1, 7, 65535), netip.AddrPortFrom(addr, 1))
+	case nftables.ServiceCIDRs, nftables.PodCIDRs:
+		return nftables.PrefixElement(k, prefix)
+	case nftables.AllowedSources:
+		return nftables.SourceElement(front, prefix)
+	case nftables.Firewalled:
+		return nftables.FrontendElement(k, front, "", "")
+	case nftables.Hairpin:
+		return nftables.AddrElement(k, addr, 2)
 	default:
-		return addrElement(ClusterIPs, addr, 1)
+		return nftables.AddrElement(nftables.ClusterIPs, addr, 1)
 	}
 }
 
-func (g generator) damageChains(f Family, t *modelTable) {
+func (g generator) damageChains(f service.Family, t *modelTable) {
 	for _, c := range chainsOf(t) {
 		switch g.IntN(12) {
 		case 0: // a rule more
-			c.Rules = append(slices.Clone(c.Rules), Rule{Drop{}})
+			c.Rules = append(slices.Clone(c.Rules), nftables.Rule{nftables.Drop{}})
 			t.chains[c.Name] = c
 		case 1: // a rule less
 			if len(c.Rules) > 0 {
@@ -107,36 +112,36 @@ func (g generator) damageChains(f Family, t *modelTable) {
 				t.chains[c.Name] = c
 			}
 		case 2: // with all that refers to it
-			maps.DeleteFunc(t.elements, func(_ ElementID, e Element) bool { return e.Chain == c.Name })
-			t.dropRules(func(s Statement) bool { return s == Statement(Jump{c.Name}) })
+			maps.DeleteFunc(t.elements, func(_ nftables.ElementID, e nftables.Element) bool { return e.Chain == c.Name })
+			t.dropRules(func(s nftables.Statement) bool { return s == nftables.Statement(nftables.Jump{Chain: c.Name}) })
 			delete(t.chains, c.Name)
 		}
 	}
 	if g.chance(20) {
-		t.chains["foreign"] = Chain{Family: f, Name: "foreign", Rules: []Rule{{Reject{}}}}
+		t.chains["foreign"] = nftables.Chain{Family: f, Name: "foreign", Rules: []nftables.Rule{{nftables.Reject{}}}}
 	}
 }
 
-func (g generator) damageSets(f Family, t *modelTable) {
-	sets := slices.SortedFunc(maps.Values(t.sets), Set.Compare)
+func (g generator) damageSets(f service.Family, t *modelTable) {
+	sets := slices.SortedFunc(maps.Values(t.sets), nftables.Set.Compare)
 	for _, s := range sets {
 		if g.chance(4) {
-			t.dropRules(func(st Statement) bool { used, _, _ := lookup(st); return used == s.Name })
-			maps.DeleteFunc(t.elements, func(id ElementID, _ Element) bool { return id.Set.Kind.String() == s.Name })
+			t.dropRules(func(st nftables.Statement) bool { used, _, _ := lookup(st); return used == s.Name })
+			maps.DeleteFunc(t.elements, func(id nftables.ElementID, _ nftables.Element) bool { return id.Set.Kind.String() == s.Name })
 			delete(t.sets, s.Name)
 		}
 	}
 	if g.chance(20) {
 		name := "affinity-foreign"
-		t.sets[name] = Set{ID: SetID{f, Affinity}, Name: name}
-		t.chains[name] = Chain{Family: f, Name: name, Rules: []Rule{{Remember{Map: name, Timeout: time.Hour}}}}
+		t.sets[name] = nftables.Set{ID: nftables.SetID{Family: f, Kind: nftables.Affinity}, Name: name}
+		t.chains[name] = nftables.Chain{Family: f, Name: name, Rules: []nftables.Rule{{nftables.Remember{Map: name, Timeout: time.Hour}}}}
 	}
 }
 
 // dropRules takes out the rules with a statement that matches.
-func (t *modelTable) dropRules(match func(Statement) bool) {
+func (t *modelTable) dropRules(match func(nftables.Statement) bool) {
 	for name, c := range t.chains {
-		c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r Rule) bool { return slices.ContainsFunc(r, match) })
+		c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r nftables.Rule) bool { return slices.ContainsFunc(r, match) })
 		t.chains[name] = c
 	}
 }
@@ -144,7 +149,7 @@ func (t *modelTable) dropRules(match func(Statement) bool) {
 // describe writes a Programmed in a fixed order, for messages.
 func describe(p Programmed) string {
 	var out string
-	for _, f := range Families() {
+	for _, f := range service.Families() {
 		if t := p[f]; t != nil {
 			out += fmt.Sprintf("table %s broken %q, %d chains, %d sets, %d elements\n", f, t.Broken, len(t.Chains), len(t.Sets), len(t.Elements))
 		}

@@ -4,16 +4,19 @@ import (
 	"iter"
 	"maps"
 	"slices"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Diff returns what turns what is programmed into what is desired.
 func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	d := &Delta{}
-	left := map[Family]map[ElementID]Element{}
+	left := map[service.Family]map[nftables.ElementID]nftables.Element{}
 	for _, f := range desired.config.Families {
 		t := programmed[f]
 		if t != nil && t.Broken != "" {
-			d.Reset = append(d.Reset, f)
+			d.Reset = append(d.Reset, BrokenTable{f, t.Broken})
 			t = nil
 		}
 		if t == nil {
@@ -25,7 +28,7 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		left[f] = maps.Clone(t.Elements)
 	}
 	if len(programmed) == 0 {
-		d.Add = make([]Element, 0, desired.size())
+		d.Add = make([]nftables.Element, 0, desired.size())
 	}
 	for e := range desired.elements() {
 		in := left[e.Set.Family]
@@ -35,25 +38,25 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	}
 	for _, s := range desired.Stickies() {
 		if t := programmed[s.Family]; t != nil && t.Broken == "" && s.known(t) {
-			d.Forget = append(d.Forget, s)
+			d.ExpireClients = append(d.ExpireClients, s)
 		}
 	}
-	var gone []Element
+	var gone []nftables.Element
 	for _, in := range left {
 		gone = slices.AppendSeq(gone, maps.Values(in))
 	}
-	slices.SortFunc(gone, func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
+	slices.SortFunc(gone, func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) })
 	d.Delete = append(d.Delete, gone...)
 	d.Stale = desired.allStale(gone)
 	if d.Size()+len(d.StaleSets) == 0 {
 		// Chains of shapes that nobody has any more harm nobody: they alone are no
 		// reason to write, so that a restart in an unchanged cluster writes nothing.
-		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c Chain) bool { return isShapeChain(c.Name) })
+		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool { return isShapeChain(c.Name) })
 	}
 	return d
 }
 
-func (d *Delta) diffSets(desired []Set, t *Table, f Family) {
+func (d *Delta) diffSets(desired []nftables.Set, t *Table, f service.Family) {
 	wanted := map[string]bool{}
 	for _, s := range desired {
 		wanted[s.Name] = true
@@ -63,12 +66,12 @@ func (d *Delta) diffSets(desired []Set, t *Table, f Family) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
 		if !wanted[name] {
-			d.StaleSets = append(d.StaleSets, Set{ID: SetID{Family: f}, Name: name})
+			d.StaleSets = append(d.StaleSets, nftables.Set{ID: nftables.SetID{Family: f}, Name: name})
 		}
 	}
 }
 
-func (d *Delta) diffChains(desired []Chain, t *Table, f Family) {
+func (d *Delta) diffChains(desired []nftables.Chain, t *Table, f service.Family) {
 	wanted := map[string]bool{}
 	for _, c := range desired {
 		wanted[c.Name] = true
@@ -78,37 +81,37 @@ func (d *Delta) diffChains(desired []Chain, t *Table, f Family) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Chains)) {
 		if !wanted[name] {
-			d.StaleChains = append(d.StaleChains, Chain{Family: f, Name: name})
+			d.StaleChains = append(d.StaleChains, nftables.Chain{Family: f, Name: name})
 		}
 	}
 }
 
 // allStale returns all frontends whose flows could be stale, when it is not known
 // what was before: those that are desired, and those that are gone.
-func (r *Ruleset) allStale(gone []Element) []Stale {
-	var out []Stale
+func (r *Ruleset) allStale(gone []nftables.Element) []service.StaleFlows {
+	var out []service.StaleFlows
 	for f, c := range r.owners {
-		if f.Protocol != TCP {
+		if f.Protocol != service.TCP {
 			out = append(out, stale(f, c.entry))
 		}
 	}
 	for _, e := range gone {
-		if e.Set.Kind != Services {
+		if e.Set.Kind != nftables.Services {
 			continue
 		}
-		f := e.KeyValues().frontend()
-		if _, held := r.owners[f]; !held && f.Protocol != TCP {
+		f := e.KeyValues().Frontend()
+		if _, held := r.owners[f]; !held && f.Protocol != service.TCP {
 			out = append(out, stale(f, nil))
 		}
 	}
-	slices.SortFunc(out, func(a, b Stale) int { return a.Frontend.Compare(b.Frontend) })
+	slices.SortFunc(out, func(a, b service.StaleFlows) int { return a.Frontend.Compare(b.Frontend) })
 	return out
 }
 
 // Chains returns the desired chains of one table.
-func (r *Ruleset) Chains(f Family) []Chain {
+func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 	chains := baseChains(f, r.config)
-	if r.memory[f] {
+	if r.affinity[f] {
 		chains = append(chains, stickyBaseChains(f)...)
 	}
 	for _, s := range r.Stickies() {
@@ -121,7 +124,7 @@ func (r *Ruleset) Chains(f Family) []Chain {
 			chains = append(chains, s.shape.chain(f, r.config))
 		}
 	}
-	slices.SortFunc(chains, Chain.Compare)
+	slices.SortFunc(chains, nftables.Chain.Compare)
 	return chains
 }
 
@@ -131,10 +134,10 @@ func (r *Ruleset) Stickies() []Sticky {
 }
 
 // sets returns the desired sets and maps of one table.
-func (r *Ruleset) sets(f Family) []Set {
-	var sets []Set
-	for _, k := range FixedSets() {
-		sets = append(sets, Set{ID: SetID{f, k}, Name: k.String()})
+func (r *Ruleset) sets(f service.Family) []nftables.Set {
+	var sets []nftables.Set
+	for _, k := range nftables.FixedSets() {
+		sets = append(sets, nftables.Set{ID: nftables.SetID{Family: f, Kind: k}, Name: k.String()})
 	}
 	for _, s := range r.Stickies() {
 		if s.Family == f {
@@ -157,24 +160,24 @@ func (r *Ruleset) size() int {
 }
 
 // elements yields all desired elements, in an order that depends on the content only.
-func (r *Ruleset) elements() iter.Seq[Element] {
-	return func(yield func(Element) bool) {
-		buf := make([]Element, 0, len(r.clusters)+len(r.hairpins))
+func (r *Ruleset) elements() iter.Seq[nftables.Element] {
+	return func(yield func(nftables.Element) bool) {
+		buf := make([]nftables.Element, 0, len(r.clusters)+len(r.hairpins))
 		for _, f := range r.config.Families {
 			for _, p := range prefixesOf(f, r.config.ServiceCIDRs) {
-				buf = append(buf, prefixElement(ServiceCIDRs, p))
+				buf = append(buf, nftables.PrefixElement(nftables.ServiceCIDRs, p))
 			}
 			for _, p := range prefixesOf(f, r.config.PodTraffic.CIDRs) {
-				buf = append(buf, prefixElement(PodCIDRs, p))
+				buf = append(buf, nftables.PrefixElement(nftables.PodCIDRs, p))
 			}
 		}
 		for a := range r.clusters {
-			buf = append(buf, addrElement(ClusterIPs, a, 1))
+			buf = append(buf, nftables.AddrElement(nftables.ClusterIPs, a, 1))
 		}
 		for a := range r.hairpins {
-			buf = append(buf, addrElement(Hairpin, a, 2))
+			buf = append(buf, nftables.AddrElement(nftables.Hairpin, a, 2))
 		}
-		slices.SortFunc(buf, func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
+		slices.SortFunc(buf, func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) })
 		for _, e := range buf {
 			if !yield(e) {
 				return

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // index returns the four bytes of an index on this machine.
@@ -19,43 +22,46 @@ func index(i uint32) string {
 // elementCase is an element with the bytes that the kernel wants and the text that nft reads.
 type elementCase struct {
 	name      string
-	element   Element
+	element   nftables.Element
 	key, data string
-	values    Values // of the key
+	values    nftables.Values // of the key
 	text      string
 }
 
 func elementCases() []elementCase {
-	f4 := Frontend{netip.MustParseAddr("10.96.0.10"), TCP, 80}
-	f6 := Frontend{netip.MustParseAddr("fd00:96::10"), SCTP, 0xabcd}
+	f4 := service.Frontend{Addr: netip.MustParseAddr("10.96.0.10"), Protocol: service.TCP, Port: 80}
+	f6 := service.Frontend{Addr: netip.MustParseAddr("fd00:96::10"), Protocol: service.SCTP, Port: 0xabcd}
 	const key4 = "0a60000a" + "06000000" + "00500000"
 	const key6 = "fd000096000000000000000000000010" + "84000000" + "abcd0000"
-	v4 := Values{Addrs: []netip.Addr{f4.Addr}, Protocol: TCP, Port: 80}
-	v6 := Values{Addrs: []netip.Addr{f6.Addr}, Protocol: SCTP, Port: 0xabcd}
-	at := func(v Values, index int) Values { v.Index = index; return v }
-	and := func(v Values, a string) Values { v.Addrs = append(slices.Clone(v.Addrs), addrs(a)...); return v }
-	one := func(a string) Values { return Values{Addrs: addrs(a)} }
+	v4 := nftables.Values{Addrs: []netip.Addr{f4.Addr}, Protocol: service.TCP, Port: 80}
+	v6 := nftables.Values{Addrs: []netip.Addr{f6.Addr}, Protocol: service.SCTP, Port: 0xabcd}
+	at := func(v nftables.Values, index int) nftables.Values { v.Index = index; return v }
+	and := func(v nftables.Values, a string) nftables.Values {
+		v.Addrs = append(slices.Clone(v.Addrs), addrs(a)...)
+		return v
+	}
+	one := func(a string) nftables.Values { return nftables.Values{Addrs: addrs(a)} }
 	return []elementCase{
-		{"services 4", frontendElement(Services, f4, "cluster-2", "default/web:http"), key4, "", v4,
+		{"services 4", nftables.FrontendElement(nftables.Services, f4, "cluster-2", "default/web:http"), key4, "", v4,
 			`10.96.0.10 . tcp . 80 comment "default/web:http" : goto cluster-2`},
-		{"services 6", frontendElement(Services, f6, "no-endpoints", ""), key6, "", v6, "fd00:96::10 . sctp . 43981 : goto no-endpoints"},
-		{"remember", frontendElement(RememberMap, f4, "remember-cluster/a/b/tcp/80", ""), key4, "", v4,
+		{"services 6", nftables.FrontendElement(nftables.Services, f6, "no-endpoints", ""), key6, "", v6, "fd00:96::10 . sctp . 43981 : goto no-endpoints"},
+		{"remember", nftables.FrontendElement(nftables.RememberMap, f4, "remember-cluster/a/b/tcp/80", ""), key4, "", v4,
 			"10.96.0.10 . tcp . 80 : goto remember-cluster/a/b/tcp/80"},
-		{"endpoints 4", slotElement(Endpoints, f4, 258, backendList("10.244.1.2:8080")[0]),
+		{"endpoints 4", nftables.SlotElement(nftables.Endpoints, f4, 258, backendList("10.244.1.2:8080")[0]),
 			key4 + index(258), "0af40102" + "1f900000", at(v4, 258), "10.96.0.10 . tcp . 80 . 258 : 10.244.1.2 . 8080"},
-		{"local-endpoints 6", slotElement(LocalEndpoints, f6, 1, backendList("[fd00::2]:53")[0]),
+		{"local-endpoints 6", nftables.SlotElement(nftables.LocalEndpoints, f6, 1, backendList("[fd00::2]:53")[0]),
 			key6 + index(1), "fd000000000000000000000000000002" + "00350000", at(v6, 1), "fd00:96::10 . sctp . 43981 . 1 : fd00::2 . 53"},
-		{"cluster-ips 4", addrElement(ClusterIPs, f4.Addr, 1), "0a60000a", "", one("10.96.0.10"), "10.96.0.10"},
-		{"hairpin 4", addrElement(Hairpin, f4.Addr, 2), "0a60000a0a60000a", "", one("10.96.0.10 10.96.0.10"), "10.96.0.10 . 10.96.0.10"},
-		{"hairpin 6", addrElement(Hairpin, f6.Addr, 2), "fd000096000000000000000000000010fd000096000000000000000000000010", "",
+		{"cluster-ips 4", nftables.AddrElement(nftables.ClusterIPs, f4.Addr, 1), "0a60000a", "", one("10.96.0.10"), "10.96.0.10"},
+		{"hairpin 4", nftables.AddrElement(nftables.Hairpin, f4.Addr, 2), "0a60000a0a60000a", "", one("10.96.0.10 10.96.0.10"), "10.96.0.10 . 10.96.0.10"},
+		{"hairpin 6", nftables.AddrElement(nftables.Hairpin, f6.Addr, 2), "fd000096000000000000000000000010fd000096000000000000000000000010", "",
 			one("fd00:96::10 fd00:96::10"), "fd00:96::10 . fd00:96::10"},
-		{"service-cidrs 6", prefixElement(ServiceCIDRs, prefixes("fd00:96::/108")[0]), "fd000096000000000000000000000000", "",
+		{"service-cidrs 6", nftables.PrefixElement(nftables.ServiceCIDRs, prefixes("fd00:96::/108")[0]), "fd000096000000000000000000000000", "",
 			one("fd00:96::"), "fd00:96::/108"},
-		{"pod-cidrs 4", prefixElement(PodCIDRs, prefixes("0.0.0.0/0")[0]), "00000000", "", one("0.0.0.0"), "0.0.0.0/0"},
-		{"firewalled", frontendElement(Firewalled, f4, "", ""), key4, "", v4, "10.96.0.10 . tcp . 80"},
-		{"allowed-sources 4", sourceElement(f4, prefixes("192.0.2.0/25")[0]), key4 + "c0000200", "", and(v4, "192.0.2.0"),
+		{"pod-cidrs 4", nftables.PrefixElement(nftables.PodCIDRs, prefixes("0.0.0.0/0")[0]), "00000000", "", one("0.0.0.0"), "0.0.0.0/0"},
+		{"firewalled", nftables.FrontendElement(nftables.Firewalled, f4, "", ""), key4, "", v4, "10.96.0.10 . tcp . 80"},
+		{"allowed-sources 4", nftables.SourceElement(f4, prefixes("192.0.2.0/25")[0]), key4 + "c0000200", "", and(v4, "192.0.2.0"),
 			"10.96.0.10 . tcp . 80 . 192.0.2.0/25"},
-		{"allowed-sources 6", sourceElement(f6, prefixes("2001:db8::/32")[0]), key6 + "20010db8000000000000000000000000", "", and(v6, "2001:db8::"),
+		{"allowed-sources 6", nftables.SourceElement(f6, prefixes("2001:db8::/32")[0]), key6 + "20010db8000000000000000000000000", "", and(v6, "2001:db8::"),
 			"fd00:96::10 . sctp . 43981 . 2001:db8::/32"},
 	}
 }
@@ -89,11 +95,11 @@ func zero(b []byte) bool { return !slices.ContainsFunc(b, func(c byte) bool { re
 func TestElementDataReadBack(t *testing.T) {
 	for _, text := range []string{"10.244.1.2:8080", "[fd00::2]:65535", "[::ffff:10.0.0.1]:1"} {
 		b := netip.MustParseAddrPort(text)
-		e := slotElement(Endpoints, Frontend{b.Addr(), UDP, 53}, 65535, b)
-		if got := e.DataValues().backend(); got != b {
+		e := nftables.SlotElement(nftables.Endpoints, service.Frontend{Addr: b.Addr(), Protocol: service.UDP, Port: 53}, 65535, b)
+		if got := e.DataValues().Backend(); got != b {
 			t.Errorf("backend read back is %s, want %s", got, b)
 		}
-		if got, want := e.KeyValues().frontend(), (Frontend{b.Addr(), UDP, 53}); got != want {
+		if got, want := e.KeyValues().Frontend(), (service.Frontend{Addr: b.Addr(), Protocol: service.UDP, Port: 53}); got != want {
 			t.Errorf("frontend read back is %s, want %s", got, want)
 		}
 	}
@@ -101,34 +107,34 @@ func TestElementDataReadBack(t *testing.T) {
 
 // Compare is by table, set, address, protocol, port, slot and prefix length.
 func TestElementCompare(t *testing.T) {
-	f4 := Frontend{netip.MustParseAddr("10.0.0.1"), TCP, 80}
-	later := Frontend{netip.MustParseAddr("10.0.0.2"), TCP, 1}
-	f6 := Frontend{netip.MustParseAddr("::1"), TCP, 80}
+	f4 := service.Frontend{Addr: netip.MustParseAddr("10.0.0.1"), Protocol: service.TCP, Port: 80}
+	later := service.Frontend{Addr: netip.MustParseAddr("10.0.0.2"), Protocol: service.TCP, Port: 1}
+	f6 := service.Frontend{Addr: netip.MustParseAddr("::1"), Protocol: service.TCP, Port: 80}
 	b4, b6 := backendList("10.1.0.1:80")[0], backendList("[fd00::1]:80")[0]
-	ordered := []Element{
-		frontendElement(Services, f4, "z", "z"),
-		frontendElement(Services, Frontend{f4.Addr, TCP, 256}, "", ""),
-		frontendElement(Services, Frontend{f4.Addr, UDP, 1}, "", ""),
-		frontendElement(Services, later, "a", ""),
-		slotElement(Endpoints, f4, 0, b4),
-		slotElement(Endpoints, f4, 1, b4),
-		slotElement(Endpoints, f4, 255, b4),
-		slotElement(Endpoints, f4, 256, b4),
-		slotElement(Endpoints, f4, 65535, b4),
-		slotElement(Endpoints, later, 0, b4),
-		prefixElement(ServiceCIDRs, prefixes("10.0.0.0/8")[0]),
-		prefixElement(ServiceCIDRs, prefixes("10.0.0.0/16")[0]),
-		sourceElement(f4, prefixes("10.0.0.0/16")[0]),
-		sourceElement(f4, prefixes("11.0.0.0/8")[0]),
-		sourceElement(later, prefixes("10.0.0.0/8")[0]),
-		frontendElement(Services, f6, "", ""),
-		slotElement(Endpoints, f6, 2, b6),
-		slotElement(LocalEndpoints, f6, 1, b6),
-		slotElement(LocalEndpoints, f6, 256, b6),
+	ordered := []nftables.Element{
+		nftables.FrontendElement(nftables.Services, f4, "z", "z"),
+		nftables.FrontendElement(nftables.Services, service.Frontend{Addr: f4.Addr, Protocol: service.TCP, Port: 256}, "", ""),
+		nftables.FrontendElement(nftables.Services, service.Frontend{Addr: f4.Addr, Protocol: service.UDP, Port: 1}, "", ""),
+		nftables.FrontendElement(nftables.Services, later, "a", ""),
+		nftables.SlotElement(nftables.Endpoints, f4, 0, b4),
+		nftables.SlotElement(nftables.Endpoints, f4, 1, b4),
+		nftables.SlotElement(nftables.Endpoints, f4, 255, b4),
+		nftables.SlotElement(nftables.Endpoints, f4, 256, b4),
+		nftables.SlotElement(nftables.Endpoints, f4, 65535, b4),
+		nftables.SlotElement(nftables.Endpoints, later, 0, b4),
+		nftables.PrefixElement(nftables.ServiceCIDRs, prefixes("10.0.0.0/8")[0]),
+		nftables.PrefixElement(nftables.ServiceCIDRs, prefixes("10.0.0.0/16")[0]),
+		nftables.SourceElement(f4, prefixes("10.0.0.0/16")[0]),
+		nftables.SourceElement(f4, prefixes("11.0.0.0/8")[0]),
+		nftables.SourceElement(later, prefixes("10.0.0.0/8")[0]),
+		nftables.FrontendElement(nftables.Services, f6, "", ""),
+		nftables.SlotElement(nftables.Endpoints, f6, 2, b6),
+		nftables.SlotElement(nftables.LocalEndpoints, f6, 1, b6),
+		nftables.SlotElement(nftables.LocalEndpoints, f6, 256, b6),
 	}
 	shuffled := slices.Clone(ordered)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-	slices.SortFunc(shuffled, func(a, b Element) int { return a.Compare(b.ElementID) })
+	slices.SortFunc(shuffled, func(a, b nftables.Element) int { return a.Compare(b.ElementID) })
 	if diff := cmp.Diff(elementTexts(ordered), elementTexts(shuffled)); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}

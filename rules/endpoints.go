@@ -3,6 +3,8 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // pick returns the backends of a ServicePort in one family: those that traffic
@@ -11,12 +13,12 @@ import (
 //
 // Ready endpoints are taken; where there is none, serving and terminating ones.
 // Hints are heeded under kube-proxy's conditions, see topologyOf.
-func pick(all []Endpoint, family Family, node Node) (cluster, local []Backend, anywhere bool) {
-	ready := func(ep *Endpoint) bool { return ep.Ready && FamilyOf(ep.Backend.Addr()) == family }
-	draining := func(ep *Endpoint) bool {
-		return !ep.Ready && ep.Serving && ep.Terminating && FamilyOf(ep.Backend.Addr()) == family
+func pick(all []service.Endpoint, family service.Family, node service.Node) (cluster, local []service.Backend, anywhere bool) {
+	ready := func(ep *service.Endpoint) bool { return ep.Ready && service.FamilyOf(ep.Backend.Addr()) == family }
+	draining := func(ep *service.Endpoint) bool {
+		return !ep.Ready && ep.Serving && ep.Terminating && service.FamilyOf(ep.Backend.Addr()) == family
 	}
-	here := func(ep *Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
+	here := func(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
 
 	if count(all, ready) > 0 {
 		cluster = backends(all, ready, topologyOf(all, ready, node))
@@ -30,15 +32,15 @@ func pick(all []Endpoint, family Family, node Node) (cluster, local []Backend, a
 }
 
 // serving returns the backends of all endpoints that serve, sorted.
-func serving(all []Endpoint, family Family) []Backend {
-	return backends(all, func(ep *Endpoint) bool {
-		return FamilyOf(ep.Backend.Addr()) == family && (ep.Ready || ep.Serving)
+func serving(all []service.Endpoint, family service.Family) []service.Backend {
+	return backends(all, func(ep *service.Endpoint) bool {
+		return service.FamilyOf(ep.Backend.Addr()) == family && (ep.Ready || ep.Serving)
 	}, nil)
 }
 
 // localReady counts the addresses of ready endpoints on the node: what a load
 // balancer's health check asks for.
-func localReady(svc *Service, node Node) int {
+func localReady(svc *service.Service, node service.Node) int {
 	addrs := map[netip.Addr]struct{}{}
 	for _, p := range svc.Ports {
 		for _, ep := range p.Endpoints {
@@ -51,15 +53,15 @@ func localReady(svc *Service, node Node) int {
 }
 
 // which picks endpoints.
-type which func(*Endpoint) bool
+type which func(*service.Endpoint) bool
 
 // topologyOf returns which of the ready endpoints to use by their hints, or nil
 // for all of them. As in kube-proxy, hints count only when every ready endpoint
 // has one and at least one is for this node or zone; hints for nodes are
 // preferred to hints for zones (KEP-3015, KEP-2433).
-func topologyOf(all []Endpoint, ready which, node Node) which {
-	forNode := func(ep *Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
-	forZone := func(ep *Endpoint) bool { return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone) }
+func topologyOf(all []service.Endpoint, ready which, node service.Node) which {
+	forNode := func(ep *service.Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
+	forZone := func(ep *service.Endpoint) bool { return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone) }
 	allNode, allZone, anyNode, anyZone := true, true, false, false
 	for i := range all {
 		if ep := &all[i]; ready(ep) {
@@ -78,23 +80,23 @@ func topologyOf(all []Endpoint, ready which, node Node) which {
 
 // backends returns the backends of the endpoints that both a and b pick, sorted and
 // without duplicates.
-func backends(eps []Endpoint, a, b which) []Backend {
-	both := func(ep *Endpoint) bool { return a(ep) && (b == nil || b(ep)) }
+func backends(eps []service.Endpoint, a, b which) []service.Backend {
+	both := func(ep *service.Endpoint) bool { return a(ep) && (b == nil || b(ep)) }
 	n := count(eps, both)
 	if n == 0 {
 		return nil
 	}
-	out := make([]Backend, 0, n)
+	out := make([]service.Backend, 0, n)
 	for i := range eps {
 		if both(&eps[i]) {
 			out = append(out, eps[i].Backend)
 		}
 	}
-	slices.SortFunc(out, Backend.Compare)
+	slices.SortFunc(out, service.Backend.Compare)
 	return slices.Compact(out)
 }
 
-func count(eps []Endpoint, picked which) int {
+func count(eps []service.Endpoint, picked which) int {
 	n := 0
 	for i := range eps {
 		if picked(&eps[i]) {

@@ -1,44 +1,43 @@
 package rules
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
 
 // Entry is one frontend and what happens to its connections.
 type Entry struct {
-	Frontend Frontend
+	Frontend service.Frontend
 	Port     string // the ServicePort, for people: namespace/name:port
 	Shape    Shape
-	Backends []Backend // by slot
-	Locals   []Backend // those on this node by slot, for ShapeLocal
-	Sticky   *Sticky   // nil: every connection chooses anew
+	Backends []service.Backend // by slot
+	Locals   []service.Backend // those on this node by slot, for ShapeLocal
+	Sticky   *Sticky           // nil: every connection chooses anew
 
 	// Serving are all endpoints anywhere that serve, terminating ones included: the
 	// flows that may stay when rules change. It is kept for protocols other than TCP,
 	// whose flows go on without a new connection, and sorted.
-	Serving []Backend
+	Serving []service.Backend
 
 	Restricted bool // only Sources are admitted
 	Sources    []netip.Prefix
 }
 
-// Stale is a frontend that flows may lead from to where they must not any more.
-type Stale struct {
-	Frontend Frontend
-	Keep     []Backend // flows to these may stay
-}
-
-// stale returns what flows to the frontend may stay.
-func stale(f Frontend, e *Entry) Stale {
+// stale returns which flows to the frontend may stay.
+func stale(f service.Frontend, e *Entry) service.StaleFlows {
 	if e == nil {
-		return Stale{Frontend: f}
+		return service.StaleFlows{Frontend: f}
 	}
-	return Stale{f, e.Serving}
+	return service.StaleFlows{Frontend: f, Keep: e.Serving}
 }
 
 // staleFlows returns whether flows to the frontend may have become stale between
 // before and after, either of which may be nil.
-func staleFlows(f Frontend, before, after *Entry) bool {
+func staleFlows(f service.Frontend, before, after *Entry) bool {
 	switch {
-	case f.Protocol == TCP:
+	case f.Protocol == service.TCP:
 		return false
 	case before == nil || after == nil:
 		return true
@@ -48,13 +47,13 @@ func staleFlows(f Frontend, before, after *Entry) bool {
 }
 
 // appendElements appends the elements of the entry.
-func (e *Entry) appendElements(out []Element) []Element {
+func (e *Entry) appendElements(out []nftables.Element) []nftables.Element {
 	out = e.appendDispatch(out)
 	for slot, b := range e.Backends {
-		out = append(out, slotElement(Endpoints, e.Frontend, slot, b))
+		out = append(out, nftables.SlotElement(nftables.Endpoints, e.Frontend, slot, b))
 	}
 	for slot, b := range e.Locals {
-		out = append(out, slotElement(LocalEndpoints, e.Frontend, slot, b))
+		out = append(out, nftables.SlotElement(nftables.LocalEndpoints, e.Frontend, slot, b))
 	}
 	return out
 }
@@ -72,19 +71,19 @@ func (e *Entry) size() int {
 }
 
 // appendDispatch appends the elements that lead to the chain that chooses an endpoint.
-func (e *Entry) appendDispatch(out []Element) []Element {
+func (e *Entry) appendDispatch(out []nftables.Element) []nftables.Element {
 	f := e.Frontend
 	chain := e.Shape.ChainName()
 	if e.Sticky != nil {
-		out = append(out, frontendElement(StickyServices, f, chain, ""),
-			frontendElement(RememberMap, f, e.Sticky.RememberChain(), ""))
+		out = append(out, nftables.FrontendElement(nftables.StickyServices, f, chain, ""),
+			nftables.FrontendElement(nftables.RememberMap, f, e.Sticky.RememberChain(), ""))
 		chain = e.Sticky.DispatchChain()
 	}
-	out = append(out, frontendElement(Services, f, chain, e.Port))
+	out = append(out, nftables.FrontendElement(nftables.Services, f, chain, e.Port))
 	if e.Restricted {
-		out = append(out, frontendElement(Firewalled, f, "", ""))
+		out = append(out, nftables.FrontendElement(nftables.Firewalled, f, "", ""))
 		for _, p := range e.Sources {
-			out = append(out, sourceElement(f, p))
+			out = append(out, nftables.SourceElement(f, p))
 		}
 	}
 	return out

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // source makes values of bytes; when they run out, all are zero.
@@ -60,9 +62,9 @@ func (s *source) text() string {
 	return strings.Repeat(string(rune('a'+s.byte()%3)), int(s.byte()%64))
 }
 
-func (s *source) service(name string) *Service {
-	svc := &Service{
-		Name: ServiceName{"ns", name}, Created: time.Unix(int64(s.byte()%2), 0),
+func (s *source) service(name string) *service.Service {
+	svc := &service.Service{
+		Name: service.Name{Namespace: "ns", Name: name}, Created: time.Unix(int64(s.byte()%2), 0),
 		ClusterIPs: s.addrs(), ExternalIPs: s.addrs(), LoadBalancerIPs: s.addrs(), SourceRanges: s.prefixes(),
 	}
 	flags := s.byte()
@@ -71,10 +73,10 @@ func (s *source) service(name string) *Service {
 		svc.AffinityTimeout = time.Duration(s.byte()) * time.Second
 	}
 	for range s.byte() % 4 {
-		p := ServicePort{Name: s.text(), Protocol: Protocols()[s.byte()%3], Port: s.port(), NodePort: s.port() - 1}
+		p := service.Port{Name: s.text(), Protocol: service.Protocols()[s.byte()%3], Port: s.port(), NodePort: s.port() - 1}
 		for range s.byte() % 16 {
 			flags := s.byte()
-			p.Endpoints = append(p.Endpoints, Endpoint{
+			p.Endpoints = append(p.Endpoints, service.Endpoint{
 				Backend: netip.AddrPortFrom(s.addr(), s.port()), Node: []string{"", "n1"}[flags&1],
 				Ready: flags&2 > 0, Serving: flags&4 > 0, Terminating: flags&8 > 0,
 				ZoneHints: make([]string, flags>>4&3), NodeHints: []string{"", "n1"}[flags>>6&1 : 1+flags>>7&1],
@@ -101,8 +103,8 @@ func FuzzCompile(f *testing.F) {
 	legal := regexp.MustCompile(line)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := &source{b}
-		node := Node{Name: "n1", Zone: s.text(), Addrs: s.addrs(), NodePortAddrs: s.addrs()}
-		config := Config{MasqueradeMark: 1, Families: Families(), ServiceCIDRs: s.prefixes(), PodTraffic: PodTraffic{CIDRs: s.prefixes()}}
+		node := service.Node{Name: "n1", Zone: s.text(), Addrs: s.addrs(), NodePortAddrs: s.addrs()}
+		config := Config{MasqueradeMark: 1, Families: service.Families(), ServiceCIDRs: s.prefixes(), PodTraffic: PodTraffic{CIDRs: s.prefixes()}}
 		r, kernel := NewRuleset(config), model{}
 		var texts strings.Builder
 		commit := func(d *Delta) {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // generator makes random input from a seed: few addresses and ports, so that
@@ -39,14 +41,14 @@ func (g generator) config() Config {
 	}
 	c.MasqueradeAll = g.chance(20)
 	if g.chance(20) {
-		c.Families = []Family{pickOne(g, Families()...)}
+		c.Families = []service.Family{pickOne(g, service.Families()...)}
 	}
 	c.ServiceCIDRs = some(g, 4, prefixes("10.96.0.0/16 10.96.1.0/24 10.112.0.0/12 fd00:10:96::/112 fd00:10:97::/112 0.0.0.0/0")...)
 	return c
 }
 
-func (g generator) node() Node {
-	return Node{
+func (g generator) node() service.Node {
+	return service.Node{
 		Name: pickOne(g, "n1", "n2", ""), Zone: pickOne(g, "a", "b", ""),
 		Addrs:         some(g, 2, addrs("192.0.2.1 2001:db8::1")...),
 		NodePortAddrs: some(g, 3, addrs("192.0.2.1 192.0.2.2 2001:db8::1 10.96.0.1")...),
@@ -54,15 +56,15 @@ func (g generator) node() Node {
 }
 
 // name returns the name of the i-th Service; one in four is as long as can be.
-func name(i int) ServiceName {
+func name(i int) service.Name {
 	if i%4 == 3 {
-		return ServiceName{strings.Repeat("n", 63), fmt.Sprintf("%063d", i)}
+		return service.Name{Namespace: strings.Repeat("n", 63), Name: fmt.Sprintf("%063d", i)}
 	}
-	return ServiceName{"ns" + string(rune('a'+i%3)), fmt.Sprintf("svc-%d", i)}
+	return service.Name{Namespace: "ns" + string(rune('a'+i%3)), Name: fmt.Sprintf("svc-%d", i)}
 }
 
-func (g generator) service(i int) *Service {
-	svc := &Service{
+func (g generator) service(i int) *service.Service {
+	svc := &service.Service{
 		Name:            name(i),
 		Created:         time.Unix(int64(g.IntN(3)), 0),
 		ClusterIPs:      some(g, 3, addrs("10.96.0.1 10.96.0.2 10.96.0.3 fd00:10:96::1 fd00:10:96::2 fd00:10:96::3")...),
@@ -79,8 +81,8 @@ func (g generator) service(i int) *Service {
 		svc.AffinityTimeout = pickOne(g, time.Second, time.Hour, 24*time.Hour)
 	}
 	for range g.IntN(4) {
-		svc.Ports = append(svc.Ports, ServicePort{
-			Name: pickOne(g, "", "a", "b", strings.Repeat("p", 63)), Protocol: pickOne(g, Protocols()...),
+		svc.Ports = append(svc.Ports, service.Port{
+			Name: pickOne(g, "", "a", "b", strings.Repeat("p", 63)), Protocol: pickOne(g, service.Protocols()...),
 			Port: pickOne[uint16](g, 1, 53, 80, 65535), NodePort: pickOne[uint16](g, 0, 80, 30000, 30001),
 			Endpoints: g.endpoints(),
 		})
@@ -88,8 +90,8 @@ func (g generator) service(i int) *Service {
 	return svc
 }
 
-func (g generator) endpoints() []Endpoint {
-	var out []Endpoint
+func (g generator) endpoints() []service.Endpoint {
+	var out []service.Endpoint
 	ports := []uint16{8080, 8080, 8081}
 	if g.chance(20) { // more than can be remembered
 		ports = []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 65535}
@@ -99,7 +101,7 @@ func (g generator) endpoints() []Endpoint {
 		if g.chance(40) {
 			addr = netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(g.IntN(6))})
 		}
-		ep := Endpoint{
+		ep := service.Endpoint{
 			Backend: netip.AddrPortFrom(addr, pickOne(g, ports...)), Node: pickOne(g, "n1", "n1", "n2", ""),
 			Ready: g.chance(70), Serving: g.chance(70), Terminating: g.chance(30),
 		}
@@ -115,7 +117,7 @@ func (g generator) endpoints() []Endpoint {
 }
 
 // change makes another state of the Service, more often a small change than a new one.
-func (g generator) change(i int, svc *Service) *Service {
+func (g generator) change(i int, svc *service.Service) *service.Service {
 	if svc == nil || g.chance(30) {
 		return g.service(i)
 	}
@@ -126,10 +128,10 @@ func (g generator) change(i int, svc *Service) *Service {
 	case 1:
 		next.ExternalLocal = !next.ExternalLocal
 	default:
-		next.Ports = append([]ServicePort(nil), svc.Ports...)
+		next.Ports = append([]service.Port(nil), svc.Ports...)
 		for j := range next.Ports {
 			p := &next.Ports[j]
-			p.Endpoints = append(append([]Endpoint(nil), p.Endpoints...), g.endpoints()...)
+			p.Endpoints = append(append([]service.Endpoint(nil), p.Endpoints...), g.endpoints()...)
 			drop := g.IntN(len(p.Endpoints) + 1)
 			p.Endpoints = p.Endpoints[drop:]
 		}

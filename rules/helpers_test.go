@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // addrs reads addresses separated by spaces.
@@ -27,11 +30,11 @@ func prefixes(texts string) []netip.Prefix {
 }
 
 // backendList reads backends separated by spaces; - is an invalid one.
-func backendList(texts string) []Backend {
-	var out []Backend
+func backendList(texts string) []service.Backend {
+	var out []service.Backend
 	for _, text := range strings.Fields(texts) {
 		if text == "-" {
-			out = append(out, Backend{})
+			out = append(out, service.Backend{})
 			continue
 		}
 		out = append(out, netip.MustParseAddrPort(text))
@@ -40,33 +43,33 @@ func backendList(texts string) []Backend {
 }
 
 // ready returns ready endpoints on a node.
-func ready(node, texts string) []Endpoint {
-	var out []Endpoint
+func ready(node, texts string) []service.Endpoint {
+	var out []service.Endpoint
 	for _, b := range backendList(texts) {
-		out = append(out, Endpoint{Backend: b, Node: node, Ready: true, Serving: true})
+		out = append(out, service.Endpoint{Backend: b, Node: node, Ready: true, Serving: true})
 	}
 	return out
 }
 
 // noSlots knows no slots.
-func noSlots(Frontend) (backends, locals []Backend) { return nil, nil }
+func noSlots(service.Frontend) (backends, locals []service.Backend) { return nil, nil }
 
 // web is a Service with one port and two endpoints, the first on node n1.
-func web() *Service {
-	return &Service{
-		Name:       ServiceName{"default", "web"},
+func web() *service.Service {
+	return &service.Service{
+		Name:       service.Name{Namespace: "default", Name: "web"},
 		Created:    time.Unix(1000, 0),
 		ClusterIPs: addrs("10.96.0.10"),
-		Ports: []ServicePort{{
-			Name: "http", Protocol: TCP, Port: 80,
+		Ports: []service.Port{{
+			Name: "http", Protocol: service.TCP, Port: 80,
 			Endpoints: append(ready("n1", "10.244.1.1:8080"), ready("n2", "10.244.2.1:8080")...),
 		}},
 	}
 }
 
 // compileAt compiles for node n1 with addresses of both families.
-func compileAt(svc *Service, slots Slots) *Compiled {
-	node := Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
+func compileAt(svc *service.Service, slots Slots) *Compiled {
+	node := service.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
 	return Compile(svc, node, slots)
 }
 
@@ -102,14 +105,14 @@ func testConfig() Config {
 		MasqueradeMark: 0x4000,
 		PodTraffic:     PodTraffic{CIDRs: prefixes("10.244.0.0/16 fd00:10:244::/56")},
 		ServiceCIDRs:   prefixes("10.96.0.0/16 fd00:10:96::/112"),
-		Families:       Families(),
+		Families:       service.Families(),
 	}
 }
 
 // putSvc compiles a Service with the Ruleset's slots and puts it in.
-func putSvc(r *Ruleset, svc *Service) []Conflict { return r.Put(compileAt(svc, r.Slots)) }
+func putSvc(r *Ruleset, svc *service.Service) []Conflict { return r.Put(compileAt(svc, r.Slots)) }
 
-func elementTexts(elements []Element) []string {
+func elementTexts(elements []nftables.Element) []string {
 	var out []string
 	for _, e := range elements {
 		out = append(out, fmt.Sprintf("%s %s { %s }", e.Set.Family, e.Set.Kind, e))

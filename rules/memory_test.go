@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func linesOf(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }
@@ -29,7 +31,7 @@ func stickyText(r *Ruleset) []string {
 	for _, s := range d.StaleSets {
 		out = append(out, "stale set "+s.Name)
 	}
-	for _, s := range d.Forget {
+	for _, s := range d.ExpireClients {
 		out = append(out, fmt.Sprintf("forget %s but %v", s.DispatchChain(), s.Backends))
 	}
 	return out
@@ -81,15 +83,15 @@ func TestStickyLife(t *testing.T) {
 func TestStickyRules(t *testing.T) {
 	svc := web()
 	svc.AffinityTimeout = 90 * time.Minute
-	svc.Ports[0].Protocol = UDP
+	svc.Ports[0].Protocol = service.UDP
 	svc.Ports[0].Endpoints[1].Backend = backendList("10.244.2.1:53")[0]
 	r := NewRuleset(testConfig())
 	putSvc(r, svc)
 	var got []string
-	for _, c := range r.Chains(IPv4) {
+	for _, c := range r.Chains(service.IPv4) {
 		if strings.Contains(c.Name, "default/web") {
 			for _, rule := range c.Rules {
-				got = append(got, c.Name[:6]+": "+rule.Text(IPv4))
+				got = append(got, c.Name[:6]+": "+rule.Text(service.IPv4))
 			}
 		}
 	}
@@ -165,8 +167,8 @@ func TestStickyForgetAfterRestart(t *testing.T) {
 		svc.Ports[0].Endpoints = ready("n1", tt.after)
 		putSvc(after, svc)
 		d := Diff(after, modelOf(before).programmed(after))
-		if forget := len(d.Forget) == 1 && slices.Equal(d.Forget[0].Backends, backendList(tt.after)); forget != tt.forget {
-			t.Errorf("%s: memories to clean are %+v, want any: %t", tt.name, d.Forget, tt.forget)
+		if forget := len(d.ExpireClients) == 1 && slices.Equal(d.ExpireClients[0].Backends, backendList(tt.after)); forget != tt.forget {
+			t.Errorf("%s: memories to clean are %+v, want any: %t", tt.name, d.ExpireClients, tt.forget)
 		}
 	}
 }

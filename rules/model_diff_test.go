@@ -5,12 +5,15 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // differences says in words where two models differ.
 func differences(want, got model) string {
 	var out []string
-	for _, f := range Families() {
+	for _, f := range service.Families() {
 		w, g := want[f], got[f]
 		switch {
 		case w == nil && g == nil:
@@ -22,10 +25,10 @@ func differences(want, got model) string {
 		if g.broken != w.broken {
 			out = append(out, fmt.Sprintf("table %s: broken %q, want %q", f, g.broken, w.broken))
 		}
-		out = append(out, mapDifferences("chain", w.chains, g.chains, sameChain, func(c Chain) string { return c.Name })...)
-		out = append(out, mapDifferences("set", w.sets, g.sets, equal[Set], func(s Set) string { return s.Name })...)
-		out = append(out, mapDifferences("element", w.elements, g.elements, equal[Element],
-			func(e Element) string { return fmt.Sprintf("%s { %s }", e.Set.Kind, e) })...)
+		out = append(out, mapDifferences("chain", w.chains, g.chains, sameChain, func(c nftables.Chain) string { return c.Name })...)
+		out = append(out, mapDifferences("set", w.sets, g.sets, equal[nftables.Set], func(s nftables.Set) string { return s.Name })...)
+		out = append(out, mapDifferences("element", w.elements, g.elements, equal[nftables.Element],
+			func(e nftables.Element) string { return fmt.Sprintf("%s { %s }", e.Set.Kind, e) })...)
 	}
 	return strings.Join(out, "\n")
 }
@@ -58,7 +61,7 @@ func (m model) withoutSpare() model {
 		table := *t
 		table.chains = maps.Clone(t.chains)
 		sticky := slices.ContainsFunc(slices.Collect(maps.Keys(t.sets)), func(name string) bool { return strings.HasPrefix(name, "affinity-") })
-		maps.DeleteFunc(table.chains, func(name string, c Chain) bool {
+		maps.DeleteFunc(table.chains, func(name string, c nftables.Chain) bool {
 			return isShapeChain(name) && t.usersOfChain(name) == "" || isMemory(name) && !sticky
 		})
 		out[f] = &table

@@ -6,21 +6,24 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // model is what the kernel holds, as far as a Delta can tell. It takes a Delta
 // as the kernel does, and refuses what the kernel would refuse.
-type model map[Family]*modelTable
+type model map[service.Family]*modelTable
 
 type modelTable struct {
 	broken   string
-	chains   map[string]Chain
-	sets     map[string]Set
-	elements map[ElementID]Element
+	chains   map[string]nftables.Chain
+	sets     map[string]nftables.Set
+	elements map[nftables.ElementID]nftables.Element
 }
 
 func newModelTable() *modelTable {
-	return &modelTable{chains: map[string]Chain{}, sets: map[string]Set{}, elements: map[ElementID]Element{}}
+	return &modelTable{chains: map[string]nftables.Chain{}, sets: map[string]nftables.Set{}, elements: map[nftables.ElementID]nftables.Element{}}
 }
 
 // modelOf returns the model of a kernel that holds what is desired and nothing else.
@@ -50,7 +53,7 @@ func (m model) programmed(desired *Ruleset) Programmed {
 	for f, t := range m {
 		read := NewTable()
 		read.Broken = t.broken
-		want := map[string]Chain{}
+		want := map[string]nftables.Chain{}
 		for _, c := range desired.Chains(f) {
 			want[c.Name] = c
 		}
@@ -66,9 +69,9 @@ func (m model) programmed(desired *Ruleset) Programmed {
 	return p
 }
 
-func sameChain(a, b Chain) bool {
+func sameChain(a, b nftables.Chain) bool {
 	return a.Family == b.Family && a.Name == b.Name && reflect.DeepEqual(a.Hook, b.Hook) &&
-		slices.EqualFunc(a.Rules, b.Rules, func(r, s Rule) bool { return reflect.DeepEqual(r, s) })
+		slices.EqualFunc(a.Rules, b.Rules, func(r, s nftables.Rule) bool { return reflect.DeepEqual(r, s) })
 }
 
 // commit does the transaction of a Delta. After an error the model is of no use.
@@ -112,7 +115,7 @@ func (m model) commit(d *Delta) error {
 func (m model) clean(d *Delta) error {
 	for _, c := range d.StaleChains {
 		if t := m[c.Family]; t != nil && has(t.chains, c.Name) {
-			t.chains[c.Name] = Chain{Family: c.Family, Name: c.Name}
+			t.chains[c.Name] = nftables.Chain{Family: c.Family, Name: c.Name}
 		}
 	}
 	for _, c := range d.StaleChains {
@@ -134,12 +137,12 @@ func (m model) clean(d *Delta) error {
 			return fmt.Errorf("delete set %s: EBUSY: %s", s.Name, by)
 		}
 		delete(t.sets, s.Name)
-		maps.DeleteFunc(t.elements, func(id ElementID, _ Element) bool { return id.Set.Kind.String() == s.Name })
+		maps.DeleteFunc(t.elements, func(id nftables.ElementID, _ nftables.Element) bool { return id.Set.Kind.String() == s.Name })
 	}
 	return nil
 }
 
-func (m model) addSet(s Set) error {
+func (m model) addSet(s nftables.Set) error {
 	t := m[s.ID.Family]
 	if t == nil {
 		return fmt.Errorf("add set %s: ENOENT", s.Name)
@@ -155,7 +158,7 @@ func (m model) addSet(s Set) error {
 }
 
 // addChains creates all chains first, so that rules may refer to each of them.
-func (m model) addChains(chains []Chain) error {
+func (m model) addChains(chains []nftables.Chain) error {
 	seen := map[string]bool{}
 	for _, c := range chains {
 		t := m[c.Family]
@@ -166,7 +169,7 @@ func (m model) addChains(chains []Chain) error {
 		if old, ok := t.chains[c.Name]; ok && !reflect.DeepEqual(old.Hook, c.Hook) {
 			return fmt.Errorf("add chain %s: EBUSY: another hook", c.Name)
 		}
-		t.chains[c.Name] = Chain{Family: c.Family, Name: c.Name, Hook: c.Hook}
+		t.chains[c.Name] = nftables.Chain{Family: c.Family, Name: c.Name, Hook: c.Hook}
 	}
 	for _, c := range chains {
 		for _, rule := range c.Rules {
@@ -182,11 +185,11 @@ func (m model) addChains(chains []Chain) error {
 }
 
 // check checks what a statement refers to.
-func (t *modelTable) check(s Statement, f Family) error {
-	if j, ok := s.(Jump); ok && !has(t.chains, j.Chain) {
+func (t *modelTable) check(s nftables.Statement, f service.Family) error {
+	if j, ok := s.(nftables.Jump); ok && !has(t.chains, j.Chain) {
 		return fmt.Errorf("chain %s: ENOENT", j.Chain)
 	}
-	if r, ok := s.(Remember); ok && r.Timeout.Seconds() < 1 {
+	if r, ok := s.(nftables.Remember); ok && r.Timeout.Seconds() < 1 {
 		return fmt.Errorf("timeout %s: ERANGE", r.Timeout)
 	}
 	name, key, data := lookup(s)
@@ -200,7 +203,7 @@ func (t *modelTable) check(s Statement, f Family) error {
 	size := 0
 	for _, field := range key {
 		size += (field.Size(f) + 3) / 4 * 4
-		if field&0xff == random && (field.RandomMod() == 0 || field.RandomMod() > MaxSlots) {
+		if field.IsRandom() && (field.RandomMod() == 0 || field.RandomMod() > nftables.MaxSlots) {
 			return fmt.Errorf("numgen mod %d: ERANGE", field.RandomMod())
 		}
 	}
@@ -211,24 +214,24 @@ func (t *modelTable) check(s Statement, f Family) error {
 }
 
 // lookup returns the set that a statement refers to, the key it looks up and the data it expects.
-func lookup(s Statement) (name string, key []Field, data []Column) {
+func lookup(s nftables.Statement) (name string, key []nftables.Field, data []nftables.Column) {
 	switch s := s.(type) {
-	case InSet:
+	case nftables.InSet:
 		return s.Set, s.Key, nil
-	case Dispatch:
+	case nftables.Dispatch:
 		return s.Map, s.Key, nil
-	case DNAT:
+	case nftables.DNAT:
 		if s.Port != 0 {
-			return s.Map, s.Key, []Column{ColumnAddr}
+			return s.Map, s.Key, []nftables.Column{nftables.ColumnAddr}
 		}
-		return s.Map, s.Key, []Column{ColumnAddr, ColumnPort}
-	case Remember:
-		return s.Map, []Field{SrcAddr}, []Column{ColumnAddr}
+		return s.Map, s.Key, []nftables.Column{nftables.ColumnAddr, nftables.ColumnPort}
+	case nftables.Remember:
+		return s.Map, []nftables.Field{nftables.SrcAddr}, []nftables.Column{nftables.ColumnAddr}
 	}
 	return "", nil, nil
 }
 
-func (m model) addElement(e Element) error {
+func (m model) addElement(e nftables.Element) error {
 	t := m[e.Set.Family]
 	if t == nil || !has(t.sets, e.Set.Kind.String()) {
 		return fmt.Errorf("ENOENT")
@@ -251,7 +254,7 @@ func (m model) addElement(e Element) error {
 	return nil
 }
 
-func overlap(a, b Element) bool {
+func overlap(a, b nftables.Element) bool {
 	v, w := a.KeyValues(), b.KeyValues()
 	last := len(v.Addrs) - 1
 	return v.Protocol == w.Protocol && v.Port == w.Port && slices.Equal(v.Addrs[:last], w.Addrs[:last]) &&
@@ -267,7 +270,7 @@ func (t *modelTable) usersOfChain(name string) string {
 	}
 	for _, c := range t.chains {
 		for _, rule := range c.Rules {
-			if c.Name != name && slices.ContainsFunc(rule, func(s Statement) bool { return s == Statement(Jump{name}) }) {
+			if c.Name != name && slices.ContainsFunc(rule, func(s nftables.Statement) bool { return s == nftables.Statement(nftables.Jump{Chain: name}) }) {
 				return "chain " + c.Name
 			}
 		}
@@ -278,7 +281,7 @@ func (t *modelTable) usersOfChain(name string) string {
 func (t *modelTable) usersOfSet(name string) string {
 	for _, c := range t.chains {
 		for _, rule := range c.Rules {
-			if slices.ContainsFunc(rule, func(s Statement) bool { used, _, _ := lookup(s); return used == name }) {
+			if slices.ContainsFunc(rule, func(s nftables.Statement) bool { used, _, _ := lookup(s); return used == name }) {
 				return "chain " + c.Name
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // nft runs a shell script with nft in a network namespace of its own, in which
@@ -67,8 +69,8 @@ func TestNFTReloadsListing(t *testing.T) {
 // Names can be so long that namespace/name:port has 191 characters and the name of a map 160.
 func TestNFTLongNames(t *testing.T) {
 	svc := web()
-	svc.Name = ServiceName{strings.Repeat("n", 63), strings.Repeat("s", 63)}
-	svc.Ports[0].Name, svc.Ports[0].Protocol, svc.Ports[0].Port = strings.Repeat("p", 63), SCTP, 65535
+	svc.Name = service.Name{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}
+	svc.Ports[0].Name, svc.Ports[0].Protocol, svc.Ports[0].Port = strings.Repeat("p", 63), service.SCTP, 65535
 	svc.Ports[0].Endpoints = ready("n1", "10.244.1.1:65535")
 	svc.AffinityTimeout, svc.ExternalIPs = 24*time.Hour, addrs("198.51.100.1")
 	r := NewRuleset(testConfig())
@@ -85,7 +87,7 @@ func TestNFTAcceptsChanges(t *testing.T) {
 		g := newGenerator(seed)
 		config, node := g.config(), g.node()
 		r := NewRuleset(config)
-		services := map[int]*Service{}
+		services := map[int]*service.Service{}
 		texts := []string{rulesetText(t, r)}
 		script := `cat "$@" | nft -f -; nft list ruleset`
 		for range 8 {

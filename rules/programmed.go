@@ -1,7 +1,12 @@
 package rules
 
+import (
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
 // Programmed is what was read from the kernel: the tables that are there.
-type Programmed map[Family]*Table
+type Programmed map[service.Family]*Table
 
 // Table is one table as it was read.
 type Table struct {
@@ -14,43 +19,43 @@ type Table struct {
 	// Sets are the sets and maps that are there.
 	Sets map[string]struct{}
 	// Elements are the elements of the fixed sets.
-	Elements map[ElementID]Element
+	Elements map[nftables.ElementID]nftables.Element
 }
 
 // NewTable returns an empty Table.
 func NewTable() *Table {
-	return &Table{Chains: map[string]bool{}, Sets: map[string]struct{}{}, Elements: map[ElementID]Element{}}
+	return &Table{Chains: map[string]bool{}, Sets: map[string]struct{}{}, Elements: map[nftables.ElementID]nftables.Element{}}
 }
 
 // Slots returns the slots that were found in the kernel, so that a new process
 // goes on where the one before it stopped.
 func (p Programmed) Slots() Slots {
-	backends := map[Frontend][]Backend{}
-	locals := map[Frontend][]Backend{}
+	backends := map[service.Frontend][]service.Backend{}
+	locals := map[service.Frontend][]service.Backend{}
 	for _, t := range p {
 		for id, e := range t.Elements {
 			switch id.Set.Kind {
-			case Endpoints:
+			case nftables.Endpoints:
 				putSlot(backends, e)
-			case LocalEndpoints:
+			case nftables.LocalEndpoints:
 				putSlot(locals, e)
 			}
 		}
 	}
-	return func(f Frontend) ([]Backend, []Backend) { return backends[f], locals[f] }
+	return func(f service.Frontend) ([]service.Backend, []service.Backend) { return backends[f], locals[f] }
 }
 
 // putSlot puts the backend of an element into its slot.
-func putSlot(in map[Frontend][]Backend, e Element) {
+func putSlot(in map[service.Frontend][]service.Backend, e nftables.Element) {
 	key := e.KeyValues()
-	f := key.frontend()
+	f := key.Frontend()
 	slots := in[f]
-	if key.Index >= MaxSlots {
+	if key.Index >= nftables.MaxSlots {
 		return
 	}
 	if n := key.Index + 1 - len(slots); n > 0 {
-		slots = append(slots, make([]Backend, n)...)
+		slots = append(slots, make([]service.Backend, n)...)
 	}
-	slots[key.Index] = e.DataValues().backend()
+	slots[key.Index] = e.DataValues().Backend()
 	in[f] = slots
 }

@@ -4,20 +4,23 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Slots are read back from the elements, whatever someone left there.
 func TestProgrammedSlots(t *testing.T) {
-	f := Frontend{web().ClusterIPs[0], TCP, 80}
-	f6 := Frontend{addrs("fd00:96::10")[0], UDP, 53}
-	p := Programmed{IPv4: NewTable(), IPv6: NewTable()}
-	for _, e := range []Element{
-		slotElement(Endpoints, f, 3, backendList(ep1)[0]),
-		slotElement(Endpoints, f, 1, backendList(ep2)[0]),
-		slotElement(Endpoints, f, MaxSlots, backendList(ep3)[0]),
-		slotElement(LocalEndpoints, f, 0, backendList(ep4)[0]),
-		slotElement(Endpoints, f6, MaxSlots-1, backendList("[fd00::1]:53")[0]),
-		frontendElement(Services, f, "cluster-2", ""),
+	f := service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
+	f6 := service.Frontend{Addr: addrs("fd00:96::10")[0], Protocol: service.UDP, Port: 53}
+	p := Programmed{service.IPv4: NewTable(), service.IPv6: NewTable()}
+	for _, e := range []nftables.Element{
+		nftables.SlotElement(nftables.Endpoints, f, 3, backendList(ep1)[0]),
+		nftables.SlotElement(nftables.Endpoints, f, 1, backendList(ep2)[0]),
+		nftables.SlotElement(nftables.Endpoints, f, nftables.MaxSlots, backendList(ep3)[0]),
+		nftables.SlotElement(nftables.LocalEndpoints, f, 0, backendList(ep4)[0]),
+		nftables.SlotElement(nftables.Endpoints, f6, nftables.MaxSlots-1, backendList("[fd00::1]:53")[0]),
+		nftables.FrontendElement(nftables.Services, f, "cluster-2", ""),
 	} {
 		p[e.Set.Family].Elements[e.ElementID] = e
 	}
@@ -27,10 +30,10 @@ func TestProgrammedSlots(t *testing.T) {
 	if diff := cmp.Diff(want, [][]string{backendStrings(backends), backendStrings(locals)}); diff != "" {
 		t.Errorf("slots (-want +got):\n%s", diff)
 	}
-	if backends, locals := slots(f6); len(backends) != MaxSlots || backends[MaxSlots-1] != backendList("[fd00::1]:53")[0] || locals != nil {
+	if backends, locals := slots(f6); len(backends) != nftables.MaxSlots || backends[nftables.MaxSlots-1] != backendList("[fd00::1]:53")[0] || locals != nil {
 		t.Errorf("%d IPv6 slots with %v, %d locals", len(backends), backends[len(backends)-1], len(locals))
 	}
-	if backends, locals := slots(Frontend{f.Addr, TCP, 81}); backends != nil || locals != nil {
+	if backends, locals := slots(service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}); backends != nil || locals != nil {
 		t.Errorf("a frontend that is not known has %v and %v", backends, locals)
 	}
 }
@@ -41,7 +44,7 @@ func TestRestartWritesNothing(t *testing.T) {
 		g := newGenerator(seed)
 		config, node := g.config(), g.node()
 		before := NewRuleset(config)
-		services := map[int]*Service{}
+		services := map[int]*service.Service{}
 		for range 20 { // slots depend on this history
 			i := g.IntN(5)
 			services[i] = g.change(i, services[i])

@@ -4,6 +4,9 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // rounds is how many seeds the properties are tried with; FuzzProperties tries others.
@@ -75,7 +78,7 @@ func checkDiff(t *testing.T, seed uint64) {
 	r := g.ruleset(config, programmed.Slots(), 8)
 	programmed = kernel.programmed(r)
 	foreign := maps.Clone(kernel)
-	maps.DeleteFunc(foreign, func(f Family, _ *modelTable) bool { return slices.Contains(config.Families, f) })
+	maps.DeleteFunc(foreign, func(f service.Family, _ *modelTable) bool { return slices.Contains(config.Families, f) })
 
 	d := Diff(r, programmed)
 	if err := kernel.commit(d); err != nil {
@@ -113,7 +116,7 @@ func checkChanges(t *testing.T, seed uint64) {
 		}
 	}
 	step(Diff(r, Programmed{}))
-	services, compiled := map[int]*Service{}, map[ServiceName]*Compiled{}
+	services, compiled := map[int]*service.Service{}, map[service.Name]*Compiled{}
 	for range 30 {
 		i := g.IntN(6)
 		if g.chance(25) {
@@ -140,16 +143,16 @@ func checkChanges(t *testing.T, seed uint64) {
 }
 
 // checkFresh checks that the kernel holds what a fresh Ruleset of the same Compiled wants.
-func checkFresh(t *testing.T, seed uint64, config Config, compiled map[ServiceName]*Compiled, kernel model) {
+func checkFresh(t *testing.T, seed uint64, config Config, compiled map[service.Name]*Compiled, kernel model) {
 	t.Helper()
 	fresh := NewRuleset(config)
-	for _, name := range slices.SortedFunc(maps.Keys(compiled), ServiceName.Compare) {
+	for _, name := range slices.SortedFunc(maps.Keys(compiled), service.Name.Compare) {
 		fresh.Put(compiled[name])
 	}
 	want, got := modelOf(fresh), kernel.withoutSpare()
 	for f, table := range got { // left behind where the clean-up failed
-		maps.DeleteFunc(table.chains, func(name string, _ Chain) bool { return !has(want[f].chains, name) })
-		maps.DeleteFunc(table.sets, func(name string, _ Set) bool { return !has(want[f].sets, name) })
+		maps.DeleteFunc(table.chains, func(name string, _ nftables.Chain) bool { return !has(want[f].chains, name) })
+		maps.DeleteFunc(table.sets, func(name string, _ nftables.Set) bool { return !has(want[f].sets, name) })
 	}
 	if diff := differences(want.withoutSpare(), got); diff != "" {
 		t.Fatalf("seed %d: kernel after all changes (-want +got):\n%s", seed, diff)
@@ -158,7 +161,9 @@ func checkFresh(t *testing.T, seed uint64, config Config, compiled map[ServiceNa
 	if err := kernel.commit(d); err != nil {
 		t.Fatalf("seed %d: commit after a restart: %v\n%s", seed, err, deltaText(t, d))
 	}
-	d.Chains = slices.DeleteFunc(d.Chains, func(c Chain) bool { return isShapeChain(c.Name) && kernel[c.Family].usersOfChain(c.Name) == "" })
+	d.Chains = slices.DeleteFunc(d.Chains, func(c nftables.Chain) bool {
+		return isShapeChain(c.Name) && kernel[c.Family].usersOfChain(c.Name) == ""
+	})
 	if d.Size() > 0 {
 		t.Fatalf("seed %d: Delta of a fresh Ruleset:\n%s", seed, deltaText(t, d))
 	}
@@ -176,11 +181,11 @@ func checkOrder(t *testing.T, seed uint64) {
 	t.Helper()
 	g := newGenerator(seed)
 	config, node := g.config(), g.node()
-	services := make([]*Service, 1+g.IntN(7))
+	services := make([]*service.Service, 1+g.IntN(7))
 	for i := range services {
 		services[i] = g.service(i)
 	}
-	run := func() map[Frontend]ServiceName {
+	run := func() map[service.Frontend]service.Name {
 		r := NewRuleset(config)
 		for _, i := range g.Perm(len(services)) {
 			if g.chance(30) {
@@ -193,7 +198,7 @@ func checkOrder(t *testing.T, seed uint64) {
 		for _, i := range g.Perm(len(services)) {
 			r.Put(Compile(services[i], node, r.Slots))
 		}
-		owners := map[Frontend]ServiceName{}
+		owners := map[service.Frontend]service.Name{}
 		for f, c := range r.owners {
 			owners[f] = c.by.Name
 		}
@@ -209,9 +214,9 @@ func checkOrder(t *testing.T, seed uint64) {
 }
 
 // checkOwner checks that no older Service claims the frontend.
-func checkOwner(t *testing.T, seed uint64, services []*Service, node Node, f Frontend, owner ServiceName) {
+func checkOwner(t *testing.T, seed uint64, services []*service.Service, node service.Node, f service.Frontend, owner service.Name) {
 	t.Helper()
-	var best *Service
+	var best *service.Service
 	for _, svc := range services {
 		claims := slices.ContainsFunc(Compile(svc, node, noSlots).Entries, func(e Entry) bool { return e.Frontend == f })
 		if claims && (best == nil || svc.Created.Before(best.Created) ||

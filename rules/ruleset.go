@@ -3,6 +3,9 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Ruleset is what is desired in the kernel, by Service. It remembers what it
@@ -12,27 +15,29 @@ import (
 // It is not safe for concurrent use.
 type Ruleset struct {
 	config   Config
-	services map[ServiceName]*Compiled
-	owners   map[Frontend]claim
-	losers   map[Frontend][]claim // only where more than one Service claims the frontend
+	services map[service.Name]*Compiled
+	owners   map[service.Frontend]claim
+	losers   map[service.Frontend][]claim // only where more than one Service claims the frontend
 	clusters refs
 	hairpins refs
-	shapes   map[tableShape]int // frontends of the shape; those with none keep their chain
-	stickies map[string]Sticky  // by dispatch chain and family
-	memory   map[Family]bool    // stickyBaseChains are there
-	checks   map[ServiceName]HealthCheck
-	noLocal  map[Family]NoLocal
+	shapes   map[tableShape]int      // frontends of the shape; those with none keep their chain
+	stickies map[string]Sticky       // by dispatch chain and family
+	affinity map[service.Family]bool // stickyBaseChains are there
+	checks   map[service.Name]HealthCheck
+	noLocal  map[service.Family]NoLocal
 
 	changes changes
 }
 
 // tableShape is a shape with a chain in one of the tables.
 type tableShape struct {
-	family Family
+	family service.Family
 	shape  Shape
 }
 
-func (e *Entry) tableShape() tableShape { return tableShape{FamilyOf(e.Frontend.Addr), e.Shape} }
+func (e *Entry) tableShape() tableShape {
+	return tableShape{service.FamilyOf(e.Frontend.Addr), e.Shape}
+}
 
 // claim is a Service's claim on a frontend.
 type claim struct {
@@ -48,16 +53,16 @@ func NewRuleset(config Config) *Ruleset {
 	config.Families = slices.Sorted(slices.Values(config.Families))
 	r := &Ruleset{
 		config:   config,
-		services: map[ServiceName]*Compiled{},
-		owners:   map[Frontend]claim{},
-		losers:   map[Frontend][]claim{},
+		services: map[service.Name]*Compiled{},
+		owners:   map[service.Frontend]claim{},
+		losers:   map[service.Frontend][]claim{},
 		clusters: refs{},
 		hairpins: refs{},
 		shapes:   map[tableShape]int{},
 		stickies: map[string]Sticky{},
-		memory:   map[Family]bool{},
-		checks:   map[ServiceName]HealthCheck{},
-		noLocal:  map[Family]NoLocal{},
+		affinity: map[service.Family]bool{},
+		checks:   map[service.Name]HealthCheck{},
+		noLocal:  map[service.Family]NoLocal{},
 	}
 	r.changes.reset()
 	return r
@@ -65,8 +70,8 @@ func NewRuleset(config Config) *Ruleset {
 
 // Conflict is a frontend that two Services claim.
 type Conflict struct {
-	Frontend      Frontend
-	Winner, Loser ServiceName
+	Frontend      service.Frontend
+	Winner, Loser service.Name
 }
 
 // Put sets what a Service wants, in place of what it wanted before, and returns
@@ -78,7 +83,7 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 	var conflicts []Conflict
 	for i := range c.Entries {
 		e := &c.Entries[i]
-		if r.has(FamilyOf(e.Frontend.Addr)) {
+		if r.has(service.FamilyOf(e.Frontend.Addr)) {
 			conflicts = r.claim(claim{c, e}, conflicts)
 		}
 	}
@@ -91,29 +96,29 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 		r.checks[c.Name] = HealthCheck{c.HealthCheckPort, c.LocalReady}
 	}
 	r.countNoLocal(c, +1)
-	r.count(c.ClusterIPs, ClusterIPs, r.clusters, +1)
-	r.count(c.Hairpins, Hairpin, r.hairpins, +1)
+	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
+	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, +1)
 	return conflicts
 }
 
 // Remove takes a Service away, if it is there.
-func (r *Ruleset) Remove(name ServiceName) {
+func (r *Ruleset) Remove(name service.Name) {
 	r.drop(r.services[name])
 	delete(r.services, name)
 }
 
 // Names returns the Services that the Ruleset holds, sorted.
-func (r *Ruleset) Names() []ServiceName {
-	names := make([]ServiceName, 0, len(r.services))
+func (r *Ruleset) Names() []service.Name {
+	names := make([]service.Name, 0, len(r.services))
 	for name := range r.services {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, ServiceName.Compare)
+	slices.SortFunc(names, service.Name.Compare)
 	return names
 }
 
 // Slots returns the backends of a frontend by slot; see [Compile].
-func (r *Ruleset) Slots(f Frontend) (backends, locals []Backend) {
+func (r *Ruleset) Slots(f service.Frontend) (backends, locals []service.Backend) {
 	if c, ok := r.owners[f]; ok {
 		return c.entry.Backends, c.entry.Locals
 	}
@@ -128,10 +133,10 @@ type HealthCheck struct {
 
 // HealthChecks returns the health checks of all Services that have one. The map is
 // the Ruleset's own.
-func (r *Ruleset) HealthChecks() map[ServiceName]HealthCheck { return r.checks }
+func (r *Ruleset) HealthChecks() map[service.Name]HealthCheck { return r.checks }
 
 // NoLocal counts, over all Services, ports with a policy Local and no endpoint here.
-func (r *Ruleset) NoLocal(f Family) NoLocal { return r.noLocal[f] }
+func (r *Ruleset) NoLocal(f service.Family) NoLocal { return r.noLocal[f] }
 
 func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 	for f, n := range c.NoLocal {
@@ -146,7 +151,7 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 func (r *Ruleset) Conflicts() int { return len(r.losers) }
 
 // Frontends counts the frontends of a table by the names of their shapes' chains.
-func (r *Ruleset) Frontends(f Family) map[string]int {
+func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	counts := map[string]int{}
 	for s, n := range r.shapes {
 		if s.family == f {
@@ -157,13 +162,16 @@ func (r *Ruleset) Frontends(f Family) map[string]int {
 }
 
 // Counts returns how many elements are desired in each set.
-func (r *Ruleset) Counts() map[SetID]int {
-	counts := map[SetID]int{}
+func (r *Ruleset) Counts() map[nftables.SetID]int {
+	counts := map[nftables.SetID]int{}
 	for e := range r.elements() {
 		counts[e.Set]++
 	}
 	return counts
 }
+
+// Families returns the families that are programmed.
+func (r *Ruleset) Families() []service.Family { return r.config.Families }
 
 // Services returns the number of Services.
 func (r *Ruleset) Services() int { return len(r.services) }
@@ -171,7 +179,7 @@ func (r *Ruleset) Services() int { return len(r.services) }
 // Len returns the number of frontends.
 func (r *Ruleset) Len() int { return len(r.owners) }
 
-func (r *Ruleset) has(f Family) bool { return slices.Contains(r.config.Families, f) }
+func (r *Ruleset) has(f service.Family) bool { return slices.Contains(r.config.Families, f) }
 
 // drop takes away what c wanted.
 func (r *Ruleset) drop(c *Compiled) {
@@ -179,7 +187,7 @@ func (r *Ruleset) drop(c *Compiled) {
 		return
 	}
 	for i := range c.Entries {
-		if r.has(FamilyOf(c.Entries[i].Frontend.Addr)) {
+		if r.has(service.FamilyOf(c.Entries[i].Frontend.Addr)) {
 			r.disclaim(claim{c, &c.Entries[i]})
 		}
 	}
@@ -190,8 +198,8 @@ func (r *Ruleset) drop(c *Compiled) {
 	}
 	delete(r.checks, c.Name)
 	r.countNoLocal(c, -1)
-	r.count(c.ClusterIPs, ClusterIPs, r.clusters, -1)
-	r.count(c.Hairpins, Hairpin, r.hairpins, -1)
+	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, -1)
+	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
 }
 
 // claim gives the frontend to the older of those who want it.
@@ -238,7 +246,7 @@ func (r *Ruleset) disclaim(c claim) {
 }
 
 // own makes c the holder of the frontend.
-func (r *Ruleset) own(f Frontend, c claim) {
+func (r *Ruleset) own(f service.Frontend, c claim) {
 	r.disown(f)
 	r.owners[f] = c
 	shape := c.entry.tableShape()
@@ -250,7 +258,7 @@ func (r *Ruleset) own(f Frontend, c claim) {
 
 // disown notes what the frontend's holder, if there is one, had. A shape that has
 // no frontend left is forgotten, unless it has a chain in the kernel.
-func (r *Ruleset) disown(f Frontend) {
+func (r *Ruleset) disown(f service.Frontend) {
 	holder := r.owners[f]
 	r.changes.entry(f, holder.entry)
 	if holder.entry == nil {
@@ -274,9 +282,9 @@ func older(a, b *Compiled) bool {
 }
 
 // count adds by to the number of Services that want each address in the set.
-func (r *Ruleset) count(addrs []netip.Addr, k SetKind, in refs, by int) {
+func (r *Ruleset) count(addrs []netip.Addr, k nftables.SetKind, in refs, by int) {
 	for _, a := range addrs {
-		if !r.has(FamilyOf(a)) {
+		if !r.has(service.FamilyOf(a)) {
 			continue
 		}
 		before := in[a]

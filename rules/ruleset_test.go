@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // named returns the Service web under another name and age, with one endpoint of its own.
-func named(name string, age int, backend string) *Service {
+func named(name string, age int, backend string) *service.Service {
 	svc := web()
 	svc.Name.Name = name
 	svc.Created = time.Unix(int64(1000-age), 0)
@@ -88,16 +90,20 @@ func TestRulesetChanges(t *testing.T) {
 		"+ ip allowed-sources { 203.0.113.1 . tcp . 80 . 10.0.0.0/16 }",
 		"+ ip allowed-sources { 203.0.113.1 . tcp . 80 . 11.0.0.0/8 }")
 	r.Remove(svc.Name)
-	r.Remove(ServiceName{"default", "unknown"})
+	r.Remove(service.Name{Namespace: "default", Name: "unknown"})
 	if n := len(changesText(r)); n != 10 || r.Len() != 0 || len(r.Names()) != 0 {
 		t.Errorf("removed: %d changes, want 10; %d frontends, %v are left", n, r.Len(), r.Names())
 	}
-	put1("there and gone without a commit", func() { putSvc(r, named("x", 1, ep1)); r.Remove(ServiceName{"default", "x"}); r.Remove(svc.Name) },
+	put1("there and gone without a commit", func() {
+		putSvc(r, named("x", 1, ep1))
+		r.Remove(service.Name{Namespace: "default", Name: "x"})
+		r.Remove(svc.Name)
+	},
 		changesOf(svc)...)
 }
 
 // changesOf are the additions for a Service whose shapes are known.
-func changesOf(svc *Service) []string {
+func changesOf(svc *service.Service) []string {
 	r := NewRuleset(testConfig())
 	putSvc(r, svc)
 	return slices.DeleteFunc(changesText(r), func(line string) bool { return line[0] == 'c' })
@@ -121,7 +127,7 @@ func TestRulesetChangesUntilDone(t *testing.T) {
 
 func TestRulesetFamilies(t *testing.T) {
 	config := testConfig()
-	config.Families = []Family{IPv6}
+	config.Families = []service.Family{service.IPv6}
 	r := NewRuleset(config)
 	svc := web()
 	svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
@@ -129,12 +135,12 @@ func TestRulesetFamilies(t *testing.T) {
 	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "[fd00::1]:80")...)
 	putSvc(r, svc)
 	for _, e := range slices.Concat(r.Changes().Add, Diff(r, Programmed{}).Add) {
-		if e.Set.Family != IPv6 {
+		if e.Set.Family != service.IPv6 {
 			t.Errorf("IPv4 is not programmed, but there is %s { %s }", e.Set.Kind, e)
 		}
 	}
 	for _, s := range r.Changes().Sets {
-		if s.ID.Family != IPv6 {
+		if s.ID.Family != service.IPv6 {
 			t.Errorf("IPv4 is not programmed, but there is the set %s", s.Name)
 		}
 	}
@@ -145,7 +151,7 @@ func TestRulesetFamilies(t *testing.T) {
 
 // The order in which families are configured does not matter.
 func TestRulesetFamilyOrder(t *testing.T) {
-	text := func(families ...Family) []string {
+	text := func(families ...service.Family) []string {
 		config := testConfig()
 		config.Families = families
 		r := NewRuleset(config)
@@ -155,7 +161,7 @@ func TestRulesetFamilyOrder(t *testing.T) {
 		lines := slices.Sorted(slices.Values(linesOf(rulesetText(t, r))))
 		return lines
 	}
-	checkLines(t, "IPv6 first", text(IPv4, IPv6), text(IPv6, IPv4))
+	checkLines(t, "IPv6 first", text(service.IPv4, service.IPv6), text(service.IPv6, service.IPv4))
 }
 
 func TestRulesetReferences(t *testing.T) {

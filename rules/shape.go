@@ -3,6 +3,9 @@ package rules
 import (
 	"strconv"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Shape is what Services have in common for the data path: connections to all
@@ -58,56 +61,56 @@ func isShapeChain(name string) bool {
 }
 
 // chain returns the shape's chain.
-func (s Shape) chain(f Family, c Config) Chain {
-	var rules []Rule
+func (s Shape) chain(f service.Family, c Config) nftables.Chain {
+	var rules []nftables.Rule
 	switch s.Kind {
 	case ShapeReject:
 		rules = refuseRules()
 	case ShapeDrop:
-		rules = []Rule{{Drop{}}}
+		rules = []nftables.Rule{{nftables.Drop{}}}
 	case ShapeLocal:
 		rules = append(markRules(s.Kind, f, c), s.localRules(f, c)...)
 	default:
-		rules = append(markRules(s.Kind, f, c), Rule{DNAT{Key: slotKey(s.N), Map: Endpoints.String()}})
+		rules = append(markRules(s.Kind, f, c), nftables.Rule{nftables.DNAT{Key: nftables.SlotKey(s.N), Map: nftables.Endpoints.String()}})
 	}
-	return Chain{Family: f, Name: s.ChainName(), Rules: rules}
+	return nftables.Chain{Family: f, Name: s.ChainName(), Rules: rules}
 }
 
 // refuseRules refuse a connection at once. For TCP that is a reset: an ICMPv6 error
 // to a socket of the same host is lost while the socket connects, and it would
 // learn of it after a second only.
-func refuseRules() []Rule {
-	return []Rule{{IsProtocol{TCP}, Reset{}}, {Reject{}}}
+func refuseRules() []nftables.Rule {
+	return []nftables.Rule{{nftables.IsProtocol{Protocol: service.TCP}, nftables.Reset{}}, {nftables.Reject{}}}
 }
 
 // markRules mark what is to be masqueraded.
-func markRules(k ShapeKind, f Family, c Config) []Rule {
-	mark := SetMark{c.MasqueradeMark}
+func markRules(k ShapeKind, f service.Family, c Config) []nftables.Rule {
+	mark := nftables.SetMark{Mask: c.MasqueradeMark}
 	switch {
 	case k == ShapeExternal, k == ShapeCluster && c.MasqueradeAll:
-		return []Rule{{mark}}
+		return []nftables.Rule{{mark}}
 	case k == ShapeLocal:
-		return []Rule{{AddrLocal{Addr: SrcAddr}, mark}}
+		return []nftables.Rule{{nftables.AddrLocal{Addr: nftables.SrcAddr}, mark}}
 	}
 	if outside, ok := c.PodTraffic.match(f, true); ok {
-		return []Rule{{outside, mark}}
+		return []nftables.Rule{{outside, mark}}
 	}
 	return nil
 }
 
 // localRules send this host's and the cluster's pods' traffic to any endpoint,
 // as if it had gone through the load balancer, and all other to one on this node.
-func (s Shape) localRules(f Family, c Config) []Rule {
-	var rules []Rule
+func (s Shape) localRules(f service.Family, c Config) []nftables.Rule {
+	var rules []nftables.Rule
 	if s.N > 0 {
-		any := DNAT{Key: slotKey(s.N), Map: Endpoints.String()}
-		rules = append(rules, Rule{AddrLocal{Addr: SrcAddr}, any})
+		any := nftables.DNAT{Key: nftables.SlotKey(s.N), Map: nftables.Endpoints.String()}
+		rules = append(rules, nftables.Rule{nftables.AddrLocal{Addr: nftables.SrcAddr}, any})
 		if pods, ok := c.PodTraffic.match(f, false); ok {
-			rules = append(rules, Rule{pods, any})
+			rules = append(rules, nftables.Rule{pods, any})
 		}
 	}
 	if s.Locals == 0 {
-		return append(rules, Rule{Drop{}})
+		return append(rules, nftables.Rule{nftables.Drop{}})
 	}
-	return append(rules, Rule{DNAT{Key: slotKey(s.Locals), Map: LocalEndpoints.String()}})
+	return append(rules, nftables.Rule{nftables.DNAT{Key: nftables.SlotKey(s.Locals), Map: nftables.LocalEndpoints.String()}})
 }

@@ -1,9 +1,10 @@
 package rules
 
-import "slices"
+import (
+	"slices"
 
-// MaxSlots is how many endpoints one frontend can have.
-const MaxSlots = 65536
+	"github.com/nftproxy/nftproxy/rules/service"
+)
 
 // AssignSlots gives each of want, which is sorted and holds no duplicates, a slot: its
 // index in the result. A backend keeps the slot that it has in prev where that is
@@ -12,17 +13,17 @@ const MaxSlots = 65536
 //
 // So one endpoint that goes costs at most two element operations, one that is
 // replaced costs one, and one that comes costs one.
-func AssignSlots(prev, want []Backend) []Backend {
+func AssignSlots(prev, want []service.Backend) []service.Backend {
 	if len(want) == 0 {
 		return nil
 	}
-	slots, placed := make([]Backend, len(want)), make([]bool, len(want))
-	var moved []Backend
+	slots, placed := make([]service.Backend, len(want)), make([]bool, len(want))
+	var moved []service.Backend
 	at := 0 // where in want the next of prev is, if that is in order; slots mostly are
 	for i, b := range prev {
 		if at == len(want) || want[at] != b {
 			var wanted bool
-			if at, wanted = slices.BinarySearchFunc(want, b, Backend.Compare); !wanted {
+			if at, wanted = slices.BinarySearchFunc(want, b, service.Backend.Compare); !wanted {
 				continue
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func TestAssignSlots(t *testing.T) {
@@ -42,12 +44,12 @@ func TestAssignSlots(t *testing.T) {
 	}
 }
 
-func sorted(list []Backend) []Backend {
-	slices.SortFunc(list, Backend.Compare)
+func sorted(list []service.Backend) []service.Backend {
+	slices.SortFunc(list, service.Backend.Compare)
 	return list
 }
 
-func backendStrings(backends []Backend) []string {
+func backendStrings(backends []service.Backend) []string {
 	out := []string{}
 	for _, b := range backends {
 		out = append(out, b.String())
@@ -56,11 +58,11 @@ func backendStrings(backends []Backend) []string {
 }
 
 // checkSlots checks what holds for all slots assigned to want after prev.
-func checkSlots(t *testing.T, prev, want, got []Backend) {
+func checkSlots(t *testing.T, prev, want, got []service.Backend) {
 	t.Helper()
 	a, b := slices.Clone(want), slices.Clone(got)
-	slices.SortFunc(a, Backend.Compare)
-	slices.SortFunc(b, Backend.Compare)
+	slices.SortFunc(a, service.Backend.Compare)
+	slices.SortFunc(b, service.Backend.Compare)
 	if !slices.Equal(a, b) {
 		t.Fatalf("AssignSlots(%v, %v) = %v: not each wanted backend exactly once", prev, want, got)
 	}
@@ -75,7 +77,7 @@ func checkSlots(t *testing.T, prev, want, got []Backend) {
 }
 
 // slotChanges counts the elements that differ: slots with another backend, that go or come.
-func slotChanges(prev, next []Backend) int {
+func slotChanges(prev, next []service.Backend) int {
 	n := max(len(prev), len(next)) - min(len(prev), len(next))
 	for i := range min(len(prev), len(next)) {
 		if prev[i] != next[i] {
@@ -88,15 +90,15 @@ func slotChanges(prev, next []Backend) int {
 func TestAssignSlotsProperties(t *testing.T) {
 	for seed := range uint64(2000) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
-		backend := func(i int) Backend {
+		backend := func(i int) service.Backend {
 			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80)
 		}
 		order := rnd.Perm(20)
-		var want []Backend
+		var want []service.Backend
 		for _, i := range order[:rnd.IntN(15)] {
 			want = append(want, backend(i))
 		}
-		prev := make([]Backend, rnd.IntN(20))
+		prev := make([]service.Backend, rnd.IntN(20))
 		for i := range prev { // with duplicates and, one in four, holes
 			if rnd.IntN(4) > 0 {
 				prev[i] = backend(rnd.IntN(20))
@@ -110,9 +112,9 @@ func TestAssignSlotsProperties(t *testing.T) {
 }
 
 // checkOneChange checks what one endpoint costs that comes, goes or is replaced.
-func checkOneChange(t *testing.T, rnd *rand.Rand, slots []Backend, other Backend) {
+func checkOneChange(t *testing.T, rnd *rand.Rand, slots []service.Backend, other service.Backend) {
 	t.Helper()
-	check := func(what string, want []Backend, limit int) {
+	check := func(what string, want []service.Backend, limit int) {
 		t.Helper()
 		next := AssignSlots(slots, want)
 		checkSlots(t, slots, want, next)
@@ -136,7 +138,7 @@ func FuzzAssignSlots(f *testing.F) {
 	f.Add([]byte{1, 2, 3}, []byte{1, 3})
 	f.Add([]byte{0, 1, 1, 0, 9}, []byte{9, 2, 1})
 	f.Fuzz(func(t *testing.T, before, after []byte) {
-		var prev, want []Backend
+		var prev, want []service.Backend
 		for _, b := range before {
 			prev = append(prev, fuzzBackend(b))
 		}
@@ -150,10 +152,10 @@ func FuzzAssignSlots(f *testing.F) {
 }
 
 // fuzzBackend makes a byte a backend: 0 is an invalid one.
-func fuzzBackend(b byte) Backend {
+func fuzzBackend(b byte) service.Backend {
 	switch {
 	case b == 0:
-		return Backend{}
+		return service.Backend{}
 	case b%2 == 0:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, b}), uint16(b))
 	}

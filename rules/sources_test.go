@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func TestSourceRanges(t *testing.T) {
@@ -18,30 +20,30 @@ func TestSourceRanges(t *testing.T) {
 	)
 	tests := []struct {
 		name    string
-		change  func(*Service)
+		change  func(*service.Service)
 		ranges  string
 		entries []string // without those of the ClusterIPs
 	}{
-		{"one range", func(s *Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.0/24", []string{lb + "[198.51.100.0/24]"}},
-		{"given, but none can be read: nobody", func(s *Service) { s.LoadBalancerIPs = addrs(ip) }, "", []string{lb + "[]"}},
-		{"each family has its own", func(s *Service) { s.LoadBalancerIPs = addrs(dual) }, "2001:db8:1::/48 198.51.100.0/24",
+		{"one range", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.0/24", []string{lb + "[198.51.100.0/24]"}},
+		{"given, but none can be read: nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "", []string{lb + "[]"}},
+		{"each family has its own", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) }, "2001:db8:1::/48 198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[2001:db8:1::/48]"}},
-		{"a family without range admits nobody", func(s *Service) { s.LoadBalancerIPs = addrs(dual) }, "198.51.100.0/24",
+		{"a family without range admits nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) }, "198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[]"}},
-		{"overlapping ranges are merged", func(s *Service) { s.LoadBalancerIPs = addrs(ip) },
+		{"overlapping ranges are merged", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
 			"198.51.100.128/25 10.0.0.0/8 198.51.100.0/24 10.1.0.0/16 198.51.100.0/24", []string{lb + "[10.0.0.0/8 198.51.100.0/24]"}},
-		{"host bits are masked", func(s *Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.77/24 198.51.100.1/32", []string{lb + "[198.51.100.0/24]"}},
-		{"everybody", func(s *Service) { s.LoadBalancerIPs = addrs(ip) }, "10.0.0.0/8 0.0.0.0/0", []string{lb + "[0.0.0.0/0]"}},
-		{"the node is admitted: load-balancer IPs are", func(s *Service) { s.LoadBalancerIPs = addrs("203.0.113.1 203.0.113.9") }, "192.0.2.0/24",
+		{"host bits are masked", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.77/24 198.51.100.1/32", []string{lb + "[198.51.100.0/24]"}},
+		{"everybody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "10.0.0.0/8 0.0.0.0/0", []string{lb + "[0.0.0.0/0]"}},
+		{"the node is admitted: load-balancer IPs are", func(s *service.Service) { s.LoadBalancerIPs = addrs("203.0.113.1 203.0.113.9") }, "192.0.2.0/24",
 			[]string{
 				lb + "[192.0.2.0/24 203.0.113.1/32 203.0.113.9/32]",
 				"203.0.113.9 . tcp . 80 -> external-2 " + both + " from [192.0.2.0/24 203.0.113.1/32 203.0.113.9/32]",
 			}},
-		{"the node is admitted and so is the load-balancer IP", func(s *Service) { s.LoadBalancerIPs = addrs(ip) }, "192.0.2.0/24 203.0.113.0/24",
+		{"the node is admitted and so is the load-balancer IP", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "192.0.2.0/24 203.0.113.0/24",
 			[]string{lb + "[192.0.2.0/24 203.0.113.0/24]"}},
-		{"the node of one family is admitted", func(s *Service) { s.LoadBalancerIPs = addrs(dual) }, "2001:db8::/64 198.51.100.0/24",
+		{"the node of one family is admitted", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) }, "2001:db8::/64 198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[2001:db8::/64]"}},
-		{"external IPs and nodePorts are open", func(s *Service) {
+		{"external IPs and nodePorts are open", func(s *service.Service) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs(ip), addrs("198.51.100.1")
 			s.Ports[0].NodePort = 30080
 		}, "10.0.0.0/8", []string{
@@ -50,7 +52,7 @@ func TestSourceRanges(t *testing.T) {
 			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
 			"2001:db8::1 . tcp . 30080 -> no-endpoints",
 		}},
-		{"an external IP that is the load-balancer IP is restricted", func(s *Service) {
+		{"an external IP that is the load-balancer IP is restricted", func(s *service.Service) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs(ip), addrs(ip)
 		}, "10.0.0.0/8", []string{lb + "[10.0.0.0/8]"}},
 	}
@@ -86,16 +88,16 @@ func TestManySourceRanges(t *testing.T) {
 func TestPrefixesOf(t *testing.T) {
 	tests := []struct {
 		name     string
-		family   Family
+		family   service.Family
 		in, want string
 	}{
-		{"none", IPv4, "", ""},
-		{"the family's own", IPv4, "10.0.0.0/8 fd00::/8", "10.0.0.0/8"},
-		{"IPv6", IPv6, "10.0.0.0/8 fd00:1::/32 fd00::/8", "fd00::/8"},
-		{"sorted", IPv4, "192.168.0.0/16 10.0.0.0/8", "10.0.0.0/8 192.168.0.0/16"},
-		{"a wide one swallows several", IPv4, "10.1.0.0/16 10.2.0.0/16 11.0.0.0/8 10.0.0.0/8", "10.0.0.0/8 11.0.0.0/8"},
-		{"neighbours stay", IPv4, "10.0.0.0/9 10.128.0.0/9", "10.0.0.0/9 10.128.0.0/9"},
-		{"same address, two lengths", IPv4, "10.0.0.0/24 10.0.0.0/16 10.0.0.0/32", "10.0.0.0/16"},
+		{"none", service.IPv4, "", ""},
+		{"the family's own", service.IPv4, "10.0.0.0/8 fd00::/8", "10.0.0.0/8"},
+		{"IPv6", service.IPv6, "10.0.0.0/8 fd00:1::/32 fd00::/8", "fd00::/8"},
+		{"sorted", service.IPv4, "192.168.0.0/16 10.0.0.0/8", "10.0.0.0/8 192.168.0.0/16"},
+		{"a wide one swallows several", service.IPv4, "10.1.0.0/16 10.2.0.0/16 11.0.0.0/8 10.0.0.0/8", "10.0.0.0/8 11.0.0.0/8"},
+		{"neighbours stay", service.IPv4, "10.0.0.0/9 10.128.0.0/9", "10.0.0.0/9 10.128.0.0/9"},
+		{"same address, two lengths", service.IPv4, "10.0.0.0/24 10.0.0.0/16 10.0.0.0/32", "10.0.0.0/16"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

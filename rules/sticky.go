@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // MaxStickyPorts is how many different target ports the endpoints of one sticky
@@ -17,13 +20,13 @@ const MaxStickyPorts = 8
 // 1.0.6 aborts on an update statement whose key or data is longer than 16 bytes;
 // the port stands in the rule.
 type Sticky struct {
-	Family   Family
+	Family   service.Family
 	Kind     ShapeKind
 	Port     string // namespace/name/protocol/port of the ServicePort
-	Protocol Protocol
+	Protocol service.Protocol
 	Timeout  time.Duration
-	Targets  []uint16  // target ports, sorted
-	Backends []Backend // that a client may be remembered with, sorted
+	Targets  []uint16          // target ports, sorted
+	Backends []service.Backend // that a client may be remembered with, sorted
 }
 
 func (s Sticky) id() string { return s.Kind.String() + "/" + s.Port }
@@ -39,38 +42,38 @@ func (s Sticky) RememberChain() string { return "remember-" + s.id() }
 
 // chains returns the chain that sends a known client to its endpoint, others to
 // the frontend's shape, and the chain that remembers where a client was sent.
-func (s Sticky) chains(c Config) []Chain {
-	dispatch := Chain{Family: s.Family, Name: s.DispatchChain(), Rules: markRules(s.Kind, s.Family, c)}
-	remember := Chain{Family: s.Family, Name: s.RememberChain()}
+func (s Sticky) chains(c Config) []nftables.Chain {
+	dispatch := nftables.Chain{Family: s.Family, Name: s.DispatchChain(), Rules: markRules(s.Kind, s.Family, c)}
+	remember := nftables.Chain{Family: s.Family, Name: s.RememberChain()}
 	for _, target := range s.Targets {
-		dispatch.Rules = append(dispatch.Rules, Rule{
-			IsProtocol{s.Protocol}, DNAT{Key: []Field{SrcAddr}, Map: s.MapName(target), Port: target}})
-		remember.Rules = append(remember.Rules, Rule{
-			IsPort{Protocol: s.Protocol, Port: target}, Remember{Map: s.MapName(target), Timeout: s.Timeout}})
+		dispatch.Rules = append(dispatch.Rules, nftables.Rule{
+			nftables.IsProtocol{Protocol: s.Protocol}, nftables.DNAT{Key: []nftables.Field{nftables.SrcAddr}, Map: s.MapName(target), Port: target}})
+		remember.Rules = append(remember.Rules, nftables.Rule{
+			nftables.IsPort{Protocol: s.Protocol, Port: target}, nftables.Remember{Map: s.MapName(target), Timeout: s.Timeout}})
 	}
-	dispatch.Rules = append(dispatch.Rules, Rule{Dispatch{Key: frontendKey(), Map: StickyServices.String()}})
-	return []Chain{dispatch, remember}
+	dispatch.Rules = append(dispatch.Rules, nftables.Rule{nftables.Dispatch{Key: nftables.FrontendKey(), Map: nftables.StickyServices.String()}})
+	return []nftables.Chain{dispatch, remember}
 }
 
 // sets returns the maps of the memory.
-func (s Sticky) sets() []Set {
-	var sets []Set
+func (s Sticky) sets() []nftables.Set {
+	var sets []nftables.Set
 	for _, target := range s.Targets {
-		sets = append(sets, Set{ID: SetID{s.Family, Affinity}, Name: s.MapName(target)})
+		sets = append(sets, nftables.Set{ID: nftables.SetID{Family: s.Family, Kind: nftables.Affinity}, Name: s.MapName(target)})
 	}
 	return sets
 }
 
 // known reports whether the table has a map of the memory.
 func (s Sticky) known(t *Table) bool {
-	return slices.ContainsFunc(s.sets(), func(set Set) bool {
+	return slices.ContainsFunc(s.sets(), func(set nftables.Set) bool {
 		_, ok := t.Sets[set.Name]
 		return ok
 	})
 }
 
 // targets returns the target ports of the backends, sorted, at most MaxStickyPorts.
-func targets(backends []Backend) (ports []uint16, all bool) {
+func targets(backends []service.Backend) (ports []uint16, all bool) {
 	for _, b := range backends {
 		if i, ok := slices.BinarySearch(ports, b.Port()); !ok {
 			ports = slices.Insert(ports, i, b.Port())

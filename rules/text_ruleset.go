@@ -5,15 +5,17 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
 )
 
 // WriteText writes the ruleset as an nft script that replaces the tables, in one
 // transaction, by what is desired.
 func (r *Ruleset) WriteText(w io.Writer) error {
 	var b strings.Builder
-	elements := slices.SortedFunc(r.elements(), func(a, b Element) int { return a.ElementID.Compare(b.ElementID) })
+	elements := slices.SortedFunc(r.elements(), func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) })
 	for _, f := range r.config.Families {
-		fmt.Fprintf(&b, "add table %s %s\ndelete table %s %s\ntable %s %s {\n", f, TableName, f, TableName, f, TableName)
+		fmt.Fprintf(&b, "add table %s %s\ndelete table %s %s\ntable %s %s {\n", f, nftables.TableName, f, nftables.TableName, f, nftables.TableName)
 		for _, s := range r.sets(f) {
 			elements = writeSet(&b, s, elements)
 		}
@@ -27,9 +29,9 @@ func (r *Ruleset) WriteText(w io.Writer) error {
 }
 
 // writeSet writes the set with its elements, which are the first ones, and returns the rest.
-func writeSet(b *strings.Builder, s Set, elements []Element) []Element {
-	fmt.Fprintf(b, "\t%s %s {\n", s.keyword(), s.Name)
-	for _, line := range s.definition() {
+func writeSet(b *strings.Builder, s nftables.Set, elements []nftables.Element) []nftables.Element {
+	fmt.Fprintf(b, "\t%s %s {\n", s.Keyword(), s.Name)
+	for _, line := range s.Definition() {
 		fmt.Fprintf(b, "\t\t%s\n", line)
 	}
 	n := 0
@@ -48,9 +50,9 @@ func writeSet(b *strings.Builder, s Set, elements []Element) []Element {
 	return elements[n:]
 }
 
-func writeChain(b *strings.Builder, c Chain) {
+func writeChain(b *strings.Builder, c nftables.Chain) {
 	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
-	if head := c.head(); head != "" {
+	if head := c.Head(); head != "" {
 		fmt.Fprintf(b, "\t\t%s\n", head)
 	}
 	for _, rule := range c.Rules {
@@ -63,25 +65,25 @@ func writeChain(b *strings.Builder, c Chain) {
 // the transaction, in one of their own, stand behind a comment.
 func (d *Delta) WriteText(w io.Writer) error {
 	var b strings.Builder
-	for _, f := range d.Reset {
-		fmt.Fprintf(&b, "delete table %s %s\n", f, TableName)
+	for _, broken := range d.Reset {
+		fmt.Fprintf(&b, "delete table %s %s\n", broken.Family, nftables.TableName)
 	}
 	for _, f := range d.Tables {
-		fmt.Fprintf(&b, "add table %s %s\n", f, TableName)
+		fmt.Fprintf(&b, "add table %s %s\n", f, nftables.TableName)
 	}
 	for _, s := range d.Sets {
-		fmt.Fprintf(&b, "add %s %s %s %s { %s; }\n", s.keyword(), s.ID.Family, TableName, s.Name, strings.Join(s.definition(), "; "))
+		fmt.Fprintf(&b, "add %s %s %s %s { %s; }\n", s.Keyword(), s.ID.Family, nftables.TableName, s.Name, strings.Join(s.Definition(), "; "))
 	}
 	for _, c := range d.Chains {
-		head := c.head()
+		head := c.Head()
 		if head != "" {
 			head = " { " + head + " }"
 		}
-		fmt.Fprintf(&b, "add chain %s %s %s%s\nflush chain %s %s %s\n", c.Family, TableName, c.Name, head, c.Family, TableName, c.Name)
+		fmt.Fprintf(&b, "add chain %s %s %s%s\nflush chain %s %s %s\n", c.Family, nftables.TableName, c.Name, head, c.Family, nftables.TableName, c.Name)
 	}
 	for _, c := range d.Chains {
 		for _, rule := range c.Rules {
-			fmt.Fprintf(&b, "add rule %s %s %s %s\n", c.Family, TableName, c.Name, rule.Text(c.Family))
+			fmt.Fprintf(&b, "add rule %s %s %s %s\n", c.Family, nftables.TableName, c.Name, rule.Text(c.Family))
 		}
 	}
 	writeElements(&b, "delete", d.Delete)
@@ -91,27 +93,27 @@ func (d *Delta) WriteText(w io.Writer) error {
 	return err
 }
 
-func writeElements(b *strings.Builder, verb string, elements []Element) {
+func writeElements(b *strings.Builder, verb string, elements []nftables.Element) {
 	for _, e := range elements {
-		fmt.Fprintf(b, "%s element %s %s %s { %s }\n", verb, e.Set.Family, TableName, e.Set.Kind, e)
+		fmt.Fprintf(b, "%s element %s %s %s { %s }\n", verb, e.Set.Family, nftables.TableName, e.Set.Kind, e)
 	}
 }
 
 func (d *Delta) writeAfter(b *strings.Builder) {
-	if len(d.StaleChains)+len(d.StaleSets)+len(d.Forget) > 0 {
+	if len(d.StaleChains)+len(d.StaleSets)+len(d.ExpireClients) > 0 {
 		b.WriteString("# after the commit:\n")
 	}
-	for _, s := range d.Forget {
+	for _, s := range d.ExpireClients {
 		for _, set := range s.sets() {
 			fmt.Fprintf(b, "# forget clients of endpoints that are gone: %s %s\n", s.Family, set.Name)
 		}
 	}
 	for _, verb := range []string{"flush", "delete"} { // stale chains may jump to each other
 		for _, c := range d.StaleChains {
-			fmt.Fprintf(b, "%s chain %s %s %s\n", verb, c.Family, TableName, c.Name)
+			fmt.Fprintf(b, "%s chain %s %s %s\n", verb, c.Family, nftables.TableName, c.Name)
 		}
 	}
 	for _, s := range d.StaleSets {
-		fmt.Fprintf(b, "delete set %s %s %s\n", s.ID.Family, TableName, s.Name)
+		fmt.Fprintf(b, "delete set %s %s %s\n", s.ID.Family, nftables.TableName, s.Name)
 	}
 }

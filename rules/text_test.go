@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // The same Services give the same bytes, in whatever order they come.
@@ -107,28 +110,28 @@ func TestChainText(t *testing.T) {
 	tests := []struct {
 		name   string
 		shape  Shape
-		family Family
+		family service.Family
 		config Config
 		chain  string
 		rules  []string
 	}{
-		{"drop", Shape{Kind: ShapeDrop}, IPv4, testConfig(), "no-local-endpoints", []string{"drop"}},
-		{"cluster", Shape{Kind: ShapeCluster, N: 3}, IPv4, testConfig(), "cluster-3",
+		{"drop", Shape{Kind: ShapeDrop}, service.IPv4, testConfig(), "no-local-endpoints", []string{"drop"}},
+		{"cluster", Shape{Kind: ShapeCluster, N: 3}, service.IPv4, testConfig(), "cluster-3",
 			[]string{"ip saddr != @pod-cidrs " + mark, "dnat ip to " + key + "3 map @endpoints"}},
-		{"cluster, IPv6, by interface", Shape{Kind: ShapeCluster, N: 1}, IPv6, byInterface, "cluster-1",
+		{"cluster, IPv6, by interface", Shape{Kind: ShapeCluster, N: 1}, service.IPv6, byInterface, "cluster-1",
 			[]string{`iifname != "veth*" ` + mark, "dnat ip6 to " + key6 + "1 map @endpoints"}},
-		{"cluster, pods of the family not known", Shape{Kind: ShapeCluster, N: 1}, IPv6, unknown, "cluster-1",
+		{"cluster, pods of the family not known", Shape{Kind: ShapeCluster, N: 1}, service.IPv6, unknown, "cluster-1",
 			[]string{"dnat ip6 to " + key6 + "1 map @endpoints"}},
-		{"cluster, masquerade all", Shape{Kind: ShapeCluster, N: 1}, IPv4, all, "cluster-1",
+		{"cluster, masquerade all", Shape{Kind: ShapeCluster, N: 1}, service.IPv4, all, "cluster-1",
 			[]string{mark, "dnat ip to " + key + "1 map @endpoints"}},
-		{"external", Shape{Kind: ShapeExternal, N: MaxSlots}, IPv4, byInterface, "external-65536",
+		{"external", Shape{Kind: ShapeExternal, N: nftables.MaxSlots}, service.IPv4, byInterface, "external-65536",
 			[]string{mark, "dnat ip to " + key + "65536 map @endpoints"}},
-		{"local", Shape{Kind: ShapeLocal, N: 3, Locals: 2}, IPv4, testConfig(), "local-2-of-3", []string{
+		{"local", Shape{Kind: ShapeLocal, N: 3, Locals: 2}, service.IPv4, testConfig(), "local-2-of-3", []string{
 			"fib saddr type local " + mark,
 			"fib saddr type local dnat ip to " + key + "3 map @endpoints",
 			"ip saddr @pod-cidrs dnat ip to " + key + "3 map @endpoints",
 			"dnat ip to " + key + "2 map @local-endpoints"}},
-		{"local, none here, pods not known", Shape{Kind: ShapeLocal, N: 3}, IPv6, unknown, "local-0-of-3", []string{
+		{"local, none here, pods not known", Shape{Kind: ShapeLocal, N: 3}, service.IPv6, unknown, "local-0-of-3", []string{
 			"fib saddr type local " + mark,
 			"fib saddr type local dnat ip6 to " + key6 + "3 map @endpoints",
 			"drop"}},
@@ -184,7 +187,7 @@ func TestPrefixProperties(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		g := generator{rnd}
 		in := some(g, 12, prefixes("0.0.0.0/0 10.0.0.0/8 10.0.0.0/9 10.128.0.0/9 10.1.0.0/16 10.1.2.3/24 10.1.2.3/32 11.0.0.0/8 fd00::/8")...)
-		out := prefixesOf(IPv4, in)
+		out := prefixesOf(service.IPv4, in)
 		for i, p := range out {
 			for _, q := range out[i+1:] {
 				if p.Overlaps(q) || p.Compare(q) >= 0 {

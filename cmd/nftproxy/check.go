@@ -6,31 +6,30 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
-	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/check"
 	"github.com/nftproxy/nftproxy/proxier/config"
-	"github.com/nftproxy/nftproxy/proxier/preflight"
 )
 
-const checkLong = `check looks at this node and says what nftproxy will find: what the kernel has and
-lacks, who else has rules and whether that matters, and what the configuration makes
-of it. It changes nothing, and may be run while nftproxy runs.
+const checkLong = `check reports whether this node is fit for nftproxy: which kernel features are missing,
+which other programs have rules and whether that matters, and how the configuration
+applies to this node. It changes nothing, and can run while nftproxy runs.
 
-It exits with 0 if all is well, 1 if there is a problem that must be put right, and
-2 if it could not find out.`
+It exits with 0 if the node is fit, 1 if there is a problem to solve first, and 2 if
+it could not find out.`
 
 func newCheckCommand(options *config.Options) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Say whether this node is fit for nftproxy, and exit 1 if not",
+		Short: "Report whether this node is fit for nftproxy, and exit 1 if not",
 		Long:  checkLong,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write := preflight.WriteText
+			write := check.WriteText
 			switch output {
 			case "text":
 			case "json":
-				write = preflight.WriteJSON
+				write = check.WriteJSON
 			default:
 				return fmt.Errorf("-o %s: must be text or json", output)
 			}
@@ -38,14 +37,14 @@ func newCheckCommand(options *config.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			findings, err := proxier.Check(cmd.Context(), c, nodesIfAny(c))
+			findings, err := check.Node(cmd.Context(), c, nodesIfAny(c))
 			if err != nil {
 				return err
 			}
 			if err := write(cmd.OutOrStdout(), findings); err != nil {
 				return err
 			}
-			if !preflight.Fit(findings) {
+			if !check.Fit(findings) {
 				return exitCode(1)
 			}
 			return nil
@@ -55,15 +54,15 @@ func newCheckCommand(options *config.Options) *cobra.Command {
 	return cmd
 }
 
-// nodesIfAny returns what asks the API server for Nodes, or nil if none is configured:
-// a node can be looked at without.
-func nodesIfAny(c *config.Config) proxier.NodeFunc {
+// nodesIfAny returns a function that asks the API server for Nodes, or nil if none is configured: a check works
+// without.
+func nodesIfAny(c *config.Config) check.NodeFunc {
 	if c.Source != "" {
 		return nil
 	}
 	api, err := client(c)
 	if err != nil {
-		klog.V(2).InfoS("No API server is asked", "reason", err)
+		klog.V(2).InfoS("Checking without an API server", "reason", err)
 		return nil
 	}
 	return api.Node

@@ -11,26 +11,13 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
-
-// Stale is a frontend that changed: flows to it may lead where they must not.
-type Stale struct {
-	Frontend rules.Frontend
-	// Keep are the backends that flows may stay with: all serving endpoints of the ServicePort, terminating ones
-	// included, whatever traffic policies and topology say. None, if the frontend is no more or has none.
-	Keep []rules.Backend
-}
-
-// Cleaner deletes stale flows in one network namespace. It holds nothing open.
-type Cleaner struct {
-	// NetNS is the file descriptor of the network namespace; 0 is that of the calling thread.
-	NetNS int
-}
 
 // Clean deletes all UDP and SCTP flows of the family to the frontends, except to the backends that they keep, and
 // returns how many there were. What began before a frontend existed, and so was not translated, goes too. Frontends
-// of another family or of TCP are passed over. A frontend given twice keeps what either of them keeps.
+// of another family or of TCP are ignored. A frontend given twice keeps what either of them keeps.
 //
 // Clean wants to be called after the rules were committed: what it deletes comes back with the next packet, by the
 // rules there are then. Calling it for more frontends than have changed, even for all, deletes no more than it
@@ -40,8 +27,8 @@ type Cleaner struct {
 // Flows of all zones are looked at, as kube-proxy does: the rules translate in whatever zone a packet is in.
 //
 // It needs CAP_NET_ADMIN. With an error there may be flows left, and calling it again is safe.
-func (c Cleaner) Clean(family rules.Family, stale []Stale) (deleted int, err error) {
-	return c.clean(family, stale, true)
+func Clean(family service.Family, stale []service.StaleFlows) (deleted int, err error) {
+	return clean(family, stale, true)
 }
 
 // clean is Clean; unless it is filtered, the kernel is asked for all flows, as Linux before 5.8 answers in any case.
@@ -49,9 +36,9 @@ func (c Cleaner) Clean(family rules.Family, stale []Stale) (deleted int, err err
 // Newer kernels (6.12 is one) also delete by filter, without a dump. That is not used. With IPv6 addresses it deletes
 // all flows but those asked for, with SCTP those of every port (see filter); how many it deleted it does not say; and
 // it is no faster, because nearly all the time goes into the walk of the table, which is the same.
-func (c Cleaner) clean(family rules.Family, stale []Stale, filtered bool) (deleted int, err error) {
+func clean(family service.Family, stale []service.StaleFlows, filtered bool) (deleted int, err error) {
 	var errs []error
-	for _, protocol := range []rules.Protocol{rules.UDP, rules.SCTP} {
+	for _, protocol := range []service.Protocol{service.UDP, service.SCTP} {
 		s := newSweep(family, protocol, stale)
 		if len(s.frontends) == 0 {
 			continue
@@ -60,7 +47,7 @@ func (c Cleaner) clean(family rules.Family, stale []Stale, filtered bool) (delet
 		if filtered {
 			f = s.filter()
 		}
-		n, err := c.run(s, f)
+		n, err := run(s, f)
 		deleted += n
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delete stale %s flows of %s: %w", protocol, family, err))
@@ -70,21 +57,21 @@ func (c Cleaner) clean(family rules.Family, stale []Stale, filtered bool) (delet
 }
 
 // run deletes what the sweep does not keep of the flows that pass the filter.
-func (c Cleaner) run(s *sweep, f filter) (deleted int, err error) {
-	dump, err := openSocket(c.NetNS, dumpBufferSize)
+func run(s *sweep, f filter) (deleted int, err error) {
+	socket, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
-	defer dump.close()
+	defer socket.Close()
 	// Another socket, so that a dump of any size is worked off while it comes in.
-	deletions, err := openSocket(c.NetNS, ackBufferSize)
+	deletions, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
-	defer deletions.close()
+	defer deletions.Close()
 
 	d := &deleter{socket: deletions, family: s.family}
-	err = dump.dump(f, func(f *flow) error {
+	err = dump(socket, f, func(f *flow) error {
 		if s.keeps(f) {
 			return nil
 		}
@@ -99,18 +86,18 @@ func (c Cleaner) run(s *sweep, f filter) (deleted int, err error) {
 
 // sweep says which flows of one protocol go.
 type sweep struct {
-	family    rules.Family
-	protocol  rules.Protocol
+	family    service.Family
+	protocol  service.Protocol
 	frontends map[netip.AddrPort]struct{}
 	keep      map[pair]struct{}
 }
 
 type pair struct{ frontend, backend netip.AddrPort }
 
-func newSweep(family rules.Family, protocol rules.Protocol, stale []Stale) *sweep {
+func newSweep(family service.Family, protocol service.Protocol, stale []service.StaleFlows) *sweep {
 	s := &sweep{family, protocol, map[netip.AddrPort]struct{}{}, map[pair]struct{}{}}
 	for _, st := range stale {
-		if st.Frontend.Protocol != protocol || rules.FamilyOf(st.Frontend.Addr) != family {
+		if st.Frontend.Protocol != protocol || service.FamilyOf(st.Frontend.Addr) != family {
 			continue
 		}
 		frontend := netip.AddrPortFrom(st.Frontend.Addr, st.Frontend.Port)

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const (
@@ -76,16 +76,16 @@ func TestClean(t *testing.T) {
 			[]string{"other backend port", "untranslated"}},
 		{"a frontend that nobody used", []staleText{{"10.96.0.12:53", nil}}, nil},
 	} {
-		for _, family := range rules.Families() {
-			for _, protocol := range rules.Protocols() {
+		for _, family := range service.Families() {
+			for _, protocol := range service.Protocols() {
 				for _, filtered := range []bool{true, false} {
 					t.Run(fmt.Sprintf("%s/%s/%s/filtered=%t", tt.name, family, protocol, filtered), func(t *testing.T) {
 						gone := tt.gone
-						if protocol == rules.TCP {
+						if protocol == service.TCP {
 							gone = nil
 						}
 						testClean(t, family, staleOf(family, protocol, tt.stale), filtered,
-							func(f rules.Family, p rules.Protocol, name string) bool {
+							func(f service.Family, p service.Protocol, name string) bool {
 								return f == family && p == protocol && slices.Contains(gone, name)
 							})
 					})
@@ -96,13 +96,13 @@ func TestClean(t *testing.T) {
 }
 
 // testClean fills a table with the zoo, cleans it and compares what is left with the zoo without what should be gone.
-func testClean(t *testing.T, family rules.Family, stale []Stale, filtered bool, gone func(rules.Family, rules.Protocol, string) bool) {
+func testClean(t *testing.T, family service.Family, stale []Stale, filtered bool, gone func(service.Family, service.Protocol, string) bool) {
 	t.Helper()
 	ns := newNamespace(t)
 	var all []entry
 	var want []string
-	for _, f := range rules.Families() {
-		for _, p := range rules.Protocols() {
+	for _, f := range service.Families() {
+		for _, p := range service.Protocols() {
 			for name, z := range zoo {
 				e := entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone}
 				all = append(all, e)
@@ -127,11 +127,11 @@ func testClean(t *testing.T, family rules.Family, stale []Stale, filtered bool, 
 	}
 }
 
-func staleOf(family rules.Family, protocol rules.Protocol, texts []staleText) []Stale {
+func staleOf(family service.Family, protocol service.Protocol, texts []staleText) []Stale {
 	var stale []Stale
 	for _, text := range texts {
 		to := in(family, text.frontend)
-		s := Stale{Frontend: rules.Frontend{Addr: to.Addr(), Protocol: protocol, Port: to.Port()}}
+		s := Stale{Frontend: service.Frontend{Addr: to.Addr(), Protocol: protocol, Port: to.Port()}}
 		for _, backend := range text.keep {
 			s.Keep = append(s.Keep, in(family, backend))
 		}
@@ -142,13 +142,13 @@ func staleOf(family rules.Family, protocol rules.Protocol, texts []staleText) []
 
 func TestCleanSeveral(t *testing.T) {
 	var stale []Stale
-	for _, family := range rules.Families() {
-		for _, protocol := range rules.Protocols() {
+	for _, family := range service.Families() {
+		for _, protocol := range service.Protocols() {
 			stale = append(stale, staleOf(family, protocol, []staleText{{clusterIP, []string{backend1, backend2}}})...)
 		}
 	}
-	testClean(t, rules.IPv6, stale, true, func(f rules.Family, p rules.Protocol, name string) bool {
-		return f == rules.IPv6 && p != rules.TCP && (name == "untranslated" || name == "other backend port")
+	testClean(t, service.IPv6, stale, true, func(f service.Family, p service.Protocol, name string) bool {
+		return f == service.IPv6 && p != service.TCP && (name == "untranslated" || name == "other backend port")
 	})
 }
 
@@ -158,7 +158,7 @@ func TestCleanMany(t *testing.T) {
 	var all []entry
 	var want []string
 	for i := range uint16(4000) {
-		e := entry{protocol: rules.UDP, client: netip.AddrPortFrom(netip.MustParseAddr("10.244.1.12"), 1000+i),
+		e := entry{protocol: service.UDP, client: netip.AddrPortFrom(netip.MustParseAddr("10.244.1.12"), 1000+i),
 			frontend: netip.MustParseAddrPort(clusterIP), backend: netip.MustParseAddrPort(backend1)}
 		if i%3 == 0 {
 			e.backend = netip.MustParseAddrPort(backend2)
@@ -169,9 +169,9 @@ func TestCleanMany(t *testing.T) {
 	create(t, ns, all)
 	slices.Sort(want)
 	cleaner := Cleaner{NetNS: ns.FD()}
-	stale := staleOf(rules.IPv4, rules.UDP, []staleText{{clusterIP, []string{backend2}}})
+	stale := staleOf(service.IPv4, service.UDP, []staleText{{clusterIP, []string{backend2}}})
 	for _, n := range []int{len(all) - len(want), 0} {
-		deleted, err := cleaner.Clean(rules.IPv4, stale)
+		deleted, err := cleaner.Clean(service.IPv4, stale)
 		if err != nil || deleted != n {
 			t.Errorf("deleted %d flows, error %v; want %d", deleted, err, n)
 		}
@@ -185,8 +185,8 @@ func TestCleanMany(t *testing.T) {
 func TestFilter(t *testing.T) {
 	ns := newNamespace(t)
 	var all []entry
-	for _, f := range rules.Families() {
-		for _, p := range rules.Protocols() {
+	for _, f := range service.Families() {
+		for _, p := range service.Protocols() {
 			for _, z := range zoo {
 				all = append(all, entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone})
 			}
@@ -196,18 +196,18 @@ func TestFilter(t *testing.T) {
 	one := []staleText{{clusterIP, nil}}
 	for _, tt := range []struct {
 		name     string
-		family   rules.Family
-		protocol rules.Protocol
+		family   service.Family
+		protocol service.Protocol
 		stale    []staleText
 		want     int
 	}{
-		{"one frontend", rules.IPv4, rules.UDP, one, 5},
-		{"one port", rules.IPv4, rules.UDP, append(one, staleText{external, nil}), 7},
-		{"one address", rules.IPv4, rules.UDP, append(one, staleText{"10.96.0.10:54", nil}), 6},
-		{"nothing in common", rules.IPv4, rules.UDP, append(one, staleText{nodePort, nil}), len(zoo)},
-		{"one IPv6 frontend", rules.IPv6, rules.UDP, one, 7},
-		{"one SCTP frontend", rules.IPv4, rules.SCTP, one, 6},
-		{"one SCTP IPv6 frontend", rules.IPv6, rules.SCTP, one, len(zoo)},
+		{"one frontend", service.IPv4, service.UDP, one, 5},
+		{"one port", service.IPv4, service.UDP, append(one, staleText{external, nil}), 7},
+		{"one address", service.IPv4, service.UDP, append(one, staleText{"10.96.0.10:54", nil}), 6},
+		{"nothing in common", service.IPv4, service.UDP, append(one, staleText{nodePort, nil}), len(zoo)},
+		{"one IPv6 frontend", service.IPv6, service.UDP, one, 7},
+		{"one SCTP frontend", service.IPv4, service.SCTP, one, 6},
+		{"one SCTP IPv6 frontend", service.IPv6, service.SCTP, one, len(zoo)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, err := openSocket(ns.FD(), dumpBufferSize)
@@ -230,7 +230,7 @@ func TestFilter(t *testing.T) {
 // TestDeleteEnded is about a flow that ends between the dump and its deletion.
 func TestDeleteEnded(t *testing.T) {
 	ns := newNamespace(t)
-	create(t, ns, []entry{{rules.UDP, in(rules.IPv4, client), in(rules.IPv4, clusterIP), in(rules.IPv4, backend1), 0}})
+	create(t, ns, []entry{{service.UDP, in(service.IPv4, client), in(service.IPv4, clusterIP), in(service.IPv4, backend1), 0}})
 	dump, err := openSocket(ns.FD(), dumpBufferSize)
 	if err != nil {
 		t.Fatal(err)
@@ -241,8 +241,8 @@ func TestDeleteEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer deletions.close()
-	d := &deleter{socket: deletions, family: rules.IPv4}
-	err = dump.dump(filter{family: rules.IPv4}, func(f *flow) error {
+	d := &deleter{socket: deletions, family: service.IPv4}
+	err = dump.dump(filter{family: service.IPv4}, func(f *flow) error {
 		other := *f
 		other.id = []byte{1, 2, 3, 4} // of another flow that had the same tuple
 		return errors.Join(d.add(&other), d.flush())
@@ -250,7 +250,7 @@ func TestDeleteEnded(t *testing.T) {
 	if err != nil || d.deleted != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
 		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.deleted, d.refused, err)
 	}
-	err = dump.dump(filter{family: rules.IPv4}, func(f *flow) error { return errors.Join(d.add(f), d.add(f), d.flush()) })
+	err = dump.dump(filter{family: service.IPv4}, func(f *flow) error { return errors.Join(d.add(f), d.add(f), d.flush()) })
 	if err != nil || d.deleted != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
 		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.deleted, d.refused, err)
 	}
@@ -260,7 +260,7 @@ func TestDeleteEnded(t *testing.T) {
 }
 
 func TestCleanWithoutPrivilege(t *testing.T) {
-	stale := staleOf(rules.IPv4, rules.UDP, []staleText{{clusterIP, nil}})
+	stale := staleOf(service.IPv4, service.UDP, []staleText{{clusterIP, nil}})
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
@@ -269,7 +269,7 @@ func TestCleanWithoutPrivilege(t *testing.T) {
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			t.Errorf("give up capabilities: %v", err)
 		}
-		_, err := Cleaner{}.Clean(rules.IPv4, stale)
+		_, err := Cleaner{}.Clean(service.IPv4, stale)
 		result <- err
 	}()
 	if err := <-result; !errors.Is(err, unix.EPERM) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/internal/netfilter"
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -28,7 +28,7 @@ func newNamespace(t testing.TB) *lab.Namespace {
 
 // entry is a flow of the tests: client to frontend, answered by backend.
 type entry struct {
-	protocol                  rules.Protocol
+	protocol                  service.Protocol
 	client, frontend, backend netip.AddrPort
 	zone                      uint16
 }
@@ -69,7 +69,7 @@ func appendNew(p []byte, e entry) []byte {
 		ctaTimeout = 7
 	)
 	start := len(p)
-	p = appendHeader(p, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rules.FamilyOf(e.client.Addr()))
+	p = appendHeader(p, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, service.FamilyOf(e.client.Addr()))
 	p = appendTuple(p, ctaTupleOrig, e.protocol, e.client, e.frontend)
 	p = appendTuple(p, ctaTupleReply, e.protocol, e.backend, e.client)
 	p = appendAttr(p, ctaStatus, 0, 0, 0, 1<<3|1<<1)
@@ -90,7 +90,7 @@ func list(t testing.TB, ns *lab.Namespace) []string {
 	}
 	defer s.close()
 	var all []string
-	for _, family := range rules.Families() {
+	for _, family := range service.Families() {
 		err := s.dump(filter{family: family}, func(f *flow) error {
 			e := entry{protocol: f.protocol, frontend: f.frontend, backend: f.backend}
 			_, e.client, _ = parseTuple(f.tuple)
@@ -109,9 +109,9 @@ func list(t testing.TB, ns *lab.Namespace) []string {
 }
 
 // in returns an IPv4 address and port, and what stands for it in tests of IPv6: fd00:: and the same four bytes.
-func in(family rules.Family, text string) netip.AddrPort {
+func in(family service.Family, text string) netip.AddrPort {
 	ap := netip.MustParseAddrPort(text)
-	if family == rules.IPv4 {
+	if family == service.IPv4 {
 		return ap
 	}
 	bytes, v4 := [16]byte{0: 0xfd}, ap.Addr().As4()

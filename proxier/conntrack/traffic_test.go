@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestTraffic follows one client that never stops sending, through the life of a frontend.
 func TestTraffic(t *testing.T) {
-	for _, family := range rules.Families() {
+	for _, family := range service.Families() {
 		t.Run(family.String(), func(t *testing.T) {
 			ns := newNamespace(t)
 			to := in(family, clusterIP)
@@ -26,7 +26,7 @@ func TestTraffic(t *testing.T) {
 				serve(t, ns, name, in(family, at))
 			}
 			stale := func(keep ...string) []Stale {
-				return staleOf(family, rules.UDP, []staleText{{clusterIP, keep}})
+				return staleOf(family, service.UDP, []staleText{{clusterIP, keep}})
 			}
 			c := dial(t, ns, to)
 			for _, step := range []struct {
@@ -145,7 +145,7 @@ func ask(t *testing.T, c *net.UDPConn) string {
 }
 
 // translate replaces the rules of the namespace; an empty backend leaves the frontend to the host.
-func translate(t *testing.T, ns *lab.Namespace, family rules.Family, to netip.AddrPort, backend string) {
+func translate(t *testing.T, ns *lab.Namespace, family service.Family, to netip.AddrPort, backend string) {
 	t.Helper()
 	rule := ""
 	if backend != "" {

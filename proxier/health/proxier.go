@@ -8,7 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // taintToBeDeleted is put on a node by the cluster autoscaler before it removes it.
@@ -36,7 +36,7 @@ type ProxierOptions struct {
 	Timeout time.Duration
 	// Families are those that are programmed. All are programmed together, so their
 	// status is always the same.
-	Families []rules.Family
+	Families []service.Family
 	// OnHealthz and OnLivez, if set, are told the status code of each answer.
 	OnHealthz, OnLivez func(code int)
 }
@@ -164,8 +164,8 @@ func answer(w http.ResponseWriter, body proxierBody, ok bool, count func(code in
 }
 
 // familyName is the Kubernetes API's name for a family.
-func familyName(f rules.Family) string {
-	if f == rules.IPv4 {
+func familyName(f service.Family) string {
+	if f == service.IPv4 {
 		return string(corev1.IPv4Protocol)
 	}
 	return string(corev1.IPv6Protocol)

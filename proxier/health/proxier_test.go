@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // probe is what a probe sees: the status, and in the body what is named.
@@ -141,7 +141,7 @@ func (test proxierCase) check(t *testing.T) {
 	start := time.Now()
 	h := NewProxierHealth(ProxierOptions{
 		Timeout:   timeout,
-		Families:  rules.Families(),
+		Families:  service.Families(),
 		OnHealthz: func(code int) { codes[0] = code },
 		OnLivez:   func(code int) { codes[1] = code },
 	})
@@ -175,7 +175,7 @@ func (test proxierCase) check(t *testing.T) {
 // TestProxierBody holds the bytes of the body, which others parse.
 func TestProxierBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := NewProxierHealth(ProxierOptions{Timeout: time.Minute, Families: []rules.Family{rules.IPv4}})
+		h := NewProxierHealth(ProxierOptions{Timeout: time.Minute, Families: []service.Family{service.IPv4}})
 		h.Updated()
 		time.Sleep(time.Second)
 		at := func(d time.Duration) string {

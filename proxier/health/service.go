@@ -12,7 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Service is what a health check of a Service answers from.
@@ -23,7 +23,7 @@ type Service struct {
 
 // ListenError says that a Service's health check cannot be asked on one address.
 type ListenError struct {
-	Service rules.ServiceName
+	Service service.Name
 	Addr    netip.AddrPort
 	Err     error
 }
@@ -43,7 +43,7 @@ type ServiceHealth struct {
 	proxierHealthy func() bool
 
 	mu       sync.Mutex
-	services map[rules.ServiceName]*serviceHandler
+	services map[service.Name]*serviceHandler
 	wanted   map[endpoint]bool
 	open     map[endpoint]*listener
 	closing  sync.WaitGroup // listeners that finish what was asked before they closed
@@ -52,7 +52,7 @@ type ServiceHealth struct {
 // endpoint is where one Service is asked. The Service is part of it so that a port
 // that passes from one Service to another is closed and opened.
 type endpoint struct {
-	service rules.ServiceName
+	service service.Name
 	addr    netip.AddrPort
 }
 
@@ -65,7 +65,7 @@ func (e endpoint) compare(f endpoint) int {
 func NewServiceHealth(proxierHealthy func() bool) *ServiceHealth {
 	return &ServiceHealth{
 		proxierHealthy: proxierHealthy,
-		services:       map[rules.ServiceName]*serviceHandler{},
+		services:       map[service.Name]*serviceHandler{},
 		wanted:         map[endpoint]bool{},
 		open:           map[endpoint]*listener{},
 	}
@@ -76,7 +76,7 @@ func NewServiceHealth(proxierHealthy func() bool) *ServiceHealth {
 // and must not be accompanied by another of that family. Sync returns, in order of
 // Service and address, what could not be opened; that is tried again by the next Sync
 // or Retry, while everything else is served.
-func (s *ServiceHealth) Sync(services map[rules.ServiceName]Service, addrs []netip.Addr) []*ListenError {
+func (s *ServiceHealth) Sync(services map[service.Name]Service, addrs []netip.Addr) []*ListenError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wanted = make(map[endpoint]bool, len(services)*len(addrs))
@@ -94,7 +94,7 @@ func (s *ServiceHealth) Sync(services map[rules.ServiceName]Service, addrs []net
 			s.wanted[endpoint{name, netip.AddrPortFrom(addr.Unmap(), svc.Port)}] = true
 		}
 	}
-	maps.DeleteFunc(s.services, func(name rules.ServiceName, _ *serviceHandler) bool {
+	maps.DeleteFunc(s.services, func(name service.Name, _ *serviceHandler) bool {
 		return services[name].Port == 0
 	})
 	s.closeUnwanted()
@@ -149,7 +149,7 @@ func (s *ServiceHealth) openWanted() []*ListenError {
 
 // serviceHandler answers for one Service.
 type serviceHandler struct {
-	name           rules.ServiceName
+	name           service.Name
 	localEndpoints atomic.Int64
 	proxierHealthy func() bool
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Addresses of the loopback network that nothing else listens on.
@@ -23,8 +23,8 @@ var (
 	home2 = netip.MustParseAddr("127.93.7.2")
 	home6 = netip.MustParseAddr("::1")
 
-	web = rules.ServiceName{Namespace: "default", Name: "web"}
-	dns = rules.ServiceName{Namespace: "kube-system", Name: "dns"}
+	web = service.Name{Namespace: "default", Name: "web"}
+	dns = service.Name{Namespace: "kube-system", Name: "dns"}
 )
 
 type reply struct {
@@ -89,7 +89,7 @@ func newServiceHealth(t *testing.T) (*ServiceHealth, *atomic.Bool) {
 	return s, healthy
 }
 
-func mustSync(t *testing.T, s *ServiceHealth, services map[rules.ServiceName]Service, addrs ...netip.Addr) {
+func mustSync(t *testing.T, s *ServiceHealth, services map[service.Name]Service, addrs ...netip.Addr) {
 	t.Helper()
 	for _, err := range s.Sync(services, addrs) {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestServiceReply(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			healthy.Store(test.healthy)
-			mustSync(t, s, map[rules.ServiceName]Service{web: {Port: port, LocalEndpoints: test.n}}, home, home6)
+			mustSync(t, s, map[service.Name]Service{web: {Port: port, LocalEndpoints: test.n}}, home, home6)
 			for _, addr := range []netip.Addr{home, home6} {
 				if diff := cmp.Diff(test.want, get(t, netip.AddrPortFrom(addr, port))); diff != "" {
 					t.Errorf("reply on %s (-want +got):\n%s", addr, diff)
@@ -128,7 +128,7 @@ func TestServiceSync(t *testing.T) {
 	p := freePort(t)
 	q := freePort(t, p)
 	one := netip.IPv4Unspecified()
-	type services = map[rules.ServiceName]Service
+	type services = map[service.Name]Service
 	type listening map[string]string // address:port -> weight
 	steps := []struct {
 		name     string
@@ -182,7 +182,7 @@ func TestServiceSync(t *testing.T) {
 func TestServiceFamilies(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	port := freePort(t)
-	services := map[rules.ServiceName]Service{web: {Port: port, LocalEndpoints: 1}}
+	services := map[service.Name]Service{web: {Port: port, LocalEndpoints: 1}}
 	mustSync(t, s, services, netip.IPv6Unspecified())
 	if got := get(t, netip.AddrPortFrom(home, port)); got.Code != 0 {
 		t.Errorf(":: answers on an IPv4 address with %d, want none", got.Code)
@@ -201,7 +201,7 @@ func TestServicePortTaken(t *testing.T) {
 	at, at2 := netip.AddrPortFrom(home, port), netip.AddrPortFrom(home2, port)
 	other := occupy(t, at.String())
 
-	services := map[rules.ServiceName]Service{web: {Port: port, LocalEndpoints: 4}}
+	services := map[service.Name]Service{web: {Port: port, LocalEndpoints: 4}}
 	wantFailed := func(when string, errs []*ListenError) {
 		t.Helper()
 		if len(errs) != 1 || errs[0].Service != web || errs[0].Addr != at || !errors.Is(errs[0], syscall.EADDRINUSE) {
@@ -230,15 +230,15 @@ func TestServiceSamePort(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	port := freePort(t)
 	at := netip.AddrPortFrom(home, port)
-	mustSync(t, s, map[rules.ServiceName]Service{web: {port, 1}}, home)
-	errs := s.Sync(map[rules.ServiceName]Service{web: {port, 1}, dns: {port, 2}}, []netip.Addr{home})
+	mustSync(t, s, map[service.Name]Service{web: {port, 1}}, home)
+	errs := s.Sync(map[service.Name]Service{web: {port, 1}, dns: {port, 2}}, []netip.Addr{home})
 	if len(errs) != 1 || errs[0].Service != dns {
 		t.Fatalf("errors %v, want one, of %s", errs, dns)
 	}
 	if got := get(t, at); got.Weight != "1" {
 		t.Errorf("reply %+v, want that of %s", got, web)
 	}
-	mustSync(t, s, map[rules.ServiceName]Service{dns: {port, 2}}, home)
+	mustSync(t, s, map[service.Name]Service{dns: {port, 2}}, home)
 	if got := get(t, at); got.Weight != "2" {
 		t.Errorf("reply %+v, want that of %s", got, dns)
 	}
@@ -253,7 +253,7 @@ func TestServiceClose(t *testing.T) {
 		return true
 	})
 	at := netip.AddrPortFrom(home, freePort(t))
-	mustSync(t, s, map[rules.ServiceName]Service{web: {at.Port(), 1}}, home)
+	mustSync(t, s, map[service.Name]Service{web: {at.Port(), 1}}, home)
 
 	answered, closed := make(chan reply, 1), make(chan struct{})
 	go func() { answered <- get(t, at) }()

@@ -1,5 +1,7 @@
-// Package host is what the proxy knows of the host it runs on, beside nftables:
-// its addresses and whether it forwards packets.
+// Package host reads and changes the settings of the host that a proxy needs besides nftables: addresses, forwarding
+// and the OOM score.
+//
+// All functions look at the network namespace of the calling thread.
 package host
 
 import (
@@ -9,31 +11,20 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// Host is a network namespace.
-type Host struct {
-	// NetNS is the file descriptor of the network namespace; 0 is the process's own.
-	NetNS int
-}
-
-// Addrs returns all addresses of all interfaces, sorted.
-func (h Host) Addrs() ([]netip.Addr, error) {
-	handle, err := h.handle()
-	if err != nil {
-		return nil, err
-	}
-	defer handle.Close()
-	list, err := handle.AddrList(nil, netlink.FAMILY_ALL)
+// Addrs returns the addresses of all interfaces, sorted.
+func Addrs() ([]netip.Addr, error) {
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	var addrs []netip.Addr
 	for _, a := range list {
 		// An address that is still being probed for duplicates is not the host's yet.
-		if addr, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
+		addr, ok := netip.AddrFromSlice(a.IP)
+		if ok && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
 			addrs = append(addrs, addr.Unmap())
 		}
 	}
@@ -41,34 +32,13 @@ func (h Host) Addrs() ([]netip.Addr, error) {
 	return slices.Compact(addrs), nil
 }
 
-func (h Host) handle() (*netlink.Handle, error) {
-	if h.NetNS == 0 {
-		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return nil, fmt.Errorf("open route socket: %w", err)
-		}
-		return handle, nil
-	}
-	handle, err := netlink.NewHandleAt(netns.NsHandle(h.NetNS), unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open route socket: %w", err)
-	}
-	return handle, nil
-}
-
-// Watch calls changed whenever an address came or went, until ctx ends. It calls
-// it once at first, when nothing can be missed any more, and again when the
-// kernel's messages were lost.
-func (h Host) Watch(ctx context.Context, changed func()) error {
+// WatchAddrs calls changed whenever an address comes or goes, until ctx ends. It also calls it once at the start, when
+// it can no longer miss a change, and after the kernel dropped messages.
+func WatchAddrs(ctx context.Context, changed func()) error {
 	for ctx.Err() == nil {
 		updates := make(chan netlink.AddrUpdate, 64)
 		done := make(chan struct{})
-		options := netlink.AddrSubscribeOptions{}
-		if h.NetNS != 0 {
-			ns := netns.NsHandle(h.NetNS)
-			options.Namespace = &ns
-		}
-		if err := netlink.AddrSubscribeWithOptions(updates, done, options); err != nil {
+		if err := netlink.AddrSubscribe(updates, done); err != nil {
 			return fmt.Errorf("subscribe to addresses: %w", err)
 		}
 		changed()

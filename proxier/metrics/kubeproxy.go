@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const (
@@ -104,13 +104,13 @@ func (m *Metrics) CleanupFailed() {
 // NetworkProgrammed notes how long after its trigger (the annotation
 // endpoints.kubernetes.io/last-change-trigger-time of an EndpointSlice of that family)
 // a change was committed.
-func (m *Metrics) NetworkProgrammed(family rules.Family, took time.Duration) {
+func (m *Metrics) NetworkProgrammed(family service.Family, took time.Duration) {
 	m.kube.programmingDuration.WithLabelValues(familyLabel(family)).Observe(took.Seconds())
 }
 
 // NoLocalEndpoints sets how many Services (kube-proxy counts their ports) with
 // internalTrafficPolicy or externalTrafficPolicy Local have endpoints, but none here.
-func (m *Metrics) NoLocalEndpoints(family rules.Family, internal, external int) {
+func (m *Metrics) NoLocalEndpoints(family service.Family, internal, external int) {
 	label := familyLabel(family)
 	m.kube.noLocalEndpoints.WithLabelValues("internal", label).Set(float64(internal))
 	m.kube.noLocalEndpoints.WithLabelValues("external", label).Set(float64(external))
@@ -127,7 +127,7 @@ func (m *Metrics) LivezServed(code int) {
 }
 
 // ConntrackReconciled notes one search for stale flows and how many it deleted.
-func (m *Metrics) ConntrackReconciled(family rules.Family, took time.Duration, deleted int) {
+func (m *Metrics) ConntrackReconciled(family service.Family, took time.Duration, deleted int) {
 	label := familyLabel(family)
 	m.kube.conntrackDuration.WithLabelValues(label).Observe(took.Seconds())
 	m.kube.conntrackDeleted.WithLabelValues(label).Add(float64(deleted))

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Metrics are all metrics of one proxier, in a registry of their own. The fields that
@@ -38,7 +38,7 @@ type Metrics struct {
 // New returns the metrics of a proxier that programs families. kube-proxy has a
 // proxier for each family, each with series of its own; nftproxy programs all families
 // in one transaction, whose duration and outcome then count for each of them.
-func New(families []rules.Family) *Metrics {
+func New(families []service.Family) *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
 	for _, f := range families {
 		m.families = append(m.families, familyLabel(f))
@@ -68,8 +68,8 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // familyLabel is the value of ip_family: the Kubernetes API's name for the family.
-func familyLabel(f rules.Family) string {
-	if f == rules.IPv4 {
+func familyLabel(f service.Family) string {
+	if f == service.IPv4 {
 		return string(corev1.IPv4Protocol)
 	}
 	return string(corev1.IPv6Protocol)

@@ -17,24 +17,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // exercised returns Metrics of which every series has been touched.
 func exercised() *Metrics {
-	m := New(rules.Families())
+	m := New(service.Families())
 	m.SyncQueued()
 	m.SyncDone(true, time.Millisecond, nil)
 	m.SyncDone(false, time.Millisecond, nil)
 	m.CleanupFailed()
-	m.NetworkProgrammed(rules.IPv4, time.Second)
-	m.NoLocalEndpoints(rules.IPv4, 1, 2)
+	m.NetworkProgrammed(service.IPv4, time.Second)
+	m.NoLocalEndpoints(service.IPv4, 1, 2)
 	m.HealthzServed(200)
 	m.LivezServed(200)
-	m.ConntrackReconciled(rules.IPv4, time.Millisecond, 1)
+	m.ConntrackReconciled(service.IPv4, time.Millisecond, 1)
 	m.TransactionDone(1, 1, nil)
 	m.NetlinkError(unix.EBUSY)
-	m.SetFrontends(rules.IPv4, map[string]int{"cluster-3": 1})
+	m.SetFrontends(service.IPv4, map[string]int{"cluster-3": 1})
 	client := m.RESTClient()
 	at := url.URL{Host: "192.0.2.1:6443"}
 	client.RequestResult.Increment(context.Background(), "200", "GET", at.Host)
@@ -109,7 +109,7 @@ func lines(t *testing.T, m *Metrics, prefixes ...string) []string {
 // valueCase is what was noted, and the series that come of it.
 type valueCase struct {
 	name     string
-	families []rules.Family
+	families []service.Family
 	do       func(m *Metrics)
 	prefixes []string // of the series that are compared
 	want     []string
@@ -134,7 +134,7 @@ func checkValues(t *testing.T, cases []valueCase) {
 func TestSyncValues(t *testing.T) {
 	checkValues(t, []valueCase{{
 		name:     "failures are there before the first one",
-		families: rules.Families(),
+		families: service.Families(),
 		do:       func(*Metrics) {},
 		prefixes: []string{"kubeproxy_sync_proxy_rules_nftables", "nftproxy_transactions"},
 		want: []string{
@@ -147,7 +147,7 @@ func TestSyncValues(t *testing.T) {
 		},
 	}, {
 		name:     "syncs",
-		families: []rules.Family{rules.IPv6},
+		families: []service.Family{service.IPv6},
 		do: func(m *Metrics) {
 			m.SyncQueued()
 			time.Sleep(2 * time.Second)
@@ -173,11 +173,11 @@ func TestSyncValues(t *testing.T) {
 func TestKubeProxyValues(t *testing.T) {
 	checkValues(t, []valueCase{{
 		name:     "of one family",
-		families: rules.Families(),
+		families: service.Families(),
 		do: func(m *Metrics) {
-			m.NetworkProgrammed(rules.IPv6, 250*time.Millisecond)
-			m.NoLocalEndpoints(rules.IPv4, 3, 4)
-			m.ConntrackReconciled(rules.IPv6, time.Second, 7)
+			m.NetworkProgrammed(service.IPv6, 250*time.Millisecond)
+			m.NoLocalEndpoints(service.IPv4, 3, 4)
+			m.ConntrackReconciled(service.IPv6, time.Second, 7)
 		},
 		prefixes: []string{"kubeproxy_network", "kubeproxy_sync_proxy_rules_no_local", "kubeproxy_conntrack"},
 		want: []string{
@@ -192,7 +192,7 @@ func TestKubeProxyValues(t *testing.T) {
 		},
 	}, {
 		name:     "probes",
-		families: rules.Families(),
+		families: service.Families(),
 		do: func(m *Metrics) {
 			m.HealthzServed(200)
 			m.HealthzServed(503)
@@ -210,7 +210,7 @@ func TestKubeProxyValues(t *testing.T) {
 func TestOwnValues(t *testing.T) {
 	checkValues(t, []valueCase{{
 		name:     "transactions",
-		families: rules.Families(),
+		families: service.Families(),
 		do: func(m *Metrics) {
 			m.TransactionDone(5, 2, nil)
 			m.TransactionDone(100, 100, errBusy)
@@ -229,11 +229,11 @@ func TestOwnValues(t *testing.T) {
 		},
 	}, {
 		name:     "shapes come and go",
-		families: rules.Families(),
+		families: service.Families(),
 		do: func(m *Metrics) {
-			m.SetFrontends(rules.IPv4, map[string]int{"cluster-1": 1, "cluster-2": 2, "cluster-3": 3})
-			m.SetFrontends(rules.IPv6, map[string]int{"cluster-1": 1})
-			m.SetFrontends(rules.IPv4, map[string]int{"cluster-2": 5, "cluster-3": 0, "cluster-4": 4})
+			m.SetFrontends(service.IPv4, map[string]int{"cluster-1": 1, "cluster-2": 2, "cluster-3": 3})
+			m.SetFrontends(service.IPv6, map[string]int{"cluster-1": 1})
+			m.SetFrontends(service.IPv4, map[string]int{"cluster-2": 5, "cluster-3": 0, "cluster-4": 4})
 		},
 		prefixes: []string{"nftproxy_frontends"},
 		want: []string{
@@ -246,7 +246,7 @@ func TestOwnValues(t *testing.T) {
 
 // TestNoGlobals: a process may have several Metrics, and none is in the default registry.
 func TestNoGlobals(t *testing.T) {
-	a, b := New(rules.Families()), New(rules.Families())
+	a, b := New(service.Families()), New(service.Families())
 	a.Services.Set(1)
 	if diff := cmp.Diff([]string{"nftproxy_services 0"}, lines(t, b, "nftproxy_services")); diff != "" {
 		t.Errorf("series of another Metrics (-want +got):\n%s", diff)

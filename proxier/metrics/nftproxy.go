@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const ownPrefix = "nftproxy_"
@@ -74,7 +74,7 @@ func (m *Metrics) NetlinkError(err error) {
 // SetFrontends sets how many frontends of each shape are programmed in a family. A
 // shape that is not in counts, or with 0, is no longer shown. counts is kept; it must
 // not be changed afterwards.
-func (m *Metrics) SetFrontends(family rules.Family, counts map[string]int) {
+func (m *Metrics) SetFrontends(family service.Family, counts map[string]int) {
 	label := familyLabel(family)
 	m.own.shapes.mu.Lock()
 	defer m.own.shapes.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // FuzzService gives State a Service of any content, with endpoints behind it.
@@ -85,8 +86,8 @@ func checkObjects(t *testing.T, svc *corev1.Service, slice *discoveryv1.Endpoint
 	s := New("n1")
 	s.Apply(slice)
 	s.Apply(svc)
-	r := rules.NewRuleset(rules.Config{MasqueradeMark: 0x4000, Families: rules.Families()})
-	node := rules.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
+	r := rules.NewRuleset(rules.Config{MasqueradeMark: 0x4000, Families: service.Families()})
+	node := service.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
 	for _, name := range s.Services() {
 		if out, _ := s.Service(name); out != nil {
 			r.Put(rules.Compile(out, node, r.Slots))

@@ -12,11 +12,11 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // webName is the name of the Service that these tests are about.
-func webName() rules.ServiceName { return rules.ServiceName{Namespace: "default", Name: "web"} }
+func webName() service.Name { return service.Name{Namespace: "default", Name: "web"} }
 
 // web is a Service with one port.
 func web() *corev1.Service {
@@ -30,10 +30,10 @@ func web() *corev1.Service {
 }
 
 // webRules is what State makes of web.
-func webRules() *rules.Service {
-	return &rules.Service{
+func webRules() *service.Service {
+	return &service.Service{
 		Name: webName(), Created: time.Unix(1000, 0), ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
-		Ports: []rules.ServicePort{{Name: "http", Protocol: rules.TCP, Port: 80}},
+		Ports: []service.Port{{Name: "http", Protocol: service.TCP, Port: 80}},
 	}
 }
 
@@ -51,8 +51,8 @@ func webSlice(name string, addrs ...string) *discoveryv1.EndpointSlice {
 }
 
 // ready is an endpoint that is ready.
-func ready(backend string) rules.Endpoint {
-	return rules.Endpoint{Backend: netip.MustParseAddrPort(backend), Ready: true, Serving: true}
+func ready(backend string) service.Endpoint {
+	return service.Endpoint{Backend: netip.MustParseAddrPort(backend), Ready: true, Serving: true}
 }
 
 func netipComparers() cmp.Options {
@@ -64,7 +64,7 @@ func netipComparers() cmp.Options {
 }
 
 // check compares what s makes of web with what is wanted.
-func check(t *testing.T, s *State, want *rules.Service, problems ...string) {
+func check(t *testing.T, s *State, want *service.Service, problems ...string) {
 	t.Helper()
 	got, gotProblems := s.Service(webName())
 	if diff := cmp.Diff(want, got, netipComparers()); diff != "" {

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Node is what counts of our Node.
@@ -42,8 +42,8 @@ func newNode(obj *corev1.Node) Node {
 // add adds an address; the first of its family is primary.
 func (n *Node) add(addr netip.Addr) {
 	n.Addrs = append(n.Addrs, addr)
-	family := rules.FamilyOf(addr)
-	if !slices.ContainsFunc(n.Primary, func(p netip.Addr) bool { return rules.FamilyOf(p) == family }) {
+	family := service.FamilyOf(addr)
+	if !slices.ContainsFunc(n.Primary, func(p netip.Addr) bool { return service.FamilyOf(p) == family }) {
 		n.Primary = append(n.Primary, addr)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	netutils "k8s.io/utils/net"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // parseAddr reads an address as the API server does, leading zeros included.
@@ -38,14 +38,14 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, ones), nil
 }
 
-func parseProtocol(p corev1.Protocol) (rules.Protocol, error) {
+func parseProtocol(p corev1.Protocol) (service.Protocol, error) {
 	switch p {
 	case corev1.ProtocolTCP, "":
-		return rules.TCP, nil
+		return service.TCP, nil
 	case corev1.ProtocolUDP:
-		return rules.UDP, nil
+		return service.UDP, nil
 	case corev1.ProtocolSCTP:
-		return rules.SCTP, nil
+		return service.SCTP, nil
 	}
 	return 0, fmt.Errorf("%q is none of TCP, UDP and SCTP", p)
 }

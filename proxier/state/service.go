@@ -9,33 +9,33 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // labelServiceProxyName marks a Service that another proxy takes care of (KEP-2447).
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// service is a Service reduced to what counts.
-type service struct {
-	rules    rules.Service // without endpoints
-	broken   bool          // nothing of it can be programmed
+// trackedService is a Service reduced to what counts.
+type trackedService struct {
+	rules    service.Service // without endpoints
+	broken   bool            // nothing of it can be programmed
 	problems []string
 }
 
-func serviceName(svc *corev1.Service) rules.ServiceName {
-	return rules.ServiceName{Namespace: svc.Namespace, Name: svc.Name}
+func serviceName(svc *corev1.Service) service.Name {
+	return service.Name{Namespace: svc.Namespace, Name: svc.Name}
 }
 
 // newService returns nil for a Service that is not ours to program: headless,
 // ExternalName, not yet allocated, or another proxy's.
-func newService(svc *corev1.Service) *service {
+func newService(svc *corev1.Service) *trackedService {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		return nil
 	}
 	if _, other := svc.Labels[labelServiceProxyName]; other {
 		return nil
 	}
-	s := &service{}
+	s := &trackedService{}
 	s.rules.Name = serviceName(svc)
 	s.rules.Created = svc.CreationTimestamp.Time
 	if len(validation.IsDNS1123Label(svc.Namespace))+len(validation.IsDNS1123Label(svc.Name)) > 0 {
@@ -51,11 +51,11 @@ func newService(svc *corev1.Service) *service {
 	return s
 }
 
-func (s *service) problem(format string, args ...any) {
+func (s *trackedService) problem(format string, args ...any) {
 	s.problems = append(s.problems, fmt.Sprintf(format, args...))
 }
 
-func (s *service) addresses(svc *corev1.Service) {
+func (s *trackedService) addresses(svc *corev1.Service) {
 	ips := svc.Spec.ClusterIPs
 	if len(ips) == 0 {
 		ips = []string{svc.Spec.ClusterIP}
@@ -80,7 +80,7 @@ func (s *service) addresses(svc *corev1.Service) {
 }
 
 // parseAddrs reads the addresses of a field; empty ones are no problem if they may be.
-func (s *service) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
+func (s *trackedService) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
 	var out []netip.Addr
 	for i, text := range texts {
 		if text == "" && mayBeEmpty {
@@ -96,7 +96,7 @@ func (s *service) parseAddrs(field string, texts []string, mayBeEmpty bool) []ne
 	return out
 }
 
-func (s *service) policies(svc *corev1.Service) {
+func (s *trackedService) policies(svc *corev1.Service) {
 	spec := &svc.Spec
 	s.rules.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	s.rules.ExternalLocal = spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
@@ -122,7 +122,7 @@ func (s *service) policies(svc *corev1.Service) {
 }
 
 // port adds one port, unless it is nonsense.
-func (s *service) port(svc *corev1.Service, i int) {
+func (s *trackedService) port(svc *corev1.Service, i int) {
 	p := &svc.Spec.Ports[i]
 	field := fmt.Sprintf("spec.ports[%d]", i)
 	protocol, err := parseProtocol(p.Protocol)
@@ -143,7 +143,7 @@ func (s *service) port(svc *corev1.Service, i int) {
 			return
 		}
 	}
-	port := rules.ServicePort{Name: p.Name, Protocol: protocol, Port: uint16(p.Port)}
+	port := service.Port{Name: p.Name, Protocol: protocol, Port: uint16(p.Port)}
 	if p.NodePort != 0 && !validPort(p.NodePort) {
 		s.problem("%s.nodePort: %d is not within 1 to 65535", field, p.NodePort)
 	} else {

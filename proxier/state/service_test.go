@@ -10,14 +10,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // serviceCase changes web, and says what comes of that in rules and problems.
 type serviceCase struct {
 	name     string
 	change   func(*corev1.Service)
-	want     func(*rules.Service) // nil: as web
+	want     func(*service.Service) // nil: as web
 	problems []string
 }
 
@@ -64,7 +64,7 @@ func addressCases() []serviceCase {
 		{"as it is", func(*corev1.Service) {}, nil, nil},
 		{"clusterIP only", func(s *corev1.Service) { s.Spec.ClusterIPs = nil }, nil, nil},
 		{"dual stack", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.10", "fd00:96::10"} },
-			func(s *rules.Service) { s.ClusterIPs = addrs("10.96.0.10 fd00:96::10") }, nil},
+			func(s *service.Service) { s.ClusterIPs = addrs("10.96.0.10 fd00:96::10") }, nil},
 		{"leading zeros", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"010.096.000.010"} }, nil, nil},
 		{"IPv4 in IPv6", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"::ffff:10.96.0.10"} }, nil, nil},
 		{"bad ClusterIPs, one good", func(s *corev1.Service) {
@@ -89,10 +89,10 @@ func addressCases() []serviceCase {
 			"spec.clusterIPs[7]: 127.0.0.1 is unspecified, loopback or multicast",
 		}},
 		{"external IPs", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.1", "x", "2001:db8::1"} },
-			func(s *rules.Service) { s.ExternalIPs = addrs("198.51.100.1 2001:db8::1") },
+			func(s *service.Service) { s.ExternalIPs = addrs("198.51.100.1 2001:db8::1") },
 			[]string{`spec.externalIPs[1]: "x" is no IP address`}},
 		{"load-balancer IPs", lb("203.0.113.1", "", "x", "2001:db8::2"),
-			func(s *rules.Service) { s.LoadBalancerIPs = addrs("203.0.113.1 2001:db8::2") },
+			func(s *service.Service) { s.LoadBalancerIPs = addrs("203.0.113.1 2001:db8::2") },
 			[]string{`status.loadBalancer.ingress[2]: "x" is no IP address`}},
 		{"load-balancer host name", func(s *corev1.Service) {
 			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example.com"}}
@@ -102,7 +102,7 @@ func addressCases() []serviceCase {
 				{IP: "203.0.113.1", IPMode: new(corev1.LoadBalancerIPModeProxy)}, {IP: "203.0.113.2", IPMode: new(corev1.LoadBalancerIPModeVIP)},
 				{IP: "203.0.113.3"}, {IP: "203.0.113.4", IPMode: new(corev1.LoadBalancerIPMode("Other"))},
 			}
-		}, func(s *rules.Service) { s.LoadBalancerIPs = addrs("203.0.113.2 203.0.113.3") }, nil},
+		}, func(s *service.Service) { s.LoadBalancerIPs = addrs("203.0.113.2 203.0.113.3") }, nil},
 	}
 }
 
@@ -110,11 +110,11 @@ func rangeCases() []serviceCase {
 	ranges := func(cidrs ...string) func(*corev1.Service) {
 		return func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = cidrs }
 	}
-	admitted := func(cidrs string) func(*rules.Service) {
-		return func(s *rules.Service) { s.SourceRanges = prefixes(cidrs) }
+	admitted := func(cidrs string) func(*service.Service) {
+		return func(s *service.Service) { s.SourceRanges = prefixes(cidrs) }
 	}
-	restricted := func(cidrs string) func(*rules.Service) {
-		return func(s *rules.Service) { s.Restricted, s.SourceRanges = true, prefixes(cidrs) }
+	restricted := func(cidrs string) func(*service.Service) {
+		return func(s *service.Service) { s.Restricted, s.SourceRanges = true, prefixes(cidrs) }
 	}
 	return []serviceCase{
 		{"source ranges", ranges("10.0.0.0/8", " 192.0.2.0/24\t", "2001:db8::/32"), admitted("10.0.0.0/8 192.0.2.0/24 2001:db8::/32"), nil},
@@ -136,7 +136,9 @@ func policyCases() []serviceCase {
 			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: seconds}}
 		}
 	}
-	timeout := func(d time.Duration) func(*rules.Service) { return func(s *rules.Service) { s.AffinityTimeout = d } }
+	timeout := func(d time.Duration) func(*service.Service) {
+		return func(s *service.Service) { s.AffinityTimeout = d }
+	}
 	bad := func(seconds string) []string {
 		return []string{"spec.sessionAffinityConfig.clientIP.timeoutSeconds: " + seconds + " is not within 1 to 86400, 10800 is used"}
 	}
@@ -146,9 +148,9 @@ func policyCases() []serviceCase {
 			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
 		}, nil, nil},
 		{"internalTrafficPolicy Local", func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) },
-			func(s *rules.Service) { s.InternalLocal = true }, nil},
+			func(s *service.Service) { s.InternalLocal = true }, nil},
 		{"externalTrafficPolicy Local", func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal },
-			func(s *rules.Service) { s.ExternalLocal = true }, nil},
+			func(s *service.Service) { s.ExternalLocal = true }, nil},
 		{"policies that are none", func(s *corev1.Service) {
 			s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicy("local"))
 			s.Spec.ExternalTrafficPolicy, s.Spec.SessionAffinity = "Nearby", "Cookie"
@@ -174,27 +176,27 @@ func portCases() []serviceCase {
 	ports := func(ports ...corev1.ServicePort) func(*corev1.Service) {
 		return func(s *corev1.Service) { s.Spec.Ports = append(s.Spec.Ports, ports...) }
 	}
-	plus := func(ports ...rules.ServicePort) func(*rules.Service) {
-		return func(s *rules.Service) { s.Ports = append(s.Ports, ports...) }
+	plus := func(ports ...service.Port) func(*service.Service) {
+		return func(s *service.Service) { s.Ports = append(s.Ports, ports...) }
 	}
 	return []serviceCase{
-		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *rules.Service) { s.Ports = nil }, nil},
-		{"no name and no protocol", ports(corev1.ServicePort{Port: 81}), plus(rules.ServicePort{Protocol: rules.TCP, Port: 81}), nil},
+		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *service.Service) { s.Ports = nil }, nil},
+		{"no name and no protocol", ports(corev1.ServicePort{Port: 81}), plus(service.Port{Protocol: service.TCP, Port: 81}), nil},
 		{"protocols", ports(corev1.ServicePort{Name: "a", Protocol: "UDP", Port: 80}, corev1.ServicePort{Name: "b", Protocol: "SCTP", Port: 65535}),
-			plus(rules.ServicePort{Name: "a", Protocol: rules.UDP, Port: 80}, rules.ServicePort{Name: "b", Protocol: rules.SCTP, Port: 65535}), nil},
-		{"nodePort", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 65535}), plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1, NodePort: 65535}), nil},
+			plus(service.Port{Name: "a", Protocol: service.UDP, Port: 80}, service.Port{Name: "b", Protocol: service.SCTP, Port: 65535}), nil},
+		{"nodePort", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 65535}), plus(service.Port{Name: "a", Protocol: service.TCP, Port: 1, NodePort: 65535}), nil},
 		{"bad protocols", ports(corev1.ServicePort{Name: "a", Protocol: "tcp", Port: 1}, corev1.ServicePort{Name: "b", Protocol: "ICMP", Port: 1}), nil, []string{
 			`spec.ports[1].protocol: "tcp" is none of TCP, UDP and SCTP`, `spec.ports[2].protocol: "ICMP" is none of TCP, UDP and SCTP`}},
 		{"bad ports", ports(corev1.ServicePort{Name: "a"}, corev1.ServicePort{Name: "b", Port: 70000}, corev1.ServicePort{Name: "c", Port: -1}), nil, []string{
 			"spec.ports[1].port: 0 is not within 1 to 65535", "spec.ports[2].port: 70000 is not within 1 to 65535", "spec.ports[3].port: -1 is not within 1 to 65535"}},
 		{"a bad nodePort leaves the port", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 70000}, corev1.ServicePort{Name: "b", Port: 2, NodePort: -5}),
-			plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1}, rules.ServicePort{Name: "b", Protocol: rules.TCP, Port: 2}), []string{
+			plus(service.Port{Name: "a", Protocol: service.TCP, Port: 1}, service.Port{Name: "b", Protocol: service.TCP, Port: 2}), []string{
 				"spec.ports[1].nodePort: 70000 is not within 1 to 65535", "spec.ports[2].nodePort: -5 is not within 1 to 65535"}},
 		{"bad names", ports(corev1.ServicePort{Name: "A B", Port: 1}, corev1.ServicePort{Name: "x\"\n", Port: 1}, corev1.ServicePort{Name: strings.Repeat("x", 64), Port: 1}), nil, []string{
 			`spec.ports[1].name: "A B" is no name of a port`, `spec.ports[2].name: "x\"\n" is no name of a port`,
 			`spec.ports[3].name: "` + strings.Repeat("x", 64) + `" is no name of a port`}},
 		{"two of one name", ports(corev1.ServicePort{Name: "http", Port: 81}, corev1.ServicePort{Port: 82}, corev1.ServicePort{Port: 83}),
-			plus(rules.ServicePort{Protocol: rules.TCP, Port: 82}), []string{
+			plus(service.Port{Protocol: service.TCP, Port: 82}), []string{
 				`spec.ports[1].name: "http" is the name of two ports, the first counts`, `spec.ports[3].name: "" is the name of two ports, the first counts`}},
 	}
 }
@@ -236,7 +238,7 @@ func TestServiceNotOurs(t *testing.T) {
 
 // Names go into the names of chains and maps: nonsense must not.
 func TestServiceNames(t *testing.T) {
-	for _, name := range []rules.ServiceName{
+	for _, name := range []service.Name{
 		{Namespace: "default", Name: ""}, {Namespace: "", Name: "web"}, {Namespace: "default", Name: "Web"},
 		{Namespace: "a b", Name: "web"}, {Namespace: "default", Name: "web; flush ruleset"},
 		{Namespace: "default", Name: "a/b"}, {Namespace: "default", Name: "a.b"}, {Namespace: "default", Name: strings.Repeat("x", 64)},

@@ -10,12 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // slice is an EndpointSlice reduced to what counts.
 type slice struct {
-	service   rules.ServiceName
+	service   service.Name
 	ports     []slicePort
 	endpoints []endpoint
 	problems  []string
@@ -23,7 +23,7 @@ type slice struct {
 
 type slicePort struct {
 	name     string
-	protocol rules.Protocol
+	protocol service.Protocol
 	port     uint16
 }
 
@@ -46,13 +46,13 @@ func newSlice(obj *discoveryv1.EndpointSlice) *slice {
 	if name == "" || headless || obj.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
-	s := &slice{service: rules.ServiceName{Namespace: obj.Namespace, Name: name}}
-	var family rules.Family
+	s := &slice{service: service.Name{Namespace: obj.Namespace, Name: name}}
+	var family service.Family
 	switch obj.AddressType {
 	case discoveryv1.AddressTypeIPv4:
-		family = rules.IPv4
+		family = service.IPv4
 	case discoveryv1.AddressTypeIPv6:
-		family = rules.IPv6
+		family = service.IPv6
 	default:
 		s.problem(obj, "addressType: %q is none of IPv4, IPv6 and FQDN", obj.AddressType)
 		return s
@@ -78,7 +78,7 @@ func (s *slice) port(obj *discoveryv1.EndpointSlice, i int) {
 	if p.Port == nil {
 		return
 	}
-	out := slicePort{protocol: rules.TCP, port: uint16(*p.Port)}
+	out := slicePort{protocol: service.TCP, port: uint16(*p.Port)}
 	if !validPort(*p.Port) {
 		s.problem(obj, "ports[%d].port: %d is not within 1 to 65535", i, *p.Port)
 		return
@@ -99,14 +99,14 @@ func (s *slice) port(obj *discoveryv1.EndpointSlice, i int) {
 // endpoint adds one endpoint. Of its addresses the first counts, as the API says.
 // Conditions that are not set count as in the API: ready and serving are true,
 // terminating is false.
-func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family rules.Family) {
+func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family service.Family) {
 	e := &obj.Endpoints[i]
 	if len(e.Addresses) == 0 {
 		s.problem(obj, "endpoints[%d].addresses: is empty", i)
 		return
 	}
 	addr, err := parseAddr(e.Addresses[0])
-	if err == nil && rules.FamilyOf(addr) != family {
+	if err == nil && service.FamilyOf(addr) != family {
 		err = fmt.Errorf("%s is not of addressType %s", addr, obj.AddressType)
 	}
 	if err != nil {
@@ -143,15 +143,15 @@ func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family rules.Fam
 // trigger returns when what led to the slice being as it is happened.
 func trigger(obj *discoveryv1.EndpointSlice) (Trigger, bool) {
 	at, err := time.Parse(time.RFC3339Nano, obj.Annotations[corev1.EndpointsLastChangeTriggerTime])
-	family := rules.IPv4
+	family := service.IPv4
 	if obj.AddressType == discoveryv1.AddressTypeIPv6 {
-		family = rules.IPv6
+		family = service.IPv6
 	}
 	return Trigger{family, at}, err == nil
 }
 
 // count returns how many endpoints serve the port of that name.
-func (s *slice) count(name string, protocol rules.Protocol) int {
+func (s *slice) count(name string, protocol service.Protocol) int {
 	n := 0
 	for _, p := range s.ports {
 		if p.name == name && p.protocol == protocol {
@@ -162,13 +162,13 @@ func (s *slice) count(name string, protocol rules.Protocol) int {
 }
 
 // appendEndpoints appends the endpoints that serve the port of that name.
-func (s *slice) appendEndpoints(out []rules.Endpoint, name string, protocol rules.Protocol) []rules.Endpoint {
+func (s *slice) appendEndpoints(out []service.Endpoint, name string, protocol service.Protocol) []service.Endpoint {
 	for _, p := range s.ports {
 		if p.name != name || p.protocol != protocol {
 			continue
 		}
 		for _, e := range s.endpoints {
-			ep := rules.Endpoint{Backend: netip.AddrPortFrom(e.addr, p.port), Ready: e.ready, Serving: e.serving, Terminating: e.terminating}
+			ep := service.Endpoint{Backend: netip.AddrPortFrom(e.addr, p.port), Ready: e.ready, Serving: e.serving, Terminating: e.terminating}
 			if e.node != (unique.Handle[string]{}) {
 				ep.Node = e.node.Value()
 			}

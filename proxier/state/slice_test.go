@@ -7,14 +7,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // sliceCase changes a slice of web with the endpoint 10.244.1.1, and says what comes of it.
 type sliceCase struct {
 	name     string
 	change   func(*discoveryv1.EndpointSlice)
-	want     []rules.Endpoint
+	want     []service.Endpoint
 	problems []string
 }
 
@@ -33,7 +33,7 @@ func TestSlice(t *testing.T) {
 }
 
 func slicePortCases() []sliceCase {
-	first := []rules.Endpoint{ready("10.244.1.1:8080")}
+	first := []service.Endpoint{ready("10.244.1.1:8080")}
 	ports := func(ports ...discoveryv1.EndpointPort) func(*discoveryv1.EndpointSlice) {
 		return func(s *discoveryv1.EndpointSlice) { s.Ports = append(s.Ports, ports...) }
 	}
@@ -59,7 +59,7 @@ func slicePortCases() []sliceCase {
 }
 
 func endpointCases() []sliceCase {
-	first := []rules.Endpoint{ready("10.244.1.1:8080")}
+	first := []service.Endpoint{ready("10.244.1.1:8080")}
 	endpoints := func(addrs ...[]string) func(*discoveryv1.EndpointSlice) {
 		return func(s *discoveryv1.EndpointSlice) {
 			for _, a := range addrs {
@@ -84,7 +84,7 @@ func endpointCases() []sliceCase {
 		}},
 		{"IPv6", func(s *discoveryv1.EndpointSlice) {
 			s.AddressType, s.Endpoints[0].Addresses = discoveryv1.AddressTypeIPv6, []string{"fd00::1"}
-		}, []rules.Endpoint{ready("[fd00::1]:8080")}, nil},
+		}, []service.Endpoint{ready("[fd00::1]:8080")}, nil},
 		{"IPv4 in a slice of IPv6", func(s *discoveryv1.EndpointSlice) {
 			s.AddressType = discoveryv1.AddressTypeIPv6
 			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{"::ffff:10.0.0.1"}})
@@ -103,7 +103,7 @@ func endpointCases() []sliceCase {
 			e := &s.Endpoints[0]
 			e.NodeName = new("n1")
 			e.Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "a"}, {Name: "b"}}, ForNodes: []discoveryv1.ForNode{{Name: "n2"}}}
-		}, []rules.Endpoint{{Backend: first[0].Backend, Ready: true, Serving: true, Node: "n1", ZoneHints: []string{"a", "b"}, NodeHints: []string{"n2"}}}, nil},
+		}, []service.Endpoint{{Backend: first[0].Backend, Ready: true, Serving: true, Node: "n1", ZoneHints: []string{"a", "b"}, NodeHints: []string{"n2"}}}, nil},
 		{"empty hints", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Hints = &discoveryv1.EndpointHints{} }, first, nil},
 	}
 }
@@ -114,8 +114,8 @@ func conditionCases() []sliceCase {
 	conditions := func(c discoveryv1.EndpointConditions) func(*discoveryv1.EndpointSlice) {
 		return func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions = c }
 	}
-	is := func(ready, serving, terminating bool) []rules.Endpoint {
-		return []rules.Endpoint{{Backend: webReady().Backend, Ready: ready, Serving: serving, Terminating: terminating}}
+	is := func(ready, serving, terminating bool) []service.Endpoint {
+		return []service.Endpoint{{Backend: webReady().Backend, Ready: ready, Serving: serving, Terminating: terminating}}
 	}
 	type is3 = discoveryv1.EndpointConditions
 	return []sliceCase{
@@ -130,4 +130,4 @@ func conditionCases() []sliceCase {
 	}
 }
 
-func webReady() rules.Endpoint { return ready("10.244.1.1:8080") }
+func webReady() service.Endpoint { return ready("10.244.1.1:8080") }

@@ -18,7 +18,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // State is what is known of the cluster. It is safe for concurrent use.
@@ -26,10 +26,10 @@ type State struct {
 	nodeName string
 
 	mu       sync.Mutex
-	services map[rules.ServiceName]*service
-	slices   map[rules.ServiceName]map[string]*slice // by the slice's name
-	owners   map[sliceName]rules.ServiceName         // whose the slice is
-	cidrs    map[string][]netip.Prefix               // by the ServiceCIDR's name
+	services map[service.Name]*trackedService
+	slices   map[service.Name]map[string]*slice // by the slice's name
+	owners   map[sliceName]service.Name         // whose the slice is
+	cidrs    map[string][]netip.Prefix          // by the ServiceCIDR's name
 	node     Node
 	changes  Changes
 }
@@ -41,7 +41,7 @@ type sliceName struct {
 
 // Changes is what changed since it was last taken.
 type Changes struct {
-	Services map[rules.ServiceName]struct{}
+	Services map[service.Name]struct{}
 	// Ground says that what all Services stand on changed: the Node or a ServiceCIDR.
 	Ground bool
 	// Triggers are when what the changed EndpointSlices tell of happened, as far as
@@ -51,7 +51,7 @@ type Changes struct {
 
 // Trigger is a change of endpoints of one family.
 type Trigger struct {
-	Family rules.Family
+	Family service.Family
 	At     time.Time
 }
 
@@ -59,11 +59,11 @@ type Trigger struct {
 func New(nodeName string) *State {
 	return &State{
 		nodeName: nodeName,
-		services: map[rules.ServiceName]*service{},
-		slices:   map[rules.ServiceName]map[string]*slice{},
-		owners:   map[sliceName]rules.ServiceName{},
+		services: map[service.Name]*trackedService{},
+		slices:   map[service.Name]map[string]*slice{},
+		owners:   map[sliceName]service.Name{},
 		cidrs:    map[string][]netip.Prefix{},
-		changes:  Changes{Services: map[rules.ServiceName]struct{}{}},
+		changes:  Changes{Services: map[service.Name]struct{}{}},
 	}
 }
 
@@ -104,7 +104,7 @@ func (s *State) Delete(obj runtime.Object) {
 	// A Node that is gone leaves its addresses: the node is still there to be told so.
 }
 
-func (s *State) putService(name rules.ServiceName, svc *service) {
+func (s *State) putService(name service.Name, svc *trackedService) {
 	if svc == nil {
 		if _, known := s.services[name]; !known {
 			return
@@ -161,20 +161,20 @@ func (s *State) Take() Changes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := s.changes
-	s.changes = Changes{Services: map[rules.ServiceName]struct{}{}}
+	s.changes = Changes{Services: map[service.Name]struct{}{}}
 	return taken
 }
 
 // Services returns the names of all Services that are to be programmed, sorted.
-func (s *State) Services() []rules.ServiceName {
+func (s *State) Services() []service.Name {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(s.services), rules.ServiceName.Compare)
+	return slices.SortedFunc(maps.Keys(s.services), service.Name.Compare)
 }
 
 // Service returns a Service with its endpoints, and what was left out of it and
 // why. It is nil where there is nothing to program.
-func (s *State) Service(name rules.ServiceName) (*rules.Service, []string) {
+func (s *State) Service(name service.Name) (*service.Service, []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	svc, ok := s.services[name]

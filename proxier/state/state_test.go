@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // event is one Apply or Delete.
@@ -100,7 +100,7 @@ func TestSlicesMerge(t *testing.T) {
 	s.Apply(other)
 	s.Apply(webSlice("web-1", "10.244.1.1", "x"))
 	want := webRules()
-	want.Ports[0].Endpoints = []rules.Endpoint{ready("10.244.1.1:8080"), ready("10.244.1.2:9090"), ready("10.244.1.1:9090")}
+	want.Ports[0].Endpoints = []service.Endpoint{ready("10.244.1.1:8080"), ready("10.244.1.2:9090"), ready("10.244.1.1:9090")}
 	check(t, s, want, `EndpointSlice web-1: endpoints[1].addresses[0]: "x" is no IP address`)
 
 	s.Apply(webSlice("web-1")) // its problem goes with it
@@ -126,8 +126,8 @@ func TestBadPartsLeaveTheRest(t *testing.T) {
 	bad.AddressType = "x"
 	s.Apply(bad)
 	want := webRules()
-	want.Ports[0].Endpoints = []rules.Endpoint{ready("10.244.1.1:8080")}
-	want.Ports = append(want.Ports, rules.ServicePort{Name: "dns", Protocol: rules.UDP, Port: 53})
+	want.Ports[0].Endpoints = []service.Endpoint{ready("10.244.1.1:8080")}
+	want.Ports = append(want.Ports, service.Port{Name: "dns", Protocol: service.UDP, Port: 53})
 	check(t, s, want,
 		`spec.clusterIPs[1]: "x" is no IP address`,
 		"spec.ports[1].port: 0 is not within 1 to 65535",
@@ -144,13 +144,13 @@ func TestServiceIsACopy(t *testing.T) {
 	first.Ports[0].Port = 1
 	first.Ports[0].Endpoints[0].Ready = false
 	want := webRules()
-	want.Ports[0].Endpoints = []rules.Endpoint{ready("10.244.1.1:8080")}
+	want.Ports[0].Endpoints = []service.Endpoint{ready("10.244.1.1:8080")}
 	check(t, s, want)
 }
 
 func TestServices(t *testing.T) {
 	s := New("n1")
-	for _, name := range []rules.ServiceName{{Namespace: "b", Name: "a"}, {Namespace: "a", Name: "b"}, {Namespace: "a", Name: "a"}} {
+	for _, name := range []service.Name{{Namespace: "b", Name: "a"}, {Namespace: "a", Name: "b"}, {Namespace: "a", Name: "a"}} {
 		svc := web()
 		svc.Namespace, svc.Name = name.Namespace, name.Name
 		s.Apply(svc)
@@ -214,7 +214,7 @@ func randomEvent(rnd *rand.Rand, i int) event {
 func dump(s *State) []any {
 	out := []any{s.Services(), s.ServiceCIDRs()}
 	for _, name := range []string{"b", "c", "web"} {
-		svc, problems := s.Service(rules.ServiceName{Namespace: "default", Name: name})
+		svc, problems := s.Service(service.Name{Namespace: "default", Name: name})
 		out = append(out, svc, problems)
 	}
 	return out
@@ -239,7 +239,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if !slices.IsSortedFunc(s.Services(), rules.ServiceName.Compare) {
+	if !slices.IsSortedFunc(s.Services(), service.Name.Compare) {
 		t.Errorf("services are not sorted: %v", s.Services())
 	}
 }

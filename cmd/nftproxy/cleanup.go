@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+func newCleanupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove nftproxy's tables from the kernel",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cleanup(cmd) },
+	}
+}
+
+// cleanup removes nftproxy's tables. Translated connections go on.
+func cleanup(cmd *cobra.Command) error {
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	found, err := conn.Cleanup(service.Families())
+	for _, f := range found {
+		fmt.Fprintf(cmd.OutOrStdout(), "removed table %s %s\n", f, nftables.TableName)
+	}
+	if err == nil && len(found) == 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), "nothing to remove")
+	}
+	return err
+}

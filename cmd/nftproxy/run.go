@@ -1,0 +1,65 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+
+	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/source"
+)
+
+// gcPercent makes the garbage collector run twice as often as by default: there is little garbage, so that this
+// costs next to nothing, and leaves a quarter of the daemon's memory to the node.
+const gcPercent = 50
+
+// run is the daemon, or the mode that a flag selects.
+func run(cmd *cobra.Command, options *config.Options) error {
+	c, err := complete(options)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.WriteConfigTo != "":
+		return c.Write(c.WriteConfigTo)
+	case c.Cleanup:
+		return cleanup(cmd)
+	case c.DryRun && c.Source == "":
+		return errors.New("--dry-run needs --source: a file or directory of manifests")
+	case c.DryRun:
+		return render(cmd, c)
+	}
+	o := proxier.Options{Config: c}
+	if c.Source == "" {
+		if o.Client, err = client(c); err != nil {
+			return err
+		}
+	}
+	p, err := proxier.New(o)
+	if err != nil {
+		return err
+	}
+	if c.InitOnly {
+		p.SetUp()
+		return nil
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "API server"))
+	return p.Run(cmd.Context())
+}
+
+// client returns a client for the configured API server.
+func client(c *config.Config) (*source.Client, error) {
+	k := c.Kube.ClientConnection
+	return source.NewClient(source.ClientConfig{
+		Kubeconfig: k.Kubeconfig, Master: c.Master, QPS: k.QPS, Burst: int(k.Burst),
+		ContentType: k.ContentType, AcceptContentTypes: k.AcceptContentTypes,
+	})
+}

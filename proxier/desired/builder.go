@@ -1,0 +1,62 @@
+package desired
+
+import (
+	"fmt"
+
+	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Builder keeps the ruleset of a node in step with the state of the cluster. It is not safe for concurrent use.
+type Builder struct {
+	state       *state.State
+	report      func(Problem)
+	environment Environment
+	ruleset     *rules.Ruleset
+}
+
+// NewBuilder returns a Builder without a ruleset. It calls report for every part of a Service that is not programmed.
+func NewBuilder(s *state.State, report func(Problem)) *Builder {
+	return &Builder{state: s, report: report}
+}
+
+// Ruleset returns the ruleset, nil before Rebuild was called.
+func (b *Builder) Ruleset() *rules.Ruleset { return b.ruleset }
+
+// Environment returns the Environment of the ruleset.
+func (b *Builder) Environment() Environment { return b.environment }
+
+// Rebuild makes the ruleset anew in an Environment. Endpoints stay in the slots given, which may be nil.
+func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
+	b.environment, b.ruleset = e, rules.NewRuleset(e.Config)
+	if slots == nil {
+		slots = b.ruleset.Slots
+	}
+	for _, name := range b.state.Services() {
+		b.build(name, slots)
+	}
+	return b.ruleset
+}
+
+// Update brings one Service of the ruleset up to date. Its endpoints stay in their slots.
+func (b *Builder) Update(name service.Name) { b.build(name, b.ruleset.Slots) }
+
+func (b *Builder) build(name service.Name, slots rules.Slots) {
+	svc, problems := b.state.Service(name)
+	for _, p := range problems {
+		b.report(Problem{name, ReasonNotProgrammed, p})
+	}
+	if svc == nil {
+		b.ruleset.Remove(name)
+		return
+	}
+	compiled := rules.Compile(svc, b.environment.Node, slots)
+	for _, p := range compiled.Problems {
+		b.report(Problem{name, ReasonNotProgrammed, p})
+	}
+	for _, c := range b.ruleset.Put(compiled) {
+		b.report(Problem{c.Loser, ReasonConflict,
+			fmt.Sprintf("%s is taken by Service %s, which is older", c.Frontend, c.Winner)})
+	}
+}

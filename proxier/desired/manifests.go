@@ -1,0 +1,40 @@
+package desired
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// FromManifests reads the manifests of c.Source and returns a function that builds the ruleset which they mean on our
+// node, with endpoints in the slots given. Without host addresses, which may be nil, the node has those of its Node
+// object. report is called for problems with objects, in order.
+func FromManifests(c *config.Config, hostAddrs []netip.Addr, report func(error)) (
+	build func(rules.Slots) *rules.Ruleset, err error) {
+	name, err := c.NodeName()
+	if err != nil {
+		return nil, err
+	}
+	objects, problems, err := source.NewDir(c.Source).Load()
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	for _, p := range problems {
+		report(p)
+	}
+	s := state.New(name)
+	for _, obj := range objects {
+		s.Apply(obj)
+	}
+	if hostAddrs == nil {
+		hostAddrs = s.Node().Addrs
+	}
+	e := NewEnvironment(c, name, s, service.Families(), hostAddrs)
+	b := NewBuilder(s, func(p Problem) { report(p) })
+	return func(slots rules.Slots) *rules.Ruleset { return b.Rebuild(e, slots) }, nil
+}

@@ -1,0 +1,75 @@
+package kernel
+
+import (
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Drift says whether the kernel still holds what was programmed.
+type Drift int
+
+const (
+	// Unchanged: no other process changed the ruleset since the last check.
+	Unchanged Drift = iota
+	// Unknown: another process changed some table; the check finds nothing wrong with ours.
+	Unknown
+	// Drifted: one of our tables differs from the ruleset.
+	Drifted
+)
+
+// CheckDrift reports whether another process changed our tables since the last call, or since they were read. When
+// nothing changed, in any table, that costs one small message. Otherwise it compares chains, rules and sets, and the
+// numbers of elements where the kernel reports them (Linux 6.16).
+func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
+	now, err := c.Generation()
+	if err != nil {
+		return Unknown, err
+	}
+	expected := c.seen + c.commits
+	c.seen, c.commits = now, 0
+	if now == expected {
+		return Unchanged, nil
+	}
+	counts := want.Counts()
+	for _, f := range want.Families() {
+		same, err := c.matches(f, want.Chains(f), counts)
+		if err != nil || !same {
+			return Drifted, err
+		}
+	}
+	return Unknown, nil
+}
+
+// matches reports whether one table has the chains and the number of elements.
+func (c *Conn) matches(f service.Family, want []nftables.Chain, counts map[nftables.SetID]int) (bool, error) {
+	r := newReader(c, f)
+	found, err := r.exists()
+	if err != nil || !found {
+		return false, err
+	}
+	sets, err := r.layouts()
+	if err != nil {
+		return false, err
+	}
+	for _, kind := range nftables.FixedSets() {
+		id := nftables.SetID{Family: f, Kind: kind}
+		s, found := sets[kind.String()]
+		if !found || s.layout != layoutOf(id) || s.counted && s.count != uint32(counts[id]) {
+			return false, nil
+		}
+	}
+	there, err := r.chains()
+	if err != nil {
+		return false, err
+	}
+	if err := there.compare(r.table, want); err != nil {
+		return false, err
+	}
+	for _, chain := range want {
+		if !r.table.Chains[chain.Name] {
+			return false, nil
+		}
+	}
+	return r.table.Broken == "", nil
+}

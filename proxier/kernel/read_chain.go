@@ -1,0 +1,190 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+)
+
+// chains are the chains of a table: their hooks, and their rules in normal form.
+type chains struct {
+	hooks map[string]*nftables.Hook
+	rules map[string][]string
+}
+
+func (r *reader) chains() (chains, error) {
+	found := chains{map[string]*nftables.Hook{}, map[string][]string{}}
+	err := r.conn.Dump(unix.NFT_MSG_GETCHAIN, r.family.Number(), "", "", func(attributes []byte) error {
+		table, name, hook := parseChain(attributes)
+		if table == nftables.TableName {
+			found.hooks[name] = hook
+			r.table.Chains[name] = false
+		}
+		return nil
+	})
+	if err != nil {
+		return found, err
+	}
+	err = r.conn.Dump(unix.NFT_MSG_GETRULE, r.family.Number(), nftables.TableName, "", func(attributes []byte) error {
+		chain, normal := parseRule(attributes)
+		found.rules[chain] = append(found.rules[chain], normal)
+		return nil
+	})
+	return found, err
+}
+
+// compare notes in t which of the wanted chains the kernel has with the same rules.
+func (there chains) compare(t *rules.Table, want []nftables.Chain) error {
+	for _, chain := range want {
+		hook, ok := there.hooks[chain.Name]
+		if !ok {
+			continue
+		}
+		if (hook == nil) != (chain.Hook == nil) || hook != nil && *hook != *chain.Hook {
+			t.Broken = fmt.Sprintf("chain %s is on another hook", chain.Name)
+		}
+		normal, err := normalRules(chain)
+		if err != nil {
+			return err
+		}
+		t.Chains[chain.Name] = slices.Equal(there.rules[chain.Name], normal)
+	}
+	return nil
+}
+
+func parseChain(attributes []byte) (table, name string, hook *nftables.Hook) {
+	for typ, v := range netlink.Attrs(attributes) {
+		switch typ {
+		case unix.NFTA_CHAIN_TABLE:
+			table = netlink.String(v)
+		case unix.NFTA_CHAIN_NAME:
+			name = netlink.String(v)
+		case unix.NFTA_CHAIN_HOOK:
+			hook = parseHook(v)
+		}
+	}
+	return table, name, hook
+}
+
+func parseHook(nested []byte) *nftables.Hook {
+	hook := &nftables.Hook{}
+	for typ, v := range netlink.Attrs(nested) {
+		switch typ {
+		case unix.NFTA_HOOK_HOOKNUM:
+			names := []string{"prerouting", "input", "forward", "output", "postrouting"}
+			if n := netlink.Uint32(v); n < uint32(len(names)) {
+				hook.Name = names[n]
+			}
+		case unix.NFTA_HOOK_PRIORITY:
+			hook.Priority = int(int32(netlink.Uint32(v)))
+		}
+	}
+	return hook
+}
+
+func parseRule(attributes []byte) (chain, normal string) {
+	for typ, v := range netlink.Attrs(attributes) {
+		switch typ {
+		case unix.NFTA_RULE_CHAIN:
+			chain = netlink.String(v)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			normal = normalExpressions(v)
+		}
+	}
+	return chain, normal
+}
+
+// normalRules returns the normal forms of a chain's rules as we would write them.
+func normalRules(chain nftables.Chain) ([]string, error) {
+	var out []string
+	for _, rule := range chain.Rules {
+		var list []byte
+		for _, e := range rule.Expressions(chain.Family) {
+			data, err := expr.Marshal(chain.Family.Number(), e)
+			if err != nil {
+				return nil, fmt.Errorf("encode rule %q of chain %s: %w", rule.Text(chain.Family), chain.Name, err)
+			}
+			list = binary.NativeEndian.AppendUint16(list, uint16(len(data)+unix.SizeofNlAttr))
+			list = binary.NativeEndian.AppendUint16(list, unix.NFTA_LIST_ELEM)
+			list = append(list, data...)
+		}
+		out = append(out, normalExpressions(list))
+	}
+	return out, nil
+}
+
+// normalExpressions returns a form of expressions that is the same for what was
+// sent to the kernel and what it answers: attributes by number, without those
+// that are zero, which the kernel adds for what was not given.
+func normalExpressions(list []byte) string {
+	var b strings.Builder
+	for _, e := range netlink.Attrs(list) {
+		var name string
+		for typ, v := range netlink.Attrs(e) {
+			switch typ {
+			case unix.NFTA_EXPR_NAME:
+				name = netlink.String(v)
+				b.WriteString(name)
+			case unix.NFTA_EXPR_DATA:
+				writeNormal(&b, name, v)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// natAdded are the flags that the kernel derives from the registers of a nat
+// expression: NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED.
+const natAdded = 3
+
+// writeNormal writes the attributes of an expression.
+func writeNormal(b *strings.Builder, name string, attributes []byte) {
+	type attribute struct {
+		typ   uint16
+		value []byte
+	}
+	var list []attribute
+	for typ, v := range netlink.Attrs(attributes) {
+		if name == "nat" && typ == unix.NFTA_NAT_FLAGS {
+			v = binary.BigEndian.AppendUint32(nil, netlink.Uint32(v)&^natAdded)
+		}
+		if slices.ContainsFunc(v, func(c byte) bool { return c != 0 }) {
+			list = append(list, attribute{typ, v})
+		}
+	}
+	slices.SortStableFunc(list, func(x, y attribute) int { return int(x.typ) - int(y.typ) })
+	for _, a := range list {
+		fmt.Fprintf(b, " %d:", a.typ)
+		if isData(name, a.typ) {
+			b.WriteByte('{')
+			writeNormal(b, "data", a.value)
+			b.WriteByte('}')
+		} else {
+			fmt.Fprintf(b, "%x", a.value)
+		}
+	}
+}
+
+// isData reports whether an attribute holds others: a value or a verdict.
+func isData(name string, typ uint16) bool {
+	switch name {
+	case "cmp":
+		return typ == unix.NFTA_CMP_DATA
+	case "immediate":
+		return typ == unix.NFTA_IMMEDIATE_DATA
+	case "bitwise":
+		return typ == unix.NFTA_BITWISE_MASK || typ == unix.NFTA_BITWISE_XOR
+	case "data":
+		return typ == unix.NFTA_DATA_VERDICT
+	}
+	return false
+}

@@ -1,0 +1,168 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// manyServices returns what n Services with 3 endpoints each want.
+func manyServices(n int) *rules.Ruleset {
+	ruleset := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
+	for i := range n {
+		port := service.Port{Protocol: service.TCP, Port: 80}
+		for j := range 3 {
+			pod := netip.AddrFrom4([4]byte{10, byte(128 + j + 3*(i>>16)), byte(i >> 8), byte(i)})
+			port.Endpoints = append(port.Endpoints, service.Endpoint{Backend: netip.AddrPortFrom(pod, 8080), Ready: true, Node: "node-b"})
+		}
+		ruleset.Put(rules.Compile(&service.Service{
+			Name:       service.Name{Namespace: "many", Name: fmt.Sprintf("s%d", i)},
+			ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(96 + i>>16), byte(i >> 8), byte(i)})},
+			Ports:      []service.Port{port},
+		}, service.Node{Name: "node-a"}, ruleset.Slots))
+	}
+	return ruleset
+}
+
+// TestManyServices programs 100,000 Services with 3 endpoints in one transaction.
+// Outside the initial user namespace a message may not be as large: there the
+// number is what fits.
+func TestManyServices(t *testing.T) {
+	c := testConn(t)
+	program(t, c, manyServices(fitting(t, c, 100_000)))
+}
+
+// fitting returns how many Services fit into a message, at most so many.
+func fitting(t *testing.T, c *Conn, most int) int {
+	t.Helper()
+	limit, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fits := limit / 700; fits < most {
+		t.Logf("a message may have %d bytes here: %d Services", limit, fits)
+		return fits
+	}
+	return most
+}
+
+// program applies the ruleset, which must be one transaction.
+func program(t *testing.T, c *Conn, ruleset *rules.Ruleset) {
+	t.Helper()
+	d := rules.Diff(ruleset, rules.Programmed{})
+	before, err := c.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := c.Apply(d, before); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d elements in one transaction: %v", len(d.Add), time.Since(start))
+	if after, err := c.Generation(); err != nil || after != before+1 {
+		t.Errorf("%d transactions (error %v), want 1", after-before, err)
+	}
+}
+
+// TestReadBack programs 14,000 Services and reads them at once, while the kernel is still resizing the sets: walks
+// miss elements then.
+func TestReadBack(t *testing.T) {
+	for range 3 {
+		c := testConn(t)
+		ruleset := manyServices(fitting(t, c, 14_000))
+		program(t, c, ruleset)
+		snapshot, err := c.Read(service.Families())
+		if err != nil {
+			t.Fatal(err)
+		}
+		programmed, err := snapshot.Compare(ruleset.Chains)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := rules.Diff(ruleset, programmed); !left.Empty() {
+			t.Errorf("%d elements are missing and %d too many", len(left.Add), len(left.Delete))
+		}
+	}
+}
+
+// TestManyEndpoints programs one sticky Service with 10,000 endpoints, then without one of them.
+func TestManyEndpoints(t *testing.T) {
+	c, ruleset := testConn(t), rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
+	svc := manyEndpoints(10_000)
+	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+	program(t, c, ruleset)
+	ruleset.Done()
+	svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[1:]
+	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+	d := ruleset.Changes()
+	if n := len(d.Add) + len(d.Delete); n > 5 {
+		t.Errorf("one endpoint less writes %d elements", n)
+	}
+	if err := c.Apply(d, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// manyEndpoints returns a sticky Service with n endpoints.
+func manyEndpoints(n int) *service.Service {
+	port := service.Port{Protocol: service.TCP, Port: 80}
+	for i := range n {
+		pod := netip.AddrFrom4([4]byte{10, 128, byte(i >> 8), byte(i)})
+		port.Endpoints = append(port.Endpoints, service.Endpoint{Backend: netip.AddrPortFrom(pod, 8080), Ready: true})
+	}
+	return &service.Service{
+		Name: service.Name{Namespace: "many", Name: "endpoints"}, AffinityTimeout: time.Hour,
+		ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, 1})}, Ports: []service.Port{port},
+	}
+}
+
+// BenchmarkFirstSync programs 10,000 Services with 3 endpoints into an empty kernel:
+// difference, encoding and commit.
+func BenchmarkFirstSync(b *testing.B) {
+	ruleset := manyServices(10_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		c := testConn(b)
+		b.StartTimer()
+		if err := c.Apply(rules.Diff(ruleset, rules.Programmed{}), 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkOneEndpoint replaces one endpoint of one Service among 1,000, 10,000 and
+// 50,000: compile, difference, encoding and commit.
+func BenchmarkOneEndpoint(b *testing.B) {
+	for _, services := range []int{1_000, 10_000, 50_000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			c, ruleset := testConn(b), manyServices(services)
+			if err := c.Apply(rules.Diff(ruleset, rules.Programmed{}), 0); err != nil {
+				b.Fatal(err)
+			}
+			ruleset.Done()
+			svc := manyEndpoints(3)
+			svc.AffinityTimeout = 0
+			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+			if err := c.Apply(ruleset.Changes(), 0); err != nil {
+				b.Fatal(err)
+			}
+			ruleset.Done()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				svc.Ports[0].Endpoints[1].Backend = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)}), 8080)
+				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+				if err := c.Apply(ruleset.Changes(), 0); err != nil {
+					b.Fatal(err)
+				}
+				ruleset.Done()
+			}
+		})
+	}
+}

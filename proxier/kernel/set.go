@@ -1,0 +1,201 @@
+package kernel
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Flags of sets that golang.org/x/sys lacks, from linux/netfilter/nf_tables.h.
+const setConcat = 0x80 // NFT_SET_CONCAT
+
+// dataVerdict is the type of a verdict map's data, NFT_DATA_VERDICT.
+const dataVerdict = 0xffffff00
+
+// layout is what the kernel knows of a set: two sets with the same layout can
+// hold the same elements and be used by the same rules.
+type layout struct {
+	flags    uint32
+	keySize  uint32
+	dataType uint32 // 0: a set
+	dataSize uint32
+}
+
+func layoutOf(id nftables.SetID) layout {
+	schema := id.Kind.Schema()
+	l := layout{keySize: uint32(id.KeySize()), dataSize: uint32(id.DataSize())}
+	switch {
+	case schema.Verdict:
+		l.flags, l.dataType = unix.NFT_SET_MAP, dataVerdict
+	case schema.Data != nil:
+		l.flags, l.dataType = unix.NFT_SET_MAP, typeNumber(schema.Data, id.Family)
+	}
+	if schema.Dynamic {
+		l.flags |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+	}
+	if schema.Interval {
+		l.flags |= unix.NFT_SET_INTERVAL
+		if len(schema.Key) > 1 {
+			l.flags |= setConcat
+		}
+	}
+	return l
+}
+
+// appendSet appends the message that creates a set. id is its number within the batch.
+func appendSet(b *netlink.Batch, table string, s nftables.Set, id uint32) {
+	l, schema := layoutOf(s.ID), s.ID.Kind.Schema()
+	b.Message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.ID.Family.Number())
+	b.String(unix.NFTA_SET_TABLE, table)
+	b.String(unix.NFTA_SET_NAME, s.Name)
+	b.U32(unix.NFTA_SET_FLAGS, l.flags)
+	b.U32(unix.NFTA_SET_KEY_TYPE, typeNumber(schema.Key, s.ID.Family))
+	b.U32(unix.NFTA_SET_KEY_LEN, l.keySize)
+	if l.dataType != 0 {
+		b.U32(unix.NFTA_SET_DATA_TYPE, l.dataType)
+		b.U32(unix.NFTA_SET_DATA_LEN, l.dataSize)
+	}
+	b.U32(unix.NFTA_SET_ID, id)
+	desc := b.Nest(unix.NFTA_SET_DESC)
+	if schema.Dynamic {
+		b.U32(unix.NFTA_SET_DESC_SIZE, nftables.AffinitySize)
+	}
+	if l.flags&setConcat != 0 {
+		appendColumns(b, s.ID.Family, schema.Key)
+	}
+	b.EndNest(desc)
+	b.Bytes(unix.NFTA_SET_USERDATA, setUserdata(s.ID))
+}
+
+// Attributes of set descriptions that golang.org/x/sys lacks.
+const (
+	descConcat   = 2 // NFTA_SET_DESC_CONCAT
+	concatField  = 1 // NFTA_LIST_ELEM
+	fieldLen     = 1 // NFTA_SET_FIELD_LEN
+	bytesOfProto = 1
+	bytesOfPort  = 2
+)
+
+// appendColumns describes the fields of a concatenation with intervals.
+func appendColumns(b *netlink.Batch, f service.Family, columns []nftables.Column) {
+	concat := b.Nest(descConcat)
+	for _, c := range columns {
+		size := c.Size(f)
+		switch c {
+		case nftables.ColumnProto:
+			size = bytesOfProto
+		case nftables.ColumnPort:
+			size = bytesOfPort
+		}
+		field := b.Nest(concatField)
+		b.U32(fieldLen, uint32(size))
+		b.EndNest(field)
+	}
+	b.EndNest(concat)
+}
+
+// typeNumber returns nft's number for the type of concatenated columns: 6 bits
+// each, by nftables' enum datatypes. The kernel stores it for nft to read.
+func typeNumber(columns []nftables.Column, f service.Family) uint32 {
+	var n uint32
+	for _, c := range columns {
+		n <<= 6
+		switch c {
+		case nftables.ColumnAddr:
+			n |= map[service.Family]uint32{service.IPv4: 7, service.IPv6: 8}[f]
+		case nftables.ColumnProto:
+			n |= 12
+		case nftables.ColumnPort:
+			n |= 13
+		case nftables.ColumnIndex:
+			n |= 4
+		}
+	}
+	return n
+}
+
+// Kinds of user data of a set, libnftnl's enum nftnl_udata_set_types.
+const (
+	udataKeyByteOrder  = 0
+	udataDataByteOrder = 1
+	udataKeyTypeof     = 3
+	udataDataTypeof    = 4
+	udataDataInterval  = 6
+)
+
+// setUserdata returns what nft 1.0 writes beside a set in order to list it: byte
+// orders (2 is big endian, 0 mixed or none) and, for a column that has no type
+// name, the expressions that key and data are compared with.
+func setUserdata(id nftables.SetID) []byte {
+	schema := id.Kind.Schema()
+	order := func(columns []nftables.Column) uint32 {
+		if len(columns) == 1 {
+			return 2
+		}
+		return 0
+	}
+	isMap := schema.Verdict || schema.Data != nil
+	out := udata32(nil, udataKeyByteOrder, order(schema.Key))
+	if isMap {
+		out = udata32(out, udataDataByteOrder, order(schema.Data))
+	}
+	if schema.Key[len(schema.Key)-1] == nftables.ColumnIndex {
+		addr, port := payloadAddr(id.Family), payloadPort()
+		out = udata(out, udataKeyTypeof, concatExpr(addr, metaL4Proto(), port, numgenExpr()))
+		out = udata(out, udataDataTypeof, concatExpr(addr, port))
+	} else if len(schema.Key) > 1 {
+		out = udata(out, udataKeyTypeof, concatExpr())
+	}
+	if isMap {
+		out = udata32(out, udataDataInterval, 0)
+	}
+	return out
+}
+
+func udata(out []byte, typ byte, value []byte) []byte {
+	return append(append(out, typ, byte(len(value))), value...)
+}
+
+func udata32(out []byte, typ byte, v uint32) []byte {
+	return udata(out, typ, binary.NativeEndian.AppendUint32(nil, v))
+}
+
+// Numbers of nft's expressions and header fields, as it stores them for typeof.
+const (
+	exprPayload, exprMeta, exprConcat, exprNumgen = 7, 9, 13, 23
+	headerTransport, headerIP, headerIP6          = 11, 12, 13
+	fieldIPDaddr, fieldIP6Daddr, fieldDport       = 12, 9, 2
+	metaKeyL4Proto                                = 16
+)
+
+// typeofExpr is an expression with its parameters, each a 32-bit number.
+func typeofExpr(kind uint32, params ...uint32) []byte {
+	var data []byte
+	for i, p := range params {
+		data = udata32(data, byte(i), p)
+	}
+	return udata(udata32(nil, 0, kind), 1, data)
+}
+
+func payloadAddr(f service.Family) []byte {
+	if f == service.IPv4 {
+		return typeofExpr(exprPayload, headerIP, fieldIPDaddr)
+	}
+	return typeofExpr(exprPayload, headerIP6, fieldIP6Daddr)
+}
+
+func payloadPort() []byte { return typeofExpr(exprPayload, headerTransport, fieldDport) }
+func metaL4Proto() []byte { return typeofExpr(exprMeta, metaKeyL4Proto) }
+func numgenExpr() []byte  { return typeofExpr(exprNumgen, unix.NFT_NG_RANDOM, nftables.MaxSlots, 0) }
+
+func concatExpr(parts ...[]byte) []byte {
+	var data []byte
+	for i, p := range parts {
+		data = udata(data, byte(i), p)
+	}
+	return udata(udata32(nil, 0, exprConcat), 1, data)
+}

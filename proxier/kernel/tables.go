@@ -1,0 +1,88 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+)
+
+// Table is a table of any program, without its rules and sets.
+type Table struct {
+	Family string // ip, ip6, inet, arp, bridge or netdev
+	Name   string
+	Chains []TableChain
+}
+
+// TableChain is a chain of a Table.
+type TableChain struct {
+	Name string
+	Hook *nftables.Hook // nil for a chain that others jump to; empty names for hooks of no IP family
+	Drop bool           // a packet that comes to its end is dropped
+}
+
+// tableFamily is a family that tables can be of.
+type tableFamily struct {
+	name   string
+	number uint8
+}
+
+func tableFamilies() []tableFamily {
+	return []tableFamily{
+		{"ip", unix.NFPROTO_IPV4}, {"ip6", unix.NFPROTO_IPV6}, {"inet", unix.NFPROTO_INET},
+		{"arp", unix.NFPROTO_ARP}, {"bridge", unix.NFPROTO_BRIDGE}, {"netdev", unix.NFPROTO_NETDEV},
+	}
+}
+
+// ListTables returns all tables with their chains, those of one family in the kernel's order.
+func ListTables(c *netlink.Conn) ([]Table, error) {
+	for attempt := 1; ; attempt++ {
+		tables, err := listTables(c)
+		if !errors.Is(err, netlink.ErrInterrupted) || attempt == readAttempts {
+			return tables, err
+		}
+	}
+}
+
+func listTables(c *netlink.Conn) ([]Table, error) {
+	var tables []Table
+	for _, f := range tableFamilies() {
+		at := map[string]int{}
+		err := c.Dump(unix.NFT_MSG_GETTABLE, f.number, "", "", func(attributes []byte) error {
+			for typ, v := range netlink.Attrs(attributes) {
+				if typ == unix.NFTA_TABLE_NAME {
+					at[netlink.String(v)] = len(tables)
+					tables = append(tables, Table{Family: f.name, Name: netlink.String(v)})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list tables of family %s: %w", f.name, err)
+		}
+		err = c.Dump(unix.NFT_MSG_GETCHAIN, f.number, "", "", func(attributes []byte) error {
+			table, name, hook := parseChain(attributes)
+			if i, ok := at[table]; ok {
+				tables[i].Chains = append(tables[i].Chains, TableChain{name, hook, hook != nil && policyDrops(attributes)})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list chains of family %s: %w", f.name, err)
+		}
+	}
+	return tables, nil
+}
+
+// policyDrops reports whether the policy of a chain is NF_DROP of linux/netlink.h.
+func policyDrops(attributes []byte) bool {
+	for typ, v := range netlink.Attrs(attributes) {
+		if typ == unix.NFTA_CHAIN_POLICY {
+			return netlink.Uint32(v) == 0
+		}
+	}
+	return false
+}

@@ -1,0 +1,97 @@
+package netlink
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrStale: the table was changed by someone since the generation that a batch was built on. Read it again.
+	ErrStale = errors.New("nftables generation has passed")
+	// ErrInterrupted: the ruleset changed during a dump. All of it was delivered, but it is not of one moment.
+	ErrInterrupted = errors.New("ruleset changed during the dump")
+	// ErrUnknownOutcome: a batch was sent and its answer lost. It may or may not be committed.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	// ErrPermission: the process may not use nftables in this network namespace.
+	ErrPermission = errors.New("CAP_NET_ADMIN is needed")
+)
+
+// Error is the kernel's refusal of a batch, of which nothing was committed, or of a request.
+type Error struct {
+	Errno    unix.Errno
+	Message  string // the kernel's own words, often none
+	MsgIndex int    // which message of the batch; -1 is the batch as a whole, or a request
+	Offset   int    // of the attribute at fault, in bytes from the start of the message's header; 0 is unknown
+	What     string // the same in words, from Batch.Describe
+	More     int    // how many other messages of the batch failed
+}
+
+func (e *Error) Error() string {
+	var s strings.Builder
+	switch {
+	case e.What != "":
+		s.WriteString(e.What + ": ")
+	case e.MsgIndex >= 0:
+		fmt.Fprintf(&s, "message %d, offset %d: ", e.MsgIndex, e.Offset)
+	}
+	s.WriteString(e.Errno.Error())
+	for _, is := range []error{ErrStale, ErrPermission} {
+		if e.Is(is) {
+			s.WriteString(": " + is.Error())
+		}
+	}
+	if e.Message != "" {
+		fmt.Fprintf(&s, " (kernel: %s)", e.Message)
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&s, ", and %d more", e.More)
+	}
+	return s.String()
+}
+
+// Unwrap returns the errno.
+func (e *Error) Unwrap() error { return e.Errno }
+
+// Is recognises ErrStale and ErrPermission. A single message can have EPERM too: the table has another owner.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case ErrStale:
+		return e.MsgIndex < 0 && e.Errno == unix.ERESTART
+	case ErrPermission:
+		return e.MsgIndex < 0 && e.Errno == unix.EPERM
+	}
+	return false
+}
+
+// parseError reads an NLMSG_ERROR or NLMSG_DONE; nil is success.
+func parseError(m Message) *Error {
+	if len(m.Payload) < 4 {
+		return &Error{Errno: unix.EBADMSG, MsgIndex: -1}
+	}
+	errno := int32(binary.NativeEndian.Uint32(m.Payload))
+	if errno == 0 {
+		return nil
+	}
+	e := &Error{Errno: unix.Errno(-errno), MsgIndex: -1}
+	if m.Flags&unix.NLM_F_ACK_TLVS == 0 {
+		return e
+	}
+	extended := m.Payload[4:]
+	if m.Type == unix.NLMSG_ERROR {
+		// The header of the message that failed; NETLINK_CAP_ACK leaves out the rest of it.
+		extended = extended[min(len(extended), unix.NLMSG_HDRLEN):]
+	}
+	for typ, v := range Attrs(extended) {
+		switch {
+		case typ == unix.NLMSGERR_ATTR_MSG:
+			e.Message = String(v)
+		case typ == unix.NLMSGERR_ATTR_OFFS && len(v) == 4:
+			e.Offset = int(binary.NativeEndian.Uint32(v))
+		}
+	}
+	return e
+}

@@ -1,0 +1,161 @@
+package proxier
+
+import (
+	"context"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
+	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// tables are nftproxy's tables in the kernel: a *kernel.Conn.
+type tables interface {
+	Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, uint32, error)
+	Apply(d *rules.Delta, generation uint32) error
+	DeleteStale(d *rules.Delta) (expired int, err error)
+	CheckDrift(want *rules.Ruleset) (kernel.Drift, error)
+}
+
+// deleteFlows deletes stale flows of a family from connection tracking: conntrack.Clean.
+type deleteFlows func(f service.Family, stale []service.StaleFlows) (deleted int, err error)
+
+// reason says why a sync has to be full: it reads the kernel and compares everything. Without a reason a sync is
+// incremental: it programs the Services that changed. Of several reasons the greatest counts.
+type reason int
+
+const (
+	none        reason = iota
+	leftovers          // stale chains, sets or flows were left after a commit
+	suspicion          // another process changed some table, and a check found nothing wrong with ours
+	start              // nothing was compared yet
+	environment        // the node, its addresses or the ServiceCIDRs changed
+	failed             // the last sync failed: it is not known what the kernel holds
+	drift              // another process changed our tables
+)
+
+func (r reason) String() string {
+	return [...]string{"none", "leftovers", "suspicion", "start", "environment", "failed", "drift"}[r]
+}
+
+// reconciler brings the kernel in line with the state. Its goroutine is the only one that writes to it.
+//
+//	operations   sync.go: full and incremental syncs;  cleanup.go: after a commit
+//	loop         this file: when to sync, and why
+//	retry, pace  pace.go
+//	progress     report.go: Events, metrics and health
+type reconciler struct {
+	*Proxier
+	tables      tables
+	deleteFlows deleteFlows
+	builder     *desired.Builder
+	env         func() (desired.Environment, error)
+
+	due     reason        // why the next sync has to be full
+	early   state.Changes // that came in during a full sync, which may have them already
+	compare compareTimer
+	cleanup cleanup
+	closed  bool // a healthCheckNodePort could not be opened
+}
+
+func (p *Proxier) newReconciler(t tables) *reconciler {
+	return &reconciler{
+		Proxier:     p,
+		tables:      t,
+		deleteFlows: conntrack.Clean,
+		builder: desired.NewBuilder(p.state, func(o desired.Problem) {
+			p.events.reportService(o.Service, o.Reason, o.Message)
+		}),
+		env:     p.environment,
+		due:     start,
+		cleanup: cleanup{flows: map[service.Frontend]service.StaleFlows{}},
+	}
+}
+
+// require makes the next sync a full one.
+func (r *reconciler) require(why reason) { r.due = max(r.due, why) }
+
+// run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one sync. It
+// retries a failed sync at growing intervals; a change meanwhile syncs as well.
+func (r *reconciler) run(ctx context.Context) {
+	select {
+	case <-r.synced:
+	case <-ctx.Done():
+		return
+	}
+	signal(r.wake)
+	var retry retry
+	checks := time.NewTicker(checkPeriod)
+	defer checks.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-r.wake:
+		case <-retry.due:
+		case <-r.cleanup.due:
+			r.cleanup.due = nil
+			r.require(leftovers)
+		case <-checks.C:
+			r.reopenPorts()
+			r.checkDrift()
+			if r.due == none || retry.pending() {
+				continue // there is nothing to repair, or the retry does it
+			}
+		case <-r.address:
+			if !r.addressesChanged() {
+				continue
+			}
+			r.compare.forget() // the sync compares everything
+			r.require(environment)
+		case <-ctx.Done():
+			return
+		}
+		begin := time.Now()
+		if err := r.sync(); err != nil {
+			klog.ErrorS(err, "Sync failed", "retryIn", retry.after())
+			retry.failed()
+		} else {
+			retry.succeeded()
+			r.markDone()
+		}
+		pause(ctx, r.pace().pauseAfter(begin))
+	}
+}
+
+// markDone says that everything was programmed once. The start takes several times the memory of what follows, and
+// the system gets that back.
+func (r *reconciler) markDone() {
+	select {
+	case <-r.done:
+	default:
+		close(r.done)
+		debug.FreeOSMemory()
+	}
+}
+
+// addressesChanged reports whether the addresses that serve nodePorts have changed. Interfaces of pods come and go all
+// the time; their addresses do not serve nodePorts.
+func (r *reconciler) addressesChanged() bool {
+	e, err := r.env()
+	return err != nil || !slices.Equal(e.Node.NodePortAddrs, r.builder.Environment().Node.NodePortAddrs)
+}
+
+// environment returns the Environment with the host's addresses, if nodePorts need them.
+func (p *Proxier) environment() (desired.Environment, error) {
+	var addrs []netip.Addr
+	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
+		var err error
+		if addrs, err = host.Addrs(); err != nil {
+			return desired.Environment{}, err
+		}
+	}
+	return desired.NewEnvironment(p.config, p.name, p.state, p.families, addrs), nil
+}

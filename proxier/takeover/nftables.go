@@ -1,0 +1,272 @@
+package takeover
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// attempts bounds how often the search is repeated because another process changed the ruleset meanwhile.
+const attempts = 5
+
+// kubeProxyTable is the table of kube-proxy's nftables mode, in the families ip and ip6.
+const kubeProxyTable = "kube-proxy"
+
+// KubeProxy is what kube-proxy has in nftables: the tables of its nftables mode, and
+// the chains of its iptables and IPVS modes where the iptables command is iptables-nft.
+type KubeProxy struct {
+	Tables []string         // "ip kube-proxy"
+	Chains []KubeProxyChain // that are kube-proxy's alone
+	Kept   []KubeProxyChain // that something else needs
+}
+
+// KubeProxyChain is a chain among those of others.
+type KubeProxyChain struct {
+	Table string // "ip nat"
+	Name  string
+	Why   string // for a chain that is kept: what needs it
+}
+
+// Any reports whether there is anything to remove.
+func (k *KubeProxy) Any() bool { return len(k.Tables)+len(k.Chains) > 0 }
+
+// String says what there is to remove, short: "table ip kube-proxy", "chains KUBE-* of table ip nat (12)".
+func (k *KubeProxy) String() string {
+	var parts []string
+	for _, t := range k.Tables {
+		parts = append(parts, "table "+t)
+	}
+	var tables []string
+	count := map[string]int{}
+	for _, c := range k.Chains {
+		if count[c.Table]++; count[c.Table] == 1 {
+			tables = append(tables, c.Table)
+		}
+	}
+	for _, t := range tables {
+		parts = append(parts, fmt.Sprintf("chains KUBE-* of table %s (%d)", t, count[t]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// isKubeProxyChain reports whether a chain in a table of iptables is kube-proxy's, in
+// iptables or IPVS mode, up to release 1.37. Other chains with such names are not: the
+// kubelet has KUBE-FIREWALL, KUBE-MARK-DROP, KUBE-IPTABLES-HINT and KUBE-KUBELET-CANARY,
+// kube-router has KUBE-ROUTER-, KUBE-NWPLCY- and KUBE-POD-FW-.
+func isKubeProxyChain(name string) bool {
+	switch name {
+	case "KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER",
+		"KUBE-POSTROUTING", "KUBE-MARK-MASQ", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL", "KUBE-SOURCE-RANGES-FIREWALL",
+		"KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER", "KUBE-PROXY-CANARY":
+		return true
+	}
+	return slices.ContainsFunc([]string{"KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"},
+		func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
+
+// Find returns the tables and chains of kube-proxy in nftables.
+func Find(c *netlink.Conn) (*KubeProxy, error) {
+	found, _, err := find(c)
+	return found, err
+}
+
+// Remove removes them in one transaction: the tables, the rules of other chains that lead to kube-proxy's chains, and
+// those chains. Everything else stays as it is. Chains of kube-proxy that something else needs stay too, with the
+// chains that they lead to: a chain that a CNI plugin's chain jumps to, and KUBE-FORWARD where forwarded packets are
+// dropped unless a rule accepts them. It returns what it found.
+func Remove(c *netlink.Conn) (*KubeProxy, error) {
+	for attempt := 1; ; attempt++ {
+		found, b, err := find(c)
+		if err == nil {
+			err = c.Commit(b)
+		}
+		if err == nil {
+			return found, nil
+		}
+		if !errors.Is(err, netlink.ErrStale) || attempt == attempts {
+			return nil, fmt.Errorf("remove kube-proxy's rules: %w", err)
+		}
+	}
+}
+
+// find returns what kube-proxy has and the batch that removes it.
+func find(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
+	for attempt := 1; ; attempt++ {
+		found, b, err := findOnce(c)
+		if !errors.Is(err, netlink.ErrInterrupted) || attempt == attempts {
+			return found, b, err
+		}
+	}
+}
+
+func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
+	generation, err := c.Generation()
+	if err != nil {
+		return nil, nil, err
+	}
+	tables, err := kernel.ListTables(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, b := &KubeProxy{}, &netlink.Batch{}
+	var what []string // each message in words
+	b.Describe = func(msg, _ int) string { return what[min(msg, len(what)-1)] }
+	b.Begin(generation)
+	for _, t := range tables {
+		r := removal{conn: c, batch: b, what: &what, table: t, found: found}
+		switch {
+		case t.Family != service.IPv4.String() && t.Family != service.IPv6.String():
+		case t.Name == kubeProxyTable:
+			r.deleteTable()
+		case slices.Contains([]string{"nat", "filter", "mangle"}, t.Name) && slices.ContainsFunc(t.Chains, isKubeProxys):
+			if err := r.deleteChains(); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	return found, b, nil
+}
+
+func isKubeProxys(c kernel.TableChain) bool { return c.Hook == nil && isKubeProxyChain(c.Name) }
+
+// removal appends to a batch what removes kube-proxy from one table.
+type removal struct {
+	conn  *netlink.Conn
+	batch *netlink.Batch
+	what  *[]string
+	table kernel.Table
+	found *KubeProxy
+}
+
+func (r *removal) family() uint8 {
+	if r.table.Family == service.IPv6.String() {
+		return service.IPv6.Number()
+	}
+	return service.IPv4.Number()
+}
+
+func (r *removal) name() string { return r.table.Family + " " + r.table.Name }
+
+func (r *removal) deleteTable() {
+	r.message(unix.NFT_MSG_DELTABLE, "delete table "+r.name())
+	r.batch.String(unix.NFTA_TABLE_NAME, r.table.Name)
+	r.found.Tables = append(r.found.Tables, r.name())
+}
+
+func (r *removal) message(msgType uint16, what string) {
+	r.batch.Message(msgType, 0, r.family())
+	*r.what = append(*r.what, what)
+}
+
+// deleteChains deletes the chains that nothing else needs, and the rules of other
+// chains that lead to them.
+func (r *removal) deleteChains() error {
+	jumps, err := r.otherJumps()
+	if err != nil {
+		return err
+	}
+	kept, err := r.kept(jumps)
+	if err != nil {
+		return err
+	}
+	goes := map[string]bool{}
+	for _, chain := range r.table.Chains {
+		switch why, keep := kept[chain.Name]; {
+		case keep:
+			r.found.Kept = append(r.found.Kept, KubeProxyChain{r.name(), chain.Name, why})
+		case isKubeProxys(chain):
+			goes[chain.Name] = true
+			r.found.Chains = append(r.found.Chains, KubeProxyChain{Table: r.name(), Name: chain.Name})
+		}
+	}
+	for _, j := range jumps {
+		if slices.ContainsFunc(j.targets, func(t string) bool { return goes[t] }) {
+			r.deleteRules(j.chain, j.handle)
+		}
+	}
+	// No chain can go while a rule leads to it.
+	for _, chain := range r.table.Chains {
+		if goes[chain.Name] {
+			r.deleteRules(chain.Name, 0)
+		}
+	}
+	for _, chain := range r.table.Chains {
+		if goes[chain.Name] {
+			r.message(unix.NFT_MSG_DELCHAIN, "delete chain "+r.name()+" "+chain.Name)
+			r.batch.String(unix.NFTA_CHAIN_TABLE, r.table.Name)
+			r.batch.String(unix.NFTA_CHAIN_NAME, chain.Name)
+		}
+	}
+	return nil
+}
+
+// otherJumps returns the rules of other chains than kube-proxy's that lead to a chain.
+func (r *removal) otherJumps() (jumps []tableRule, err error) {
+	for _, chain := range r.table.Chains {
+		if isKubeProxys(chain) {
+			continue
+		}
+		more, err := listJumps(r.conn, r.family(), r.table.Name, chain.Name)
+		if err != nil {
+			return nil, err
+		}
+		jumps = append(jumps, more...)
+	}
+	return jumps, nil
+}
+
+// deleteRules deletes the rule with a handle, or all rules of the chain if that is 0.
+func (r *removal) deleteRules(chain string, handle uint64) {
+	r.message(unix.NFT_MSG_DELRULE, "delete rules of chain "+r.name()+" "+chain)
+	r.batch.String(unix.NFTA_RULE_TABLE, r.table.Name)
+	r.batch.String(unix.NFTA_RULE_CHAIN, chain)
+	if handle != 0 {
+		r.batch.U64(unix.NFTA_RULE_HANDLE, handle)
+	}
+}
+
+// kept returns kube-proxy's chains that must stay, and why.
+func (r *removal) kept(jumps []tableRule) (map[string]string, error) {
+	kept := map[string]string{}
+	theirs, base := map[string]bool{}, map[string]bool{}
+	for _, chain := range r.table.Chains {
+		theirs[chain.Name], base[chain.Name] = isKubeProxys(chain), chain.Hook != nil
+	}
+	var look []string // chains that are kept, and what they lead to is not known yet
+	keep := func(name, why string) {
+		if _, known := kept[name]; theirs[name] && !known {
+			kept[name] = why
+			look = append(look, name)
+		}
+	}
+	for _, chain := range r.table.Chains {
+		if chain.Hook != nil && chain.Hook.Name == "forward" && chain.Drop {
+			keep("KUBE-FORWARD", "the policy of chain "+chain.Name+" is drop")
+		}
+	}
+	for len(jumps) > 0 || len(look) > 0 {
+		for _, j := range jumps {
+			for _, t := range j.targets {
+				if !base[j.chain] {
+					keep(t, "chain "+j.chain+" jumps to it")
+				}
+			}
+		}
+		jumps = nil
+		if len(look) > 0 {
+			var err error
+			if jumps, err = listJumps(r.conn, r.family(), r.table.Name, look[0]); err != nil {
+				return nil, err
+			}
+			look = look[1:]
+		}
+	}
+	return kept, nil
+}

@@ -1,0 +1,44 @@
+package nftables
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Chain is a chain with its rules.
+type Chain struct {
+	Family service.Family
+	Name   string
+	Hook   *Hook // nil: reached by jump or goto only
+	Rules  []Rule
+}
+
+// Compare orders chains by table and name.
+func (c Chain) Compare(d Chain) int {
+	return cmp.Or(cmp.Compare(c.Family, d.Family), cmp.Compare(c.Name, d.Name))
+}
+
+// Hook is where the kernel enters a base chain. All are of type nat: they see
+// the first packet of a connection and nothing else.
+type Hook struct {
+	Name     string // prerouting, input, output or postrouting
+	Priority int
+}
+
+// head returns the line that defines a base chain, and "" for other chains.
+func (c Chain) Head() string {
+	if c.Hook == nil {
+		return ""
+	}
+	return fmt.Sprintf("type nat hook %s priority %d; policy accept;", c.Hook.Name, c.Hook.Priority)
+}
+
+// Requires names the kernel options and modules that bring the chain.
+func (c Chain) Requires() string {
+	if c.Hook == nil {
+		return core
+	}
+	return "CONFIG_NFT_NAT (modules nft_chain_nat, nft_nat)"
+}

@@ -1,0 +1,99 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// InSet matches when the fields are, or with Not are not, in the set.
+type InSet struct {
+	Key []Field
+	Set string
+	Not bool
+}
+
+func (s InSet) text(f service.Family) string {
+	return keyText(s.Key, f) + " " + negation(s.Not) + "@" + s.Set
+}
+
+func (s InSet) expressions(f service.Family) []expr.Any {
+	return append(loadKey(s.Key, f), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Set, Invert: s.Not})
+}
+
+func (s InSet) requires(service.Family) string { return keyRequires(s.Key) }
+
+// Dispatch continues with the verdict that the map has for the fields, if it has one.
+type Dispatch struct {
+	Key []Field
+	Map string
+}
+
+func (s Dispatch) text(f service.Family) string { return keyText(s.Key, f) + " vmap @" + s.Map }
+
+func (s Dispatch) expressions(f service.Family) []expr.Any {
+	return append(loadKey(s.Key, f), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true})
+}
+
+func (s Dispatch) requires(service.Family) string { return keyRequires(s.Key) }
+
+// DNAT sends the connection to the address and port that the map has for the fields, or to the map's address and
+// Port if that is not 0. It does not match when the map does not have the fields.
+type DNAT struct {
+	Key  []Field
+	Map  string
+	Port uint16
+}
+
+func (s DNAT) text(f service.Family) string {
+	text := fmt.Sprintf("dnat %s to %s map @%s", f, keyText(s.Key, f), s.Map)
+	if s.Port != 0 {
+		text += fmt.Sprintf(" : %d", s.Port)
+	}
+	return text
+}
+
+// The lookup puts the address into register 1 and the port behind it.
+func (s DNAT) expressions(f service.Family) []expr.Any {
+	port := register(f.AddrSize())
+	out := append(loadKey(s.Key, f), &expr.Lookup{
+		SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_1})
+	if s.Port != 0 {
+		port = unix.NFT_REG_2
+		out = append(out, &expr.Immediate{Register: port, Data: binary.BigEndian.AppendUint16(nil, s.Port)})
+	}
+	return append(out, &expr.NAT{
+		Type: expr.NATTypeDestNAT, Family: uint32(f.Number()), Specified: true,
+		RegAddrMin: unix.NFT_REG_1, RegAddrMax: unix.NFT_REG_1, RegProtoMin: port, RegProtoMax: port,
+	})
+}
+
+func (s DNAT) requires(service.Family) string {
+	return "CONFIG_NFT_NAT (module nft_nat), " + keyRequires(s.Key)
+}
+
+// Remember maps the source address of the packet to its destination address for the given time. An entry that the
+// map has for the source already keeps its data and starts its time anew.
+type Remember struct {
+	Map     string
+	Timeout time.Duration
+}
+
+func (s Remember) text(f service.Family) string {
+	return fmt.Sprintf("update @%s { %s timeout %ds : %s }",
+		s.Map, SrcAddr.text(f), int(s.Timeout.Seconds()), DstAddr.text(f))
+}
+
+func (s Remember) expressions(f service.Family) []expr.Any {
+	return []expr.Any{SrcAddr.load(f, 0), DstAddr.load(f, 16), &expr.Dynset{
+		SrcRegKey: unix.NFT_REG_1, SrcRegData: unix.NFT_REG_2, SetName: s.Map,
+		Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout,
+	}}
+}
+
+func (Remember) requires(service.Family) string { return core }

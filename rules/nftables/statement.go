@@ -1,0 +1,62 @@
+package nftables
+
+import (
+	"strings"
+
+	"github.com/google/nftables/expr"
+
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Statement is one statement of a rule. Each kind is a type of its own with two forms: its text in nft's language and
+// the kernel's expressions that nft makes of that text. Kinds are in verdict.go, mark.go, match.go and lookup.go.
+type Statement interface {
+	text(f service.Family) string
+	expressions(f service.Family) []expr.Any
+	// requires names the kernel options and modules that bring the statement, and the version where that matters.
+	requires(f service.Family) string
+}
+
+// core is what every kernel with nftables has.
+const core = "CONFIG_NF_TABLES (module nf_tables)"
+
+// Requires names the kernel options and modules that bring the statement, and the version where that matters.
+func Requires(s Statement, f service.Family) string { return s.requires(f) }
+
+// Uses returns the names of the set and of the chain that the statement refers to, each empty if there is none.
+func Uses(s Statement) (set, chain string) {
+	switch s := s.(type) {
+	case Jump:
+		return "", s.Chain
+	case InSet:
+		return s.Set, ""
+	case Dispatch:
+		return s.Map, ""
+	case DNAT:
+		return s.Map, ""
+	case Remember:
+		return s.Map, ""
+	}
+	return "", ""
+}
+
+// Rule is a list of statements. The kernel evaluates them until one does not match.
+type Rule []Statement
+
+// Text returns the rule in nft's language, for the table of the family.
+func (r Rule) Text(f service.Family) string {
+	parts := make([]string, len(r))
+	for i, s := range r {
+		parts[i] = s.text(f)
+	}
+	return strings.Join(parts, " ")
+}
+
+// Expressions returns the rule as the kernel's expressions, the same that nft makes of the rule's text.
+func (r Rule) Expressions(f service.Family) []expr.Any {
+	var out []expr.Any
+	for _, s := range r {
+		out = append(out, s.expressions(f)...)
+	}
+	return out
+}

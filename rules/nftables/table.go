@@ -1,0 +1,4 @@
+package nftables
+
+// TableName is the name of nftproxy's table, one in each family.
+const TableName = "nftproxy"

@@ -1,0 +1,77 @@
+package nftables
+
+import (
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Jump continues in another chain and comes back.
+type Jump struct{ Chain string }
+
+func (s Jump) text(service.Family) string { return "jump " + s.Chain }
+
+func (s Jump) expressions(service.Family) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: s.Chain}}
+}
+
+func (Jump) requires(service.Family) string { return core }
+
+// Drop drops the packet.
+type Drop struct{}
+
+func (Drop) text(service.Family) string { return "drop" }
+
+func (Drop) expressions(service.Family) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+}
+
+func (Drop) requires(service.Family) string { return core }
+
+// Reject answers with ICMP port unreachable: a connected socket gets ECONNREFUSED.
+//
+// The kernel refuses the family-independent form (icmpx) in the tables ip and ip6 before Linux 5.11; this form is
+// the family's own.
+type Reject struct{}
+
+func (Reject) text(service.Family) string { return "reject" }
+
+func (Reject) expressions(f service.Family) []expr.Any {
+	// Port unreachable is code 3 of ICMP (RFC 792) and code 4 of ICMPv6 (RFC 4443).
+	code := uint8(3)
+	if f == service.IPv6 {
+		code = 4
+	}
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}}
+}
+
+func (Reject) requires(f service.Family) string { return requiresReject(f) }
+
+// requiresReject: Linux 5.9 is the first that rejects in prerouting.
+func requiresReject(f service.Family) string {
+	return "CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_" + f.Option() + " (module nft_reject_" + f.Module() + "), Linux 5.9"
+}
+
+// Reset answers TCP with a reset.
+type Reset struct{}
+
+func (Reset) text(service.Family) string { return "reject with tcp reset" }
+
+func (Reset) expressions(service.Family) []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+}
+
+func (Reset) requires(f service.Family) string { return requiresReject(f) }
+
+// Masquerade rewrites the source address and chooses a random source port: the proxies of two nodes would otherwise
+// choose the same port for the same endpoint.
+type Masquerade struct{}
+
+func (Masquerade) text(service.Family) string { return "masquerade fully-random" }
+
+func (Masquerade) expressions(service.Family) []expr.Any {
+	return []expr.Any{&expr.Masq{FullyRandom: true}}
+}
+
+func (Masquerade) requires(service.Family) string { return "CONFIG_NFT_MASQ (module nft_masq)" }
