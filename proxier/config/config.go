@@ -21,6 +21,8 @@ import (
 	"strings"
 
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 // What mode and detectLocalMode may be.
@@ -93,7 +95,7 @@ func (c *Config) NodeName() (string, error) {
 // of its family, and whose family is then the primary one. It is invalid (the zero
 // Addr) when bindAddress is unspecified, as it is by default.
 func (c *Config) NodeIP() netip.Addr {
-	addr, err := parseAddr(c.Kube.BindAddress)
+	addr, err := address.ParseAddr(c.Kube.BindAddress)
 	if err != nil || addr.IsUnspecified() {
 		return netip.Addr{}
 	}

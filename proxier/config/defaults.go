@@ -7,6 +7,8 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
 	"k8s.io/utils/ptr"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 const (
@@ -31,7 +33,7 @@ func setDefaults(k *v1alpha1.KubeProxyConfiguration) {
 	k.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind(kind))
 	setDefault(&k.BindAddress, "0.0.0.0")
 	healthz, metrics := "0.0.0.0", "127.0.0.1"
-	if addr, err := parseAddr(k.BindAddress); err != nil || addr.Is6() {
+	if addr, err := address.ParseAddr(k.BindAddress); err != nil || addr.Is6() {
 		healthz, metrics = "::", "::1"
 	}
 	setDefault(&k.HealthzBindAddress, healthz)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 var (
@@ -32,7 +34,7 @@ func (v addressValue) Set(s string) error {
 	if s == "" {
 		return nil
 	}
-	if _, err := parseAddr(s); err != nil {
+	if _, err := address.ParseAddr(s); err != nil {
 		return err
 	}
 	*v.to = s
@@ -47,7 +49,7 @@ func (v addressPortValue) Type() string   { return "ipport" }
 func (v addressPortValue) String() string { return deref(v.to) }
 
 func (v addressPortValue) Set(s string) error {
-	if _, err := parseAddr(s); err != nil && s != "" {
+	if _, err := address.ParseAddr(s); err != nil && s != "" {
 		if err := checkAddrPort(s); err != nil {
 			return fmt.Errorf("%w: want an IP address or IP:port", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 // validate checks the defaulted k as kube-proxy does in mode nftables. The error
@@ -66,7 +68,7 @@ func (v *validator) mode(k *v1alpha1.KubeProxyConfiguration) {
 }
 
 func (v *validator) serving(k *v1alpha1.KubeProxyConfiguration) {
-	if _, err := parseAddr(k.BindAddress); err != nil {
+	if _, err := address.ParseAddr(k.BindAddress); err != nil {
 		v.invalid("bindAddress", k.BindAddress, "must be an IP address")
 	}
 	// Empty is what flags that turn the server off leave.
@@ -105,7 +107,7 @@ func (v *validator) clusterCIDR(list string) {
 	const allowed = "must be one CIDR, or one of each family with a comma between (e.g. 10.244.0.0/16,fd00:10:244::/56)"
 	var v4, v6 int
 	for s := range strings.SplitSeq(list, ",") {
-		p, err := parsePrefix(s)
+		p, err := address.ParsePrefix(s)
 		if err != nil {
 			v.invalid("clusterCIDR", list, allowed+": "+err.Error())
 			return
@@ -137,7 +139,7 @@ func (v *validator) nodePortAddresses(list []string) {
 		if s == nodePortsPrimary || s == nodePortsLocalhost || s == nodePortsAll {
 			continue
 		}
-		if _, err := parsePrefix(s); err != nil {
+		if _, err := address.ParsePrefix(s); err != nil {
 			v.invalid(fmt.Sprintf("nodePortAddresses[%d]", i), s,
 				"must be a CIDR, or one of the keywords primary, localhost and all")
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 func modeWarning(mode v1alpha1.ProxyMode) string {
@@ -46,7 +48,7 @@ func withoutEffect(k *v1alpha1.KubeProxyConfiguration, adopted bool) []string {
 // loopbackWarnings are for the loopback ranges of nodePortAddresses.
 func loopbackWarnings(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
 	for i, s := range k.NodePortAddresses {
-		p, err := parsePrefix(s)
+		p, err := address.ParsePrefix(s)
 		if s == nodePortsLocalhost || err == nil && p.Addr().IsLoopback() {
 			warnings = append(warnings, fmt.Sprintf(
 				"nodePortAddresses[%d] %s has no effect: nodePorts are never served on loopback", i, s))
