@@ -1,9 +1,10 @@
 // Package address parses IP addresses and CIDRs as Kubernetes does, into netip types.
 //
-// Older objects and configuration files contain numbers with leading zeros (010.0.0.1), which netip and net reject
-// and which the API server and kube-proxy read as decimal. A rule that read them otherwise, or not at all, would
-// serve other addresses than kube-proxy, so every package that reads an address from outside uses this one.
-// IPv4 addresses come back as IPv4, also those written as IPv6 (::ffff:192.0.2.1). Errors quote the text.
+// Older objects and configuration files contain numbers with leading zeros (010.0.0.1), which netip and net
+// reject and which the API server and kube-proxy read as decimal. A rule that read them otherwise, or not at
+// all, would serve other addresses than kube-proxy, so every package that reads an address from outside uses
+// this one. IPv4 addresses come back as IPv4, also those written as IPv6 (::ffff:192.0.2.1). Errors quote the
+// text.
 package address
 
 import (
