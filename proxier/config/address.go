@@ -33,7 +33,8 @@ func checkAddrPort(s string) error {
 	return nil
 }
 
-// withPort appends port to an IP address without one. It returns anything else as it is, for validate to check.
+// withPort appends port to an IP address without one. It returns anything else as it is, for validate to
+// check.
 func withPort(s string, port int32) string {
 	if _, err := address.ParseAddr(s); err != nil {
 		return s
