@@ -41,8 +41,8 @@ bench: build ## how fast nftproxy is, beside the bare kernel and the kube-proxy 
 golden: ## rewrite the golden files under testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
 
-docs: ## rewrite docs/nftproxy.md from the help of the commands
-	$(GO) test ./cmd/nftproxy -run TestReference -update
+docs: ## rewrite docs/nftproxy.md from the help, and the table of docs/configuration.md from the settings
+	$(GO) test ./cmd/nftproxy ./proxier/config -run TestReference -update
 
 FUZZTIME ?= 30s
 fuzz: ## each fuzz test for FUZZTIME

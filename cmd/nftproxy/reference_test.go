@@ -23,7 +23,7 @@ const (
 	columns   = 100
 )
 
-// TestReference: the reference is what the commands say of themselves.
+// TestReference checks that the reference has the help of the commands, and with -update writes it.
 func TestReference(t *testing.T) {
 	want := makeReference()
 	if *update {
@@ -36,7 +36,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("the reference is stale, make docs writes it anew (-want +got):\n%s", diff)
+		t.Errorf("%s is out of date, run make docs (-want +got):\n%s", reference, diff)
 	}
 }
 
@@ -50,7 +50,9 @@ func makeReference() string {
 	groups := config.NewOptions().AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	padding := regexp.MustCompile(` +\n`)
 	var page strings.Builder
-	page.WriteString("# Commands and flags\n\nWhat `nftproxy --help` and the help of its commands say. This page is generated: `make docs`.\n")
+	page.WriteString("# Commands and flags\n\nOn this page you can look up every command and flag: it has the output of " +
+		"`nftproxy --help` and of\nthe help of each command. `make docs` generates it. " +
+		"[configuration.md](configuration.md) relates the flags to\nthe fields of the configuration file.\n")
 	for _, cmd := range append([]*cobra.Command{root}, root.Commands()...) {
 		if cmd != root && !cmd.IsAvailableCommand() {
 			continue

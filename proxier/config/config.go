@@ -1,15 +1,15 @@
-// Package config builds the one Config that nftproxy runs with, from kube-proxy's
-// own configuration file (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1)
-// and kube-proxy's own flags, with the defaults and the validation of kube-proxy 1.37.
+// Package config builds the Config that nftproxy runs with, from kube-proxy's configuration file
+// (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1) and kube-proxy's flags, with the defaults and
+// the validation of kube-proxy 1.37. A cluster can thus change from kube-proxy to nftproxy and back with one
+// configuration.
 //
-// As with kube-proxy, a file given with --config is what counts and the flags that
-// stand for its fields are passed over, except --hostname-override and the logging
-// flags, which win over the file. In one thing this differs from kube-proxy: the
-// flags that the ruleset depends on (--cluster-cidr, --detect-local-mode,
-// --pod-bridge-interface, --pod-interface-name-prefix, --nodeport-addresses,
-// --masquerade-all, --iptables-masquerade-bit) also win over the file when they are
-// given explicitly, so that a ruleset can be tried out beside the file of a running
-// cluster. Whatever does not take effect as written is returned as a warning.
+// As with kube-proxy, --config makes the proxy ignore the flags for fields of the file, except
+// --hostname-override and the logging flags. Unlike with kube-proxy, the flags that the ruleset depends on
+// override the file, too, so that a ruleset can be tried out with the file of a running cluster. Complete
+// returns a warning for every setting that has no effect or a different one than in kube-proxy.
+//
+// Start reading at ledger, the table of all settings. Everything else follows from it: defaults, flags and
+// their help, validation, warnings and docs/configuration.md.
 package config
 
 import (
@@ -21,9 +21,11 @@ import (
 	"strings"
 
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
-// What mode and detectLocalMode may be.
+// Values of mode and detectLocalMode.
 const (
 	ModeNFTables v1alpha1.ProxyMode = "nftables"
 	ModeIPTables v1alpha1.ProxyMode = "iptables"
@@ -35,42 +37,47 @@ const (
 	LocalModeInterfaceNamePrefix v1alpha1.LocalMode = "InterfaceNamePrefix"
 )
 
-// The keywords of nodePortAddresses. They mix with each other and with CIDRs.
+// Keywords of nodePortAddresses, which can be combined with each other and with CIDRs.
 const (
 	nodePortsPrimary   = "primary"
 	nodePortsLocalhost = "localhost"
 	nodePortsAll       = "all"
 )
 
-// Config is everything nftproxy can be told: kube-proxy's configuration, and what
-// only flags say. Options.Complete returns it complete and valid; the methods of a
-// Config that did not come from there may panic.
-type Config struct {
-	// Kube is defaulted and valid. Its mode is always nftables, and its nftables
-	// section is the one in effect whatever mode the file was written for.
-	Kube v1alpha1.KubeProxyConfiguration
-	// MinSyncPeriodSet says that Kube.NFTables.MinSyncPeriod was asked for. If not,
-	// that field is 0 and the proxier chooses: kube-proxy's default of 1s is made
-	// for what a sync costs kube-proxy.
-	MinSyncPeriodSet bool
-
-	ConfigFile    string // the file Kube came from; empty if it came from flags
-	WriteConfigTo string // write the configuration to this file and exit
-	Master        string // URL of the API server, wins over the kubeconfig's
-	InitOnly      bool   // do what needs full privileges, then exit
-	Cleanup       bool   // take the tables away, then exit
-
-	Source string // file or directory of manifests instead of an API server
-	DryRun bool   // print the ruleset instead of programming it
-
-	OwnTables bool // own the tables, where the kernel can
-	TakeOver  bool // remove what kube-proxy left in the kernel, once ours is there
-
-	loaded []byte // content of ConfigFile as it was read
+// LocalModes returns the values of detectLocalMode.
+func LocalModes() []v1alpha1.LocalMode {
+	return []v1alpha1.LocalMode{
+		LocalModeClusterCIDR, LocalModeNodeCIDR, LocalModeBridgeInterface, LocalModeInterfaceNamePrefix,
+	}
 }
 
-// NodeName is the name of the Node this process runs on: the hostname override (flag
-// before file), else the environment's NODE_NAME, else the host's name; in lower case.
+// Config is the whole configuration of nftproxy. Options.Complete returns it complete and valid; the methods
+// of a Config from elsewhere may panic.
+type Config struct {
+	// Kube is defaulted and valid. Its mode is always nftables, and its nftables section is the one in
+	// effect, also if the file was written for another mode.
+	Kube v1alpha1.KubeProxyConfiguration
+	// MinSyncPeriodSet reports whether Kube.NFTables.MinSyncPeriod was configured. If not, that field is 0
+	// and the proxier chooses: kube-proxy's default of 1s fits the cost of a sync of kube-proxy.
+	MinSyncPeriodSet bool
+
+	ConfigFile    string // file that Kube was read from; empty if it came from flags
+	WriteConfigTo string // write the configuration to this file and exit
+	Master        string // URL of the API server, overrides the one in the kubeconfig
+	InitOnly      bool   // do what needs full privileges and exit
+	Cleanup       bool   // remove the tables and exit
+
+	Source string // file or directory of manifests to read instead of an API server
+	DryRun bool   // print the ruleset instead of programming it
+
+	OwnTables bool // own the tables, if the kernel supports that
+	TakeOver  bool // remove kube-proxy's rules from the kernel, once nftproxy has programmed its own
+
+	loaded []byte // content of ConfigFile when it was read
+}
+
+// NodeName returns the name of the Node that this process runs on, in lower case: the hostname override, or
+// else the environment variable NODE_NAME, or else the name of the host.
 func (c *Config) NodeName() (string, error) {
 	name := strings.TrimSpace(c.Kube.HostnameOverride)
 	if name == "" {
@@ -84,24 +91,23 @@ func (c *Config) NodeName() (string, error) {
 		name = strings.TrimSpace(host)
 	}
 	if name == "" {
-		return "", errors.New("node name: neither --hostname-override, nor NODE_NAME, nor the host gives one")
+		return "", errors.New("node name: --hostname-override, NODE_NAME and the host's name are empty")
 	}
 	return strings.ToLower(name), nil
 }
 
-// NodeIP is the address that bindAddress puts in place of the Node's primary address
-// of its family, and whose family is then the primary one. It is invalid (the zero
-// Addr) when bindAddress is unspecified, as it is by default.
+// NodeIP returns bindAddress, which replaces the Node's primary address of its IP family and makes that
+// family the primary one. It returns the zero Addr if bindAddress is unspecified, which is the default.
 func (c *Config) NodeIP() netip.Addr {
-	addr, err := parseAddr(c.Kube.BindAddress)
+	addr, err := address.ParseAddr(c.Kube.BindAddress)
 	if err != nil || addr.IsUnspecified() {
 		return netip.Addr{}
 	}
 	return addr
 }
 
-// ClusterCIDRs are the ranges of the pods of the cluster, at most one a family, for
-// detectLocalMode ClusterCIDR; nil in any other mode, where they are not used.
+// ClusterCIDRs returns the pod CIDRs of the cluster, at most one per IP family. It returns nil unless
+// detectLocalMode is ClusterCIDR, because no other mode uses them.
 func (c *Config) ClusterCIDRs() []netip.Prefix {
 	if c.Kube.DetectLocalMode != LocalModeClusterCIDR || c.Kube.ClusterCIDR == "" {
 		return nil
@@ -113,12 +119,11 @@ func (c *Config) ClusterCIDRs() []netip.Prefix {
 	return prefixes
 }
 
-// NodePortAddresses says on which of the node's addresses nodePorts are served: on
-// its primary address of each family if primary, and on those that lie in one of
-// prefixes (sorted). As with kube-proxy, a list of CIDRs that names only one family
-// does not limit the other, which is then there with its whole range; a list with
-// "primary" does limit both. Loopback ranges are returned as they were given, but
-// nodePorts are never served on loopback addresses, whatever range contains them.
+// NodePortAddresses returns which addresses of the node nodePorts are served on: the primary one of each IP
+// family if primary is true, and those within one of prefixes, which are sorted. As in kube-proxy, a list of
+// CIDRs of one family does not restrict the other one, for which prefixes has all addresses; a list with
+// "primary" restricts both. Loopback ranges are returned as given, but nodePorts are never served on loopback
+// addresses.
 func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	for _, s := range c.Kube.NodePortAddresses {
 		switch s {
@@ -144,12 +149,12 @@ func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	return primary, slices.Compact(prefixes)
 }
 
-// MasqueradeMark is the bit of the packet mark that asks for masquerading.
+// MasqueradeMark returns the bit of the packet mark that requests masquerading.
 func (c *Config) MasqueradeMark() uint32 {
 	return 1 << *c.Kube.NFTables.MasqueradeBit
 }
 
-// MasqueradeAll says whether all traffic to ClusterIPs is masqueraded.
+// MasqueradeAll reports whether all traffic to ClusterIPs is masqueraded.
 func (c *Config) MasqueradeAll() bool {
 	return c.Kube.NFTables.MasqueradeAll
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,15 +12,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files")
-
 const header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
-// comparePrefix makes go-cmp compare prefixes by value.
+// comparePrefix makes go-cmp compare addresses and prefixes by value.
 var comparePrefix = cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
 
-// complete parses args as a command line and completes the options. If file is not
-// empty it is the content of the file of --config.
+// complete parses args as a command line and completes the options. If file is not empty, it is the content
+// of the file of --config.
 func complete(t *testing.T, file string, args ...string) (*Config, []string, error) {
 	t.Helper()
 	if file != "" {
@@ -29,7 +26,7 @@ func complete(t *testing.T, file string, args ...string) (*Config, []string, err
 	}
 	o := NewOptions()
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
-	fs.SetOutput(t.Output()) // deprecation notices
+	fs.SetOutput(t.Output()) // for deprecation notices
 	o.AddFlags(fs)
 	if err := fs.Parse(args); err != nil {
 		t.Fatalf("parse %q: %v", args, err)
@@ -64,7 +61,7 @@ func readTestdata(t *testing.T, name string) string {
 	return string(data)
 }
 
-// checkGolden compares what c.Write writes with a file of testdata.
+// checkGolden compares the file that c.Write writes with one of testdata.
 func checkGolden(t *testing.T, c *Config, name string) {
 	t.Helper()
 	golden := filepath.Join("testdata", name)
@@ -98,10 +95,10 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("warnings: %q", warnings)
 	}
 	if diff := cmp.Diff(fromFlags.Kube, fromFile.Kube); diff != "" {
-		t.Errorf("an empty file differs from no flags (-flags +file):\n%s", diff)
+		t.Errorf("an empty file and no flags differ (-flags +file):\n%s", diff)
 	}
 	if fromFlags.MinSyncPeriodSet || fromFile.MinSyncPeriodSet {
-		t.Error("MinSyncPeriodSet without one")
+		t.Error("MinSyncPeriodSet is true, want false")
 	}
 }
 
@@ -127,7 +124,8 @@ func TestDefaultAddressesByFamily(t *testing.T) {
 		t.Run(tt.file, func(t *testing.T) {
 			c, _ := mustComplete(t, header+tt.file+"\n")
 			if k := c.Kube; k.HealthzBindAddress != tt.healthz || k.MetricsBindAddress != tt.metrics {
-				t.Errorf("got %s and %s, want %s and %s", k.HealthzBindAddress, k.MetricsBindAddress, tt.healthz, tt.metrics)
+				t.Errorf("got %s and %s, want %s and %s",
+					k.HealthzBindAddress, k.MetricsBindAddress, tt.healthz, tt.metrics)
 			}
 		})
 	}
@@ -167,8 +165,8 @@ func TestNodePortAddresses(t *testing.T) {
 }
 
 func TestViews(t *testing.T) {
-	c, _ := mustComplete(t, "", "--iptables-masquerade-bit=31", "--masquerade-all", "--bind-address=2001:db8::5",
-		"--cluster-cidr=10.0.0.0/8", "--detect-local-mode=NodeCIDR")
+	c, _ := mustComplete(t, "", "--iptables-masquerade-bit=31", "--masquerade-all",
+		"--bind-address=2001:db8::5", "--cluster-cidr=10.0.0.0/8", "--detect-local-mode=NodeCIDR")
 	if got := c.MasqueradeMark(); got != 0x80000000 {
 		t.Errorf("MasqueradeMark = %#x", got)
 	}
@@ -200,7 +198,8 @@ func TestNodeName(t *testing.T) {
 		args            []string
 		want            string
 	}{
-		{"flag first", header + "hostnameOverride: file\n", "env", []string{"--hostname-override", " Flag "}, "flag"},
+		{"flag first", header + "hostnameOverride: file\n", "env",
+			[]string{"--hostname-override", " Flag "}, "flag"},
 		{"then file", header + "hostnameOverride: File\n", "env", nil, "file"},
 		{"then environment", header, "Env", nil, "env"},
 		{"then host", "", "", nil, strings.ToLower(host)},
@@ -215,6 +214,6 @@ func TestNodeName(t *testing.T) {
 		})
 	}
 	if _, _, err := complete(t, "", "--hostname-override", " "); err == nil {
-		t.Error("a blank --hostname-override is accepted")
+		t.Error("no error for a blank --hostname-override")
 	}
 }

@@ -11,12 +11,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// kind of the configuration file; its apiVersion is that of v1alpha1.
+// kind is the kind of the configuration file, whose apiVersion is that of v1alpha1.
 const kind = "KubeProxyConfiguration"
 
-// decode reads a KubeProxyConfiguration from YAML or JSON, as it stands there: no
-// defaults, no validation. An unknown field is passed over and of a duplicate one the
-// last counts, each with a warning.
+// decode reads a KubeProxyConfiguration from YAML or JSON, without defaults and validation. It ignores
+// unknown fields and takes the last of duplicate ones, with a warning for each.
 func decode(data []byte) (*v1alpha1.KubeProxyConfiguration, []string, error) {
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
@@ -26,19 +25,19 @@ func decode(data []byte) (*v1alpha1.KubeProxyConfiguration, []string, error) {
 		json.SerializerOptions{Yaml: true, Strict: true})
 	object, gvk, err := decoder.Decode(data, nil, nil)
 	var warnings []string
-	// With an error of strictness comes the object as a lenient decoder would have
-	// read it.
+	// Together with a strict decoding error, the decoder returns the object that a lenient decoder reads.
 	if strict, ok := runtime.AsStrictDecodingError(err); ok && object != nil {
 		for _, e := range strict.Errors() {
 			oneLine := strings.Join(strings.Fields(e.Error()), " ")
-			warnings = append(warnings, "configuration file is read leniently: "+oneLine)
+			warnings = append(warnings, "configuration file: "+oneLine)
 		}
 		err = nil
 	}
 	want := v1alpha1.SchemeGroupVersion.WithKind(kind)
 	switch {
 	case runtime.IsMissingKind(err), runtime.IsMissingVersion(err):
-		return nil, nil, fmt.Errorf("apiVersion and kind must be given: want %s, %s", want.GroupVersion(), want.Kind)
+		return nil, nil, fmt.Errorf("apiVersion or kind is missing: want %s, %s",
+			want.GroupVersion(), want.Kind)
 	case runtime.IsNotRegisteredError(err) && gvk != nil:
 		return nil, nil, fmt.Errorf("apiVersion %s, kind %s: want %s, %s",
 			gvk.GroupVersion(), gvk.Kind, want.GroupVersion(), want.Kind)
@@ -52,12 +51,15 @@ func decode(data []byte) (*v1alpha1.KubeProxyConfiguration, []string, error) {
 	return kube, warnings, nil
 }
 
-// parse turns the content of a configuration file into the defaulted, not yet
-// validated configuration of c, and returns warnings on what does not take effect.
-func (c *Config) parse(data []byte) ([]string, error) {
+// load reads the file of --config into c: defaulted, but not yet validated.
+func (c *Config) load() ([]string, error) {
+	data, err := os.ReadFile(c.ConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
 	kube, warnings, err := decode(data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("decode configuration %s: %w", c.ConfigFile, err)
 	}
 	c.loaded = data
 	c.MinSyncPeriodSet = kube.NFTables.MinSyncPeriod.Duration != 0
@@ -66,13 +68,18 @@ func (c *Config) parse(data []byte) ([]string, error) {
 	if kube.Mode != ModeNFTables {
 		warnings = append(warnings, modeWarning(kube.Mode))
 	}
+	if !adopted {
+		for _, s := range changed(kube, isIPTablesMasquerading) {
+			warnings = append(warnings,
+				s.name()+" has no effect: mode is nftables, or the nftables section is not empty")
+		}
+	}
 	c.Kube = *kube
-	return append(warnings, withoutEffect(kube, adopted)...), nil
+	return warnings, nil
 }
 
-// adoptIPTables takes over what the iptables section says about masquerading if the
-// file was written for iptables or ipvs, which use that section, and says nothing for
-// nftables. It tells whether that is so.
+// adoptIPTables copies the masquerading settings of the iptables section to an empty nftables section, if the
+// file was written for mode iptables or ipvs, which use the iptables section. It reports whether it did.
 func adoptIPTables(k *v1alpha1.KubeProxyConfiguration) bool {
 	if k.Mode == ModeNFTables || k.NFTables != (v1alpha1.KubeProxyNFTablesConfiguration{}) {
 		return false
@@ -82,23 +89,13 @@ func adoptIPTables(k *v1alpha1.KubeProxyConfiguration) bool {
 	return true
 }
 
-// load reads path into c.
-func (c *Config) load(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	warnings, err := c.parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("decode configuration %s: %w", path, err)
-	}
-	c.ConfigFile = path
-	return warnings, nil
+func isIPTablesMasquerading(s *setting) bool {
+	return s.field == "iptables.masqueradeBit" || s.field == "iptables.masqueradeAll"
 }
 
-// Write writes the complete configuration as YAML to path, for --config to read. Two
-// things that only flags can say are not in it, and read as the default: that a server
-// is turned off, and a minSyncPeriod of 0.
+// Write writes the complete configuration as YAML to path, for --config to read. It loses two things that
+// only flags can set, which read as their defaults then: a server that is turned off, and a minSyncPeriod of
+// 0.
 func (c *Config) Write(path string) error {
 	data, err := yaml.Marshal(&c.Kube)
 	if err == nil {

@@ -10,8 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// kubeProxyFlags are name, type and default of kube-proxy's flags, without those of
-// logging.
+// kubeProxyFlags has the name, type and default of kube-proxy's flags, without the logging flags.
 const kubeProxyFlags = `
 bind-address ip 0.0.0.0
 bind-address-hard-fail bool false
@@ -66,8 +65,8 @@ func TestFlagSet(t *testing.T) {
 	o := NewOptions()
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
 	o.AddFlags(fs)
-	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"), "source string", "dry-run bool false",
-		"own-tables bool true", "take-over bool false")
+	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"),
+		"source string", "dry-run bool false", "own-tables bool true", "take-over bool false")
 	slices.Sort(want)
 	var got []string
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -94,22 +93,26 @@ func TestFlagSet(t *testing.T) {
 
 func TestFlagsWithoutFile(t *testing.T) {
 	c, warnings := mustComplete(t, "",
-		"--source=/manifests", "--dry-run", "--own-tables=false", "--take-over", "--write-config-to=/out", "--cleanup", "--init-only", "--master=https://192.0.2.1",
-		"--kubeconfig=/kubeconfig", "--kube-api-content-type=application/json", "--kube-api-burst=7", "--kube-api-qps=3.5",
+		"--source=/manifests", "--dry-run", "--own-tables=false", "--take-over", "--write-config-to=/out",
+		"--cleanup", "--init-only", "--master=https://192.0.2.1", "--kubeconfig=/kubeconfig",
+		"--kube-api-content-type=application/json", "--kube-api-burst=7", "--kube-api-qps=3.5",
 		"--config-sync-period=1m", "--healthz-bind-address=192.0.2.1", "--metrics-bind-address=[::]:99",
 		"--bind-address-hard-fail", "--profiling", "--oom-score-adj=5", "--detect-local-mode=BridgeInterface",
 		"--pod-bridge-interface=br0", "--pod-interface-name-prefix=veth", "--nodeport-addresses=10.0.0.0/8",
 		"--nodeport-addresses=primary", "--iptables-sync-period=1h", "--iptables-min-sync-period=3s",
 		"--conntrack-max-per-core=1", "--conntrack-min=2", "--conntrack-tcp-timeout-established=3s",
-		"--conntrack-tcp-timeout-close-wait=4s", "--conntrack-udp-timeout=5s", "--conntrack-udp-timeout-stream=6s",
-		"--conntrack-tcp-be-liberal", "--proxy-mode=nftables", "--v=4", "--vmodule=a=1",
+		"--conntrack-tcp-timeout-close-wait=4s", "--conntrack-udp-timeout=5s",
+		"--conntrack-udp-timeout-stream=6s", "--conntrack-tcp-be-liberal", "--proxy-mode=nftables",
+		"--v=4", "--vmodule=a=1",
 	)
-	if len(warnings) != 0 {
-		t.Errorf("warnings: %q", warnings)
+	wantWarnings := []string{"configSyncPeriod (--config-sync-period) has no effect: " +
+		"nftproxy watches the API server and does not resync periodically"}
+	if diff := cmp.Diff(wantWarnings, warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 	want := Config{
-		Source: "/manifests", DryRun: true, TakeOver: true, WriteConfigTo: "/out", Cleanup: true, InitOnly: true,
-		Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
+		Source: "/manifests", DryRun: true, TakeOver: true, WriteConfigTo: "/out", Cleanup: true,
+		InitOnly: true, Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
 	}
 	if diff := cmp.Diff(want, *c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -127,11 +130,12 @@ func TestMinSyncPeriodSet(t *testing.T) {
 		{"flag of zero", "", []string{"--iptables-min-sync-period=0"}, true, 0},
 		{"file", header + "mode: nftables\nnftables: {minSyncPeriod: 2s}\n", nil, true, 2 * time.Second},
 		{"file of zero", header + "mode: nftables\nnftables: {minSyncPeriod: 0s}\n", nil, false, 0},
-		{"flag beside a file", header + "mode: nftables\n", []string{"--iptables-min-sync-period=5s"}, false, 0},
+		{"flag and file", header + "mode: nftables\n", []string{"--iptables-min-sync-period=5s"}, false, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, _ := mustComplete(t, tt.file, tt.args...)
-			if got := c.Kube.NFTables.MinSyncPeriod.Duration; c.MinSyncPeriodSet != tt.want || got != tt.period {
+			got := c.Kube.NFTables.MinSyncPeriod.Duration
+			if c.MinSyncPeriodSet != tt.want || got != tt.period {
 				t.Errorf("got %v, %s; want %v, %s", c.MinSyncPeriodSet, got, tt.want, tt.period)
 			}
 		})
@@ -149,13 +153,14 @@ func TestServerAddressFlags(t *testing.T) {
 		{[]string{"--healthz-bind-address=", "--metrics-bind-address="}, "", "", nil},
 		{[]string{"--healthz-bind-address=::1", "--healthz-port=7"}, "[::1]:7", "127.0.0.1:10249", nil},
 		{[]string{"--metrics-port=7"}, "0.0.0.0:10256", "127.0.0.1:10249",
-			[]string{"--metrics-port has no effect beside the port of --metrics-bind-address, 127.0.0.1:10249"}},
+			[]string{"--metrics-port has no effect: --metrics-bind-address has a port, 127.0.0.1:10249"}},
 		{[]string{"--bind-address="}, "0.0.0.0:10256", "127.0.0.1:10249", nil},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			c, warnings := mustComplete(t, "", tt.args...)
 			if c.Kube.HealthzBindAddress != tt.healthz || c.Kube.MetricsBindAddress != tt.metrics {
-				t.Errorf("got %q and %q, want %q and %q", c.Kube.HealthzBindAddress, c.Kube.MetricsBindAddress, tt.healthz, tt.metrics)
+				t.Errorf("got %q and %q, want %q and %q",
+					c.Kube.HealthzBindAddress, c.Kube.MetricsBindAddress, tt.healthz, tt.metrics)
 			}
 			if diff := cmp.Diff(tt.warnings, warnings); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
@@ -192,32 +197,41 @@ logging: {verbosity: 2, vmodule: [{filePattern: a, verbosity: 1}]}
 hostnameOverride: file
 `
 
-func TestRulesetFlagsWinOverFile(t *testing.T) {
+func TestRulesetFlagsOverrideFile(t *testing.T) {
 	args := []string{
 		"--cluster-cidr=172.16.0.0/12", "--detect-local-mode=NodeCIDR", "--pod-bridge-interface=br9",
-		"--pod-interface-name-prefix=cali", "--nodeport-addresses=localhost", "--masquerade-all=false", "--iptables-masquerade-bit=3",
+		"--pod-interface-name-prefix=cali", "--nodeport-addresses=localhost", "--masquerade-all=false",
+		"--iptables-masquerade-bit=3",
 	}
 	c, warnings := mustComplete(t, fullFile, args...)
 	want, _ := mustComplete(t, strings.NewReplacer(
-		"10.0.0.0/8", "172.16.0.0/12", "detectLocalMode: ClusterCIDR", "detectLocalMode: NodeCIDR", "br0", "br9",
-		"veth", "cali", "192.0.2.0/24", "localhost", "masqueradeBit: 10", "masqueradeBit: 3", "masqueradeAll: true", "masqueradeAll: false",
+		"10.0.0.0/8", "172.16.0.0/12", "192.0.2.0/24", "localhost", "br0", "br9", "veth", "cali",
+		"detectLocalMode: ClusterCIDR", "detectLocalMode: NodeCIDR",
+		"masqueradeBit: 10", "masqueradeBit: 3", "masqueradeAll: true", "masqueradeAll: false",
 	).Replace(fullFile))
 	if diff := cmp.Diff(want.Kube, c.Kube); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 	var wantWarnings []string
-	for _, r := range rulesetFlags() {
-		wantWarnings = append(wantWarnings, "--"+r.flag+" wins over "+r.field+
-			" of the configuration file; kube-proxy would have passed it over")
+	for _, names := range []string{
+		"--detect-local-mode overrides detectLocalMode", "--cluster-cidr overrides clusterCIDR",
+		"--pod-bridge-interface overrides detectLocal.bridgeInterface",
+		"--pod-interface-name-prefix overrides detectLocal.interfaceNamePrefix",
+		"--nodeport-addresses overrides nodePortAddresses",
+		"--masquerade-all overrides nftables.masqueradeAll",
+		"--iptables-masquerade-bit overrides nftables.masqueradeBit",
+	} {
+		wantWarnings = append(wantWarnings,
+			names+" of the configuration file; kube-proxy would ignore the flag")
 	}
-	slices.Sort(wantWarnings)
-	wantWarnings = append(wantWarnings, "nodePortAddresses[0] localhost has no effect: nodePorts are never served on loopback")
+	wantWarnings = append(wantWarnings,
+		"nodePortAddresses[0] localhost has no effect: nodePorts are never served on loopback addresses")
 	if diff := cmp.Diff(wantWarnings, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 }
 
-func TestFileCountsOverOtherFlags(t *testing.T) {
+func TestFileIgnoresOtherFlags(t *testing.T) {
 	c, warnings := mustComplete(t, fullFile, "--kubeconfig=/flag", "--healthz-port=0", "--profiling",
 		"--master=https://192.0.2.1", "--hostname-override=flag")
 	want, _ := mustComplete(t, strings.Replace(fullFile, "Override: file", "Override: flag", 1))
@@ -228,16 +242,16 @@ func TestFileCountsOverOtherFlags(t *testing.T) {
 		t.Errorf("Master = %q", c.Master)
 	}
 	wantWarnings := []string{
-		"--healthz-port is passed over: with --config the file counts",
-		"--kubeconfig is passed over: with --config the file counts",
-		"--profiling is passed over: with --config the file counts",
+		"--kubeconfig is ignored: --config is set",
+		"--healthz-port is ignored: --config is set",
+		"--profiling is ignored: --config is set",
 	}
 	if diff := cmp.Diff(wantWarnings, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 }
 
-func TestLoggingFlagsWinOverFile(t *testing.T) {
+func TestLoggingFlagsOverrideFile(t *testing.T) {
 	c, warnings := mustComplete(t, fullFile, "-v=5", "--vmodule=b=3")
 	if len(warnings) != 0 {
 		t.Errorf("warnings: %q", warnings)

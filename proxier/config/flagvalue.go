@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 var (
@@ -12,17 +14,17 @@ var (
 	_ pflag.Value = addressPortValue{}
 )
 
-// stringValue is a flag of a type of its own name that Complete checks.
+// stringValue is a flag that the help shows with a type of its own, and that Complete validates.
 type stringValue struct {
-	to   *string
-	name string
+	to       *string
+	typeName string
 }
 
 func (v stringValue) Set(s string) error { *v.to = s; return nil }
-func (v stringValue) Type() string       { return v.name }
+func (v stringValue) Type() string       { return v.typeName }
 func (v stringValue) String() string     { return deref(v.to) }
 
-// addressValue is a flag that takes an IP address; empty leaves the default.
+// addressValue is a flag for an IP address. An empty one keeps the default.
 type addressValue struct{ to *string }
 
 func (v addressValue) Type() string   { return "ip" }
@@ -32,22 +34,21 @@ func (v addressValue) Set(s string) error {
 	if s == "" {
 		return nil
 	}
-	if _, err := parseAddr(s); err != nil {
+	if _, err := address.ParseAddr(s); err != nil {
 		return err
 	}
 	*v.to = s
 	return nil
 }
 
-// addressPortValue is a flag that takes an IP address, with a port or without one, or
-// nothing, which turns off what would listen there.
+// addressPortValue is a flag for an IP address with or without a port. An empty one turns off the server.
 type addressPortValue struct{ to *string }
 
 func (v addressPortValue) Type() string   { return "ipport" }
 func (v addressPortValue) String() string { return deref(v.to) }
 
 func (v addressPortValue) Set(s string) error {
-	if _, err := parseAddr(s); err != nil && s != "" {
+	if _, err := address.ParseAddr(s); err != nil && s != "" {
 		if err := checkAddrPort(s); err != nil {
 			return fmt.Errorf("%w: want an IP address or IP:port", err)
 		}

@@ -8,8 +8,8 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 )
 
-// LogFeatures are the feature gates of logging as featureGates sets them, for
-// logsapi.ValidateAndApply. They are the only feature gates that mean anything here.
+// LogFeatures returns the feature gates of logging with the values of featureGates, for
+// logsapi.ValidateAndApply. No other feature gate has an effect.
 func (c *Config) LogFeatures() featuregate.FeatureGate {
 	return logFeatures(c.Kube.FeatureGates)
 }
@@ -23,10 +23,10 @@ func logFeatures(set map[string]bool) featuregate.FeatureGate {
 		}
 	}
 	if err := logsapi.AddFeatureGates(gate); err != nil {
-		panic(err) // a new gate takes any feature
+		panic(err) // adding features to a new gate cannot fail
 	}
 	if err := gate.SetFromMap(known); err != nil {
-		panic(err) // and knows those just added
+		panic(err) // the gate knows each of them
 	}
 	return gate
 }
@@ -39,22 +39,22 @@ func isLogFeature(name string) bool {
 	return false
 }
 
-// overrideLogging sets in to what the logging flags say that were given. Patterns of
-// --vmodule go before those already there, so that they are the first to match.
+// overrideLogging applies the logging flags that were given to the logging section of a file. Patterns of
+// --vmodule go before those of the file, because klog uses the first one that matches.
 func overrideLogging(to *logsapi.LoggingConfiguration, given *pflag.FlagSet) error {
 	vmodule := to.VModule
 	to.VModule = nil
 	options := to.Options
 	target := pflag.NewFlagSet("logging", pflag.ContinueOnError)
 	logsapi.AddFlags(to, target)
-	to.Options = options // AddFlags puts back some defaults
+	to.Options = options // AddFlags resets some of them to their defaults
 	var err error
 	given.VisitAll(func(f *pflag.Flag) {
 		if err != nil || !f.Changed {
 			return
 		}
 		if setErr := target.Set(f.Name, f.Value.String()); setErr != nil {
-			err = fmt.Errorf("--%s over the configuration file: %w", f.Name, setErr)
+			err = fmt.Errorf("apply --%s to the configuration file: %w", f.Name, setErr)
 		}
 	})
 	to.VModule = append(to.VModule, vmodule...)

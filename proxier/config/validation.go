@@ -3,165 +3,179 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
-// validate checks the defaulted k as kube-proxy does in mode nftables. The error
-// joins one *field.Error for each setting that is wrong, which names the field, the
-// value and what is allowed.
-func validate(k *v1alpha1.KubeProxyConfiguration) error {
-	var v validator
-	v.mode(k)
-	v.serving(k)
-	v.pods(k)
-	v.nodePortAddresses(k.NodePortAddresses)
-	v.conntrack(&k.Conntrack)
-	v.syncPeriods(k)
-	v.within("iptables.masqueradeBit", *k.IPTables.MasqueradeBit, 0, 31)
-	v.within("nftables.masqueradeBit", *k.NFTables.MasqueradeBit, 0, 31)
-	v.within("oomScoreAdj", *k.OOMScoreAdj, -1000, 1000)
-	for _, err := range logsapi.Validate(&k.Logging, logFeatures(k.FeatureGates), field.NewPath("logging")) {
-		v.errs = append(v.errs, err)
-	}
-	return errors.Join(v.errs...)
-}
-
-type validator struct {
-	errs []error
-}
-
-func (v *validator) invalid(path string, value any, allowed string) {
-	v.errs = append(v.errs, field.Invalid(field.NewPath(path), value, allowed))
-}
-
-func (v *validator) within(path string, value, low, high int32) {
-	if value < low || value > high {
-		v.invalid(path, value, fmt.Sprintf("must be within %d to %d", low, high))
-	}
-}
-
-func (v *validator) notNegative(path string, d time.Duration) {
-	if d < 0 {
-		v.invalid(path, d.String(), "must not be negative")
-	}
-}
-
-func (v *validator) positive(path string, d time.Duration) {
-	if d <= 0 {
-		v.invalid(path, d.String(), "must be greater than 0")
-	}
-}
-
-func (v *validator) mode(k *v1alpha1.KubeProxyConfiguration) {
-	switch k.Mode {
-	case "", ModeNFTables, ModeIPTables, ModeIPVS:
-	default:
-		v.invalid("mode", k.Mode, "must be nftables, or one of those that nftproxy stands in for: iptables, ipvs or empty")
-	}
-}
-
-func (v *validator) serving(k *v1alpha1.KubeProxyConfiguration) {
-	if _, err := parseAddr(k.BindAddress); err != nil {
-		v.invalid("bindAddress", k.BindAddress, "must be an IP address")
-	}
-	// Empty is what flags that turn the server off leave.
-	if err := checkAddrPort(k.HealthzBindAddress); err != nil && k.HealthzBindAddress != "" {
-		v.invalid("healthzBindAddress", k.HealthzBindAddress, "must be IP:port: "+err.Error())
-	}
-	if err := checkAddrPort(k.MetricsBindAddress); err != nil && k.MetricsBindAddress != "" {
-		v.invalid("metricsBindAddress", k.MetricsBindAddress, "must be IP:port: "+err.Error())
-	}
-	if k.ClientConnection.Burst < 0 {
-		v.invalid("clientConnection.burst", k.ClientConnection.Burst, "must not be negative")
-	}
-	v.positive("configSyncPeriod", k.ConfigSyncPeriod.Duration)
-}
-
-// pods checks what tells the traffic of this cluster's pods from other traffic.
-func (v *validator) pods(k *v1alpha1.KubeProxyConfiguration) {
-	switch k.DetectLocalMode {
-	case LocalModeClusterCIDR:
-		v.clusterCIDR(k.ClusterCIDR)
-	case LocalModeNodeCIDR:
-	case LocalModeBridgeInterface:
-		v.interfaceName("detectLocal.bridgeInterface", k.DetectLocal.BridgeInterface, k.DetectLocalMode)
-	case LocalModeInterfaceNamePrefix:
-		v.interfaceName("detectLocal.interfaceNamePrefix", k.DetectLocal.InterfaceNamePrefix, k.DetectLocalMode)
-	default:
-		v.invalid("detectLocalMode", k.DetectLocalMode, fmt.Sprintf("must be %s, %s, %s or %s",
-			LocalModeClusterCIDR, LocalModeNodeCIDR, LocalModeBridgeInterface, LocalModeInterfaceNamePrefix))
-	}
-}
-
-func (v *validator) clusterCIDR(list string) {
-	if list == "" {
-		return
-	}
-	const allowed = "must be one CIDR, or one of each family with a comma between (e.g. 10.244.0.0/16,fd00:10:244::/56)"
-	var v4, v6 int
-	for s := range strings.SplitSeq(list, ",") {
-		p, err := parsePrefix(s)
-		if err != nil {
-			v.invalid("clusterCIDR", list, allowed+": "+err.Error())
-			return
-		}
-		if p.Addr().Is4() {
-			v4++
-		} else {
-			v6++
+// validate checks the defaulted k as kube-proxy does in mode nftables. The error joins a *field.Error for
+// each invalid setting, with the field, its value and the valid values.
+func validate(k *kubeConfig) error {
+	var errs []error
+	add := func(list field.ErrorList) {
+		for _, err := range list {
+			errs = append(errs, err)
 		}
 	}
-	if v4 > 1 || v6 > 1 {
-		v.invalid("clusterCIDR", list, allowed)
-	}
-}
-
-// interfaceName checks a name, or the beginning of names, of network interfaces. The
-// kernel has at most 15 bytes for them.
-func (v *validator) interfaceName(path, name string, mode v1alpha1.LocalMode) {
-	switch {
-	case name == "":
-		v.errs = append(v.errs, field.Required(field.NewPath(path), fmt.Sprintf("detectLocalMode %s needs it", mode)))
-	case len(name) > 15 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || strings.ContainsRune("/:\"\\*\x7f", r) }):
-		v.invalid(path, name, "must be the name of a network interface: at most 15 bytes, no blanks, none of / : \" \\ *")
-	}
-}
-
-func (v *validator) nodePortAddresses(list []string) {
-	for i, s := range list {
-		if s == nodePortsPrimary || s == nodePortsLocalhost || s == nodePortsAll {
-			continue
-		}
-		if _, err := parsePrefix(s); err != nil {
-			v.invalid(fmt.Sprintf("nodePortAddresses[%d]", i), s,
-				"must be a CIDR, or one of the keywords primary, localhost and all")
+	for _, s := range settings() {
+		if s.valid.check != nil {
+			add(s.valid.check(k, field.NewPath(s.field), plain(fieldOf(k, s.field))))
 		}
 	}
+	add(logsapi.Validate(&k.Logging, logFeatures(k.FeatureGates), field.NewPath("logging")))
+	return errors.Join(errs...)
 }
 
-func (v *validator) conntrack(c *v1alpha1.KubeProxyConntrackConfiguration) {
-	if *c.MaxPerCore < 0 {
-		v.invalid("conntrack.maxPerCore", *c.MaxPerCore, "must not be negative")
-	}
-	if *c.Min < 0 {
-		v.invalid("conntrack.min", *c.Min, "must not be negative")
-	}
-	v.notNegative("conntrack.tcpEstablishedTimeout", c.TCPEstablishedTimeout.Duration)
-	v.notNegative("conntrack.tcpCloseWaitTimeout", c.TCPCloseWaitTimeout.Duration)
-	v.notNegative("conntrack.udpTimeout", c.UDPTimeout.Duration)
-	v.notNegative("conntrack.udpStreamTimeout", c.UDPStreamTimeout.Duration)
+type kubeConfig = v1alpha1.KubeProxyConfiguration
+
+// rule says which values of a setting are valid.
+type rule struct {
+	must  string // "must ...", for errors, the help and the documentation
+	check func(k *kubeConfig, path *field.Path, value reflect.Value) field.ErrorList
 }
 
-func (v *validator) syncPeriods(k *v1alpha1.KubeProxyConfiguration) {
-	full, least := k.NFTables.SyncPeriod.Duration, k.NFTables.MinSyncPeriod.Duration
-	v.positive("nftables.syncPeriod", full)
-	v.notNegative("nftables.minSyncPeriod", least)
-	if least > full && full > 0 {
-		v.invalid("nftables.minSyncPeriod", least.String(), fmt.Sprintf("must not be greater than nftables.syncPeriod, %s", full))
+// valueRule is a rule that depends on nothing but the value.
+func valueRule(must string, valid func(reflect.Value) bool) rule {
+	return rule{must, func(_ *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
+		if valid(v) {
+			return nil
+		}
+		return invalid(path, v, must)
+	}}
+}
+
+func invalid(path *field.Path, v reflect.Value, detail string) field.ErrorList {
+	value := v.Interface()
+	if d, ok := value.(time.Duration); ok {
+		value = d.String()
 	}
+	return field.ErrorList{field.Invalid(path, value, detail)}
+}
+
+func notNegative() rule {
+	return valueRule("must not be negative", func(v reflect.Value) bool { return v.Int() >= 0 })
+}
+
+func positive() rule {
+	return valueRule("must be greater than 0", func(v reflect.Value) bool { return v.Int() > 0 })
+}
+
+func within(low, high int64) rule {
+	return valueRule(fmt.Sprintf("must be within %d to %d", low, high),
+		func(v reflect.Value) bool { return v.Int() >= low && v.Int() <= high })
+}
+
+func oneOf[T ~string](values ...T) rule {
+	names := make([]string, len(values))
+	for i, value := range values {
+		if names[i] = string(value); value == "" {
+			names[i] = "empty"
+		}
+	}
+	last := len(names) - 1
+	must := fmt.Sprintf("must be %s or %s", strings.Join(names[:last], ", "), names[last])
+	return valueRule(must, func(v reflect.Value) bool {
+		for _, value := range values {
+			if v.String() == string(value) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func ipAddress() rule {
+	return valueRule("must be an IP address", func(v reflect.Value) bool {
+		_, err := address.ParseAddr(v.String())
+		return err == nil
+	})
+}
+
+// addressAndPort also accepts an empty value, to which flags set the address of a server that is turned off.
+func addressAndPort() rule {
+	const must = "must be IP or IP:port"
+	return rule{must, func(_ *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
+		if err := checkAddrPort(v.String()); err != nil && v.String() != "" {
+			return invalid(path, v, must+": "+err.Error())
+		}
+		return nil
+	}}
+}
+
+// clusterCIDR is not checked where detectLocalMode does not use it, as in kube-proxy.
+func clusterCIDR() rule {
+	const must = "must be a CIDR, or a CIDR of each IP family separated by a comma " +
+		"(e.g. 10.244.0.0/16,fd00:10:244::/56)"
+	return rule{must, func(k *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
+		if k.DetectLocalMode != LocalModeClusterCIDR || k.ClusterCIDR == "" {
+			return nil
+		}
+		families := map[bool]bool{}
+		for s := range strings.SplitSeq(k.ClusterCIDR, ",") {
+			p, err := address.ParsePrefix(s)
+			if err != nil {
+				return invalid(path, v, must+": "+err.Error())
+			}
+			if families[p.Addr().Is4()] {
+				return invalid(path, v, must)
+			}
+			families[p.Addr().Is4()] = true
+		}
+		return nil
+	}}
+}
+
+// interfaceName is the rule for the name of a network interface, or for a prefix of names, that mode needs.
+// The kernel has 15 bytes for a name and rejects blanks, "/" and ":" (dev_valid_name); the other characters
+// have a meaning of their own in the strings of an nft script.
+func interfaceName(mode v1alpha1.LocalMode) rule {
+	const must = `must be the name of a network interface: at most 15 bytes, no blanks, none of / : " \ *`
+	bad := func(r rune) bool { return r <= ' ' || strings.ContainsRune("/:\"\\*\x7f", r) }
+	return rule{must, func(k *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
+		switch name := v.String(); {
+		case k.DetectLocalMode != mode:
+		case name == "":
+			return field.ErrorList{field.Required(path, fmt.Sprintf("detectLocalMode %s needs it", mode))}
+		case len(name) > 15 || strings.ContainsFunc(name, bad):
+			return invalid(path, v, must)
+		}
+		return nil
+	}}
+}
+
+func nodePortAddresses() rule {
+	const must = "must be a CIDR, or one of the keywords primary, localhost and all"
+	const each = "each address " + must
+	return rule{each, func(k *kubeConfig, path *field.Path, _ reflect.Value) (errs field.ErrorList) {
+		for i, s := range k.NodePortAddresses {
+			if s == nodePortsPrimary || s == nodePortsLocalhost || s == nodePortsAll {
+				continue
+			}
+			if _, err := address.ParsePrefix(s); err != nil {
+				errs = append(errs, field.Invalid(path.Index(i), s, must))
+			}
+		}
+		return errs
+	}}
+}
+
+func minSyncPeriod() rule {
+	const most = "must not be greater than nftables.syncPeriod"
+	return rule{"must not be negative, and " + most,
+		func(k *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
+			full := k.NFTables.SyncPeriod.Duration
+			switch least := k.NFTables.MinSyncPeriod.Duration; {
+			case least < 0:
+				return invalid(path, v, "must not be negative")
+			case least > full && full > 0:
+				return invalid(path, v, fmt.Sprintf("%s, %s", most, full))
+			}
+			return nil
+		}}
 }

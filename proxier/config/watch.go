@@ -10,11 +10,10 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Watch calls onChange each time the content of the configuration file differs from
-// what it was, beginning with what Complete read; so a change before the call is not
-// missed. It follows a file that is written in place, replaced, or a link that is
-// pointed elsewhere, as a mounted ConfigMap is. It returns nil when ctx is done, which
-// is all it waits for if there is no configuration file.
+// Watch calls onChange whenever the content of the configuration file changes. The first content to compare
+// with is the one that Complete read, so that Watch also notices a change before the call. It follows a file
+// that is written in place or replaced, and a symbolic link that changes its target, as in a mounted
+// ConfigMap. It returns nil when ctx is done; without a configuration file it only waits for that.
 func (c *Config) Watch(ctx context.Context, onChange func()) error {
 	if c.ConfigFile == "" {
 		<-ctx.Done()
@@ -25,9 +24,9 @@ func (c *Config) Watch(ctx context.Context, onChange func()) error {
 		return fmt.Errorf("watch configuration %s: %w", c.ConfigFile, err)
 	}
 	defer watcher.Close()
-	// Directories, not the file: it may be replaced. A ConfigMap's file is a link
-	// to ..data/file beside it, and ..data the link that moves; any other link is
-	// followed to the directory it points to at the start.
+	// Watch directories and not the file, which may be replaced. The file of a ConfigMap is a link to
+	// ..data/file in the same directory, where ..data is the link that changes. Any other link is resolved
+	// once, at the start.
 	dirs := []string{filepath.Dir(c.ConfigFile)}
 	if target, err := filepath.EvalSymlinks(c.ConfigFile); err == nil {
 		dirs = append(dirs, filepath.Dir(target))
@@ -39,7 +38,7 @@ func (c *Config) Watch(ctx context.Context, onChange func()) error {
 	}
 	last := c.loaded
 	for {
-		// A file that is missing or empty is about to be written.
+		// A missing or empty file is about to be written.
 		if data, err := os.ReadFile(c.ConfigFile); err == nil && len(data) > 0 && !bytes.Equal(data, last) {
 			last = data
 			onChange()
@@ -48,7 +47,7 @@ func (c *Config) Watch(ctx context.Context, onChange func()) error {
 		case <-ctx.Done():
 			return nil
 		case <-watcher.Events:
-		case <-watcher.Errors: // events were lost: look again
+		case <-watcher.Errors: // events were lost: read the file again
 		}
 	}
 }

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// watched starts Watch and returns a channel that gets something for each change,
-// and a function that ends it and waits.
+// watched runs Watch until the end of the test, and returns a channel that gets a value for each change.
 func watched(t *testing.T, c *Config) <-chan struct{} {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -30,7 +29,7 @@ func waitChange(t *testing.T, changes <-chan struct{}, what string) {
 	select {
 	case <-changes:
 	case <-time.After(10 * time.Second):
-		t.Fatalf("%s: not noticed", what)
+		t.Fatalf("%s: no change reported", what)
 	}
 }
 
@@ -50,8 +49,8 @@ func TestWatchBeforeTheCall(t *testing.T) {
 func TestWatchFile(t *testing.T) {
 	c, _ := mustComplete(t, header)
 	changes := watched(t, c)
-	// Neither of these is a change; were they taken for one, there would be more
-	// than one change below. The first is also seen by a Watch not yet at its start.
+	// Neither of these is a change: if Watch reported one, there would be more than one below. The first
+	// write also happens to a Watch that has not started yet.
 	write(t, c.ConfigFile, header)
 	write(t, filepath.Join(filepath.Dir(c.ConfigFile), "other"), "x")
 
@@ -71,14 +70,14 @@ func TestWatchFile(t *testing.T) {
 	}
 	waitChange(t, changes, "file removed and put back")
 	if len(changes) != 0 {
-		t.Errorf("%d changes too many", len(changes))
+		t.Errorf("got %d more changes, want none", len(changes))
 	}
 
 	write(t, c.ConfigFile, header+"# written in place\n")
 	waitChange(t, changes, "file written in place")
 }
 
-// configMap lays out dir as the kubelet does for a ConfigMap of one key, anew.
+// configMap writes a version of a ConfigMap with one key to dir, as the kubelet does.
 func configMap(t *testing.T, dir, version, content string) {
 	t.Helper()
 	data := filepath.Join(dir, "..data")
@@ -135,6 +134,6 @@ func TestWatchEnds(t *testing.T) {
 	}
 	c := &Config{ConfigFile: "/does/not/exist/config"}
 	if err := c.Watch(t.Context(), func() {}); err == nil {
-		t.Error("no error for a directory that is not there")
+		t.Error("no error for a missing directory")
 	}
 }
