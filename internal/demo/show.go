@@ -151,7 +151,7 @@ func (s *show) rules(ctx context.Context) error {
 	if !found {
 		return fmt.Errorf("the output of nftproxy --dry-run does not contain the map services")
 	}
-	fmt.Fprintln(s.out, "Each element of the map services is a Service address and the chain for its connections:")
+	fmt.Fprintln(s.out, "Each line of the map services is a Service address and the chain for its connections:")
 	lines := strings.Split("\tmap services {\n"+from, "\n")
 	for i, line := range lines {
 		if i == 25 {
