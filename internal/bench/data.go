@@ -112,7 +112,9 @@ func (b *bench) packets(ctx context.Context, n *node) error {
 }
 
 // rate measures the connections per second of two clients, each with one connection at a time.
-func (b *bench) rate(ctx context.Context, n *node, name string, from *lab.Namespace, to netip.AddrPort) error {
+func (b *bench) rate(
+	ctx context.Context, n *node, name string, from *lab.Namespace, to netip.AddrPort,
+) error {
 	const clients = 2
 	start, results := time.Now(), make(chan error, clients)
 	counts := make([]int, clients)
