@@ -4,18 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// change is something that happens to a Service, and to another one each time.
+// change is a kind of change of a Service. Each change in a series affects another Service.
 type change struct {
 	name    string
 	make    func(ctx context.Context, c *cluster, i int) error
 	prepare func(ctx context.Context, c *cluster, i int) error // may be nil; not measured
 	finish  func(ctx context.Context, c *cluster, i int) error // may be nil; not measured
-	undoes  bool                                               // what the changes of the kind before it did
+	undoes  bool                                               // undoes the changes of the previous kind
 }
 
 func replaceEndpoint() change {
@@ -24,8 +25,8 @@ func replaceEndpoint() change {
 	}}
 }
 
-// changesInTurn are all kinds of changes. What they do to the objects is undone by the one after, but for the first.
-func changesInTurn() []change {
+// changeKinds returns all kinds of changes in order. Some of them undo the changes of the previous kind.
+func changeKinds() []change {
 	newName := func(i int) string { return fmt.Sprintf("new-%d", i) }
 	return []change{
 		replaceEndpoint(),
@@ -39,16 +40,16 @@ func changesInTurn() []change {
 			return c.update(ctx, c.slice(c.spread(i)))
 		}},
 		{name: "Service created", prepare: func(ctx context.Context, c *cluster, i int) error {
-			s := endpointSlice(newName(i), newName(i), backendAddr(i, 4, 0), backendAddr(i, 5, 0), backendAddr(i, 6, 0))
-			_, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, temporary(s), metav1.CreateOptions{})
-			return err
+			addrs := []netip.Addr{backendAddr(i, 4, 0), backendAddr(i, 5, 0), backendAddr(i, 6, 0)}
+			return c.createSlice(ctx, temporary(endpointSlice(newName(i), newName(i), addrs...)))
 		}, make: func(ctx context.Context, c *cluster, i int) error {
 			return c.put(ctx, temporary(service(newName(i), newAddr(i))))
 		}},
 		{name: "Service deleted", undoes: true, make: func(ctx context.Context, c *cluster, i int) error {
 			return c.client.CoreV1().Services(namespace).Delete(ctx, newName(i), metav1.DeleteOptions{})
 		}, finish: func(ctx context.Context, c *cluster, i int) error {
-			return c.client.DiscoveryV1().EndpointSlices(namespace).Delete(ctx, newName(i), metav1.DeleteOptions{})
+			slices := c.client.DiscoveryV1().EndpointSlices(namespace)
+			return slices.Delete(ctx, newName(i), metav1.DeleteOptions{})
 		}},
 	}
 }
@@ -56,7 +57,7 @@ func changesInTurn() []change {
 // changesOf measures every kind of change.
 func (b *bench) changesOf(ctx context.Context, n *node) error {
 	done := 0
-	for _, kind := range changesInTurn() {
+	for _, kind := range changeKinds() {
 		least, most := fewest, b.options.changes
 		if kind.undoes {
 			least, most = done, done
@@ -70,19 +71,19 @@ func (b *bench) changesOf(ctx context.Context, n *node) error {
 }
 
 const (
-	// changeLimit is how long a proxy may take to program a change.
+	// changeLimit limits the time to program a change.
 	changeLimit = 2 * time.Minute
-	// A series of changes ends after seriesTime, but not before fewest of them, unless those take patience.
+	// A series of changes ends after seriesTime and the fewest changes, or after patience.
 	seriesTime = 4 * time.Second
 	fewest     = 5
 	patience   = time.Minute
-	// shortPause is what a proxy has between two changes, or twice what the last one took.
+	// shortPause is the minimum pause after a change.
 	shortPause = 50 * time.Millisecond
 )
 
-// series makes changes of a kind, one at a time, and measures how long each takes from the call of the API client to
-// the commit, and what CPU the proxy spends until nothing more is to be done, less what it spends when idle. It makes
-// as many as there is time for, at least and at most so many, and returns how many.
+// series makes changes of a kind, one at a time. It measures the time of each from the call of the API client
+// to the commit, and the CPU time of the proxy until it is idle again, minus that of an idle proxy. It
+// returns the number of changes: as many as possible within seriesTime, between least and most.
 func (b *bench) series(ctx context.Context, n *node, kind change, least, most int) (int, error) {
 	m := meter{idle: idleCPU(ctx, n.proxy.pid, time.Second)}
 	heap, allocates := n.allocations()
@@ -111,13 +112,13 @@ func (b *bench) series(ctx context.Context, n *node, kind change, least, most in
 	return m.count(), nil
 }
 
-// meter adds up what changes take.
+// meter adds up the costs of changes.
 type meter struct {
 	took    []time.Duration
 	spent   cpuTime
-	workers time.Duration // in the kernel
+	workers time.Duration // CPU time of kernel workers
 	bytes   int64         // from the API server
-	idle    float64       // of a CPU, when nothing happens
+	idle    float64       // share of a CPU of the idle proxy
 }
 
 func (m *meter) count() int { return len(m.took) }
@@ -161,7 +162,7 @@ func (b *bench) putChanges(n *node, name string, m *meter) {
 	b.put(n, name+": bytes from the API server", "kB", float64(m.bytes)/1e3/each)
 }
 
-// measure returns how long it takes from the call of write until something is committed.
+// measure returns the time from the call of write to the next commit.
 func (n *node) measure(ctx context.Context, write func() error) (time.Duration, error) {
 	if err := n.proxy.alive(); err != nil {
 		return 0, err

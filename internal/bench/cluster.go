@@ -20,17 +20,17 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// writers is how many requests to the API server are under way at a time when many objects are changed.
+// writers is the number of concurrent requests to the API server in a burst of changes.
 const writers = 16
 
-// cluster is a real control plane in a namespace of its own, and what is stored in it.
+// cluster is a real control plane in its own network namespace, with the objects in it.
 type cluster struct {
 	ns       *lab.Namespace
 	plane    *controlplane.ControlPlane
 	client   kubernetes.Interface
 	addr     string      // of the API server
-	services int         // how many of the numbered ones there are
-	versions map[int]int // of the endpoint that is replaced, by Service
+	services int         // number of the numbered Services
+	versions map[int]int // number of replacements of the middle endpoint, by Service
 }
 
 func newCluster(ctx context.Context, dir string) (*cluster, error) {
@@ -77,7 +77,7 @@ func (c *cluster) connect() error {
 	return err
 }
 
-// connection is how everybody here speaks to the API server.
+// connection returns the configuration of all API clients.
 func connection(kubeconfig string) (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *cluster) dial(addr string) (conn net.Conn, err error) {
 	return conn, err
 }
 
-// furnish creates what is there whatever the number of Services is.
+// furnish creates the objects that every number of Services has.
 func (c *cluster) furnish(ctx context.Context) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
 	if _, err := c.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
@@ -114,8 +114,8 @@ func (c *cluster) furnish(ctx context.Context) error {
 	return c.put(ctx, svc, slice)
 }
 
-// grow creates Services up to a number of them, and makes the Service "last" the newest. The first one is given to the
-// API server, the others go past it into its store.
+// grow creates Services up to a number of them, and creates the Service "last" again as the newest. It
+// creates the first Service through the API server and writes copies of it to etcd.
 func (c *cluster) grow(ctx context.Context, services int) error {
 	if c.services == 0 {
 		if err := c.put(ctx, service(serviceName(0), serviceAddr(0)), threeEndpoints(0, 0)); err != nil {
@@ -134,7 +134,7 @@ func (c *cluster) grow(ctx context.Context, services int) error {
 	return c.put(ctx, svc, slice)
 }
 
-// copyFirst stores Services like the first one, up to a number of them.
+// copyFirst writes copies of the first Service, up to a number of Services.
 func (c *cluster) copyFirst(ctx context.Context, services int) error {
 	m, err := c.modelOf(ctx, service(serviceName(0), serviceAddr(0)))
 	if err != nil {
@@ -148,10 +148,10 @@ func (c *cluster) copyFirst(ctx context.Context, services int) error {
 	return c.copies(ctx, s, m, services)
 }
 
-// put creates a Service and its endpoints, these first: the Service is programmed with them.
+// put creates endpoints and then their Service, so that proxies program both in one commit.
 func (c *cluster) put(ctx context.Context, svc *corev1.Service, slices ...*discoveryv1.EndpointSlice) error {
 	for _, s := range slices {
-		if _, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, s, metav1.CreateOptions{}); err != nil {
+		if err := c.createSlice(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -159,25 +159,30 @@ func (c *cluster) put(ctx context.Context, svc *corev1.Service, slices ...*disco
 	return err
 }
 
-// spread picks a Service for the i-th change, all over the cluster.
+func (c *cluster) createSlice(ctx context.Context, s *discoveryv1.EndpointSlice) error {
+	_, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, s, metav1.CreateOptions{})
+	return err
+}
+
+// spread returns the Service for the i-th change. The changes are spread over all Services.
 func (c *cluster) spread(i int) int { return (i * 7919) % c.services }
 
-// slice is what the i-th Service has.
+// slice returns the current EndpointSlice of the i-th Service.
 func (c *cluster) slice(i int) *discoveryv1.EndpointSlice { return threeEndpoints(i, c.versions[i]) }
 
-// replaced is what the i-th Service has, with another endpoint in the middle from now on.
+// replaced replaces the middle endpoint of the i-th Service and returns its EndpointSlice.
 func (c *cluster) replaced(i int) *discoveryv1.EndpointSlice {
 	c.versions[i]++
 	return c.slice(i)
 }
 
-// update changes the endpoints of a Service.
+// update writes an EndpointSlice.
 func (c *cluster) update(ctx context.Context, s *discoveryv1.EndpointSlice) error {
 	_, err := c.client.DiscoveryV1().EndpointSlices(namespace).Update(ctx, s, metav1.UpdateOptions{})
 	return err
 }
 
-// drop deletes a Service, if it is there, and then its slices.
+// drop deletes a Service, if it exists, and then its EndpointSlices.
 func (c *cluster) drop(ctx context.Context, name string) error {
 	err := c.client.CoreV1().Services(namespace).Delete(ctx, name, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
@@ -190,7 +195,7 @@ func (c *cluster) drop(ctx context.Context, name string) error {
 		metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
 }
 
-// restore deletes what is temporary and was left behind by a contender that failed.
+// restore deletes temporary objects after the failure of a contender.
 func (c *cluster) restore(ctx context.Context) error {
 	left := metav1.ListOptions{LabelSelector: temporaryLabel}
 	list, err := c.client.CoreV1().Services(namespace).List(ctx, left)
@@ -200,5 +205,6 @@ func (c *cluster) restore(ctx context.Context) error {
 	for _, s := range list.Items {
 		err = errors.Join(err, c.client.CoreV1().Services(namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}))
 	}
-	return errors.Join(err, c.client.DiscoveryV1().EndpointSlices(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, left))
+	slices := c.client.DiscoveryV1().EndpointSlices(namespace)
+	return errors.Join(err, slices.DeleteCollection(ctx, metav1.DeleteOptions{}, left))
 }

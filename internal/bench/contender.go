@@ -10,19 +10,19 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// contender is what is measured: a proxy, the floor, or what is asked in place of a proxy.
+// contender is the subject of measurements: a proxy, the floor, or a node without a proxy.
 type contender struct {
-	name    string // as in the table
+	name    string // in tables and in bench.json
 	version string
-	most    int // Services with which it is measured; 0: any number
+	most    int // maximum number of Services; 0 means no limit
 	args    []string
 }
 
-// floorName is the contender that is no proxy: the floor.
+// floorName is the name of the floor, which is not a proxy.
 const floorName = "floor"
 
-// configText is what every proxy is configured with. The pause between two syncs is the shortest that kube-proxy
-// can be told; what its default of a second saves is another matter.
+// configText is the configuration of every proxy. minSyncPeriod is the minimum that kube-proxy accepts, and
+// not its default of 1s, so that the measurements show the time for a change and not a pause.
 const configText = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: %s
@@ -37,15 +37,15 @@ nftables: {minSyncPeriod: %[4]s, syncPeriod: 1h}
 iptables: {minSyncPeriod: %[4]s, syncPeriod: 1h}
 `
 
-// contenders returns what is compared: the floor, the proxies that there are binaries of, and kube-proxy's iptables
-// mode where iptables writes to nftables, whose generation tells of its commits.
+// contenders returns the floor and the proxies with a binary. It includes kube-proxy's iptables mode only
+// where iptables uses nftables, because bench observes commits through the generation of nftables.
 func contenders(o options, dir string, c *cluster) ([]contender, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	list := []contender{{name: floorName, args: []string{self, "floor", "-kubeconfig", c.plane.AdminKubeconfig}}}
-	const adaptive = "0s" // nftproxy's default
+	const adaptive = "0s" // the default of nftproxy
 	for _, p := range []struct{ name, binary, mode, minSync string }{
 		{"nftproxy", o.nftproxy, "nftables", adaptive},
 		{"before", o.before, "nftables", adaptive},
@@ -73,7 +73,8 @@ func contenders(o options, dir string, c *cluster) ([]contender, error) {
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
-		who.version, who.args = strings.TrimSpace(string(version)), []string{p.binary, "--config", config, "--v=1"}
+		who.version = strings.TrimSpace(string(version))
+		who.args = []string{p.binary, "--config", config, "--v=1"}
 		list = append(list, who)
 	}
 	return list, nil
@@ -84,5 +85,5 @@ func iptablesIsNft() bool {
 	return err == nil && strings.Contains(string(version), "nf_tables")
 }
 
-// fits tells whether the contender is measured with that many Services.
+// fits reports whether the contender is measured with that number of Services.
 func (c contender) fits(services int) bool { return c.most == 0 || services <= c.most }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// control measures the control plane at the current number of Services: each contender in turn, and again in
-// every round, starting with another one. One that fails is left out from then on.
+// control measures the control plane at the current number of Services. Each round measures all contenders
+// and starts with another one. It excludes a contender after a failure.
 func (b *bench) control(ctx context.Context) error {
 	b.part = "control"
 	for round := range b.rounds {
@@ -63,10 +63,10 @@ func (b *bench) controlOf(ctx context.Context, who contender, first bool) error 
 	return b.restartOf(ctx, n, max(3*time.Second, 2*took))
 }
 
-// Once all is programmed a proxy is left alone for a while, and then what it takes when idle is measured.
+// After a start, startOf waits for afterStart and then measures the idle proxy for idleTime.
 const afterStart, idleTime = 2 * time.Second, 4 * time.Second
 
-// startOf measures a start on a node where nothing is programmed.
+// startOf measures a start on a node without rules.
 func (b *bench) startOf(ctx context.Context, n *node) (time.Duration, error) {
 	p, err := n.start(ctx, func() {
 		if err := b.profile(n, "start", true); err != nil {
@@ -94,7 +94,7 @@ func (b *bench) startOf(ctx context.Context, n *node) (time.Duration, error) {
 	return p.took, ctx.Err()
 }
 
-// idleCPU returns the share of a CPU that a process takes while nothing happens.
+// idleCPU returns the share of a CPU that an idle process uses.
 func idleCPU(ctx context.Context, pid int, d time.Duration) float64 {
 	before, start := cpuOf(pid), time.Now()
 	sleep(ctx, d)
@@ -108,8 +108,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// restartOf measures what is written when the proxy starts where all is programmed, and, in another restart, when
-// it has found and programmed what changed while it was away.
+// restartOf measures the transactions of a restart without changes, and the time until a restarted proxy has
+// programmed a change from its downtime.
 func (b *bench) restartOf(ctx context.Context, n *node, wait time.Duration) error {
 	n.proxy.stop()
 	before, err := n.gen.now()

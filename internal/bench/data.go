@@ -9,8 +9,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// dataPath measures packets, at the current number of Services. All nodes are there at once, with everything
-// programmed, and their proxies have nothing to do; they are measured in turn.
+// dataPath measures packets at the current number of Services. All nodes exist at the same time, fully
+// programmed and with idle proxies, so that bench can alternate between them.
 func (b *bench) dataPath(ctx context.Context) error {
 	b.part = "data"
 	nodes, err := b.dataNodes(ctx)
@@ -20,12 +20,13 @@ func (b *bench) dataPath(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("data path: %w", err)
 	}
-	for _, n := range nodes { // neighbours are found, flows are tracked
-		if _, err := connects(n.lab.Namespace("pod-a"), netip.AddrPortFrom(podAddr, podPort), b.slice/2); err != nil {
+	for _, n := range nodes { // fills neighbour tables and loads connection tracking
+		pod := netip.AddrPortFrom(podAddr, podPort)
+		if _, err := connects(n.lab.Namespace("pod-a"), pod, b.slice/2); err != nil {
 			b.fail(n.who, fmt.Errorf("data path: %w", err))
 		}
 	}
-	const turns = 2 // in each round: they are short
+	const turns = 2 // in each round, because they are short
 	for round := range b.rounds * turns {
 		b.say("%d services, data path, turn %d", b.cluster.services, round+1)
 		for i := range nodes {
@@ -45,7 +46,8 @@ func (b *bench) dataPath(ctx context.Context) error {
 	return nil
 }
 
-// dataNodes returns a node without any rules, one with a single hand-written rule for each way in, and those of the proxies.
+// dataNodes returns a node without rules, a node with one hand-written rule per frontend, and the nodes of
+// the proxies.
 func (b *bench) dataNodes(ctx context.Context) ([]*node, error) {
 	var nodes []*node
 	for _, who := range append([]contender{{name: "no proxy"}, {name: "one rule"}}, b.contenders[1:]...) {
@@ -74,7 +76,7 @@ func (b *bench) dataNodes(ctx context.Context) ([]*node, error) {
 	return nodes, nil
 }
 
-// packets measures a node once. Where there is no proxy, the pod itself is asked.
+// packets measures a node once. Without a proxy, the clients connect to the pod.
 func (b *bench) packets(ctx context.Context, n *node) error {
 	pod := netip.AddrPortFrom(podAddr, podPort)
 	first, last := netip.AddrPortFrom(firstAddr, servicePort), netip.AddrPortFrom(lastAddr, servicePort)
@@ -87,7 +89,8 @@ func (b *bench) packets(ctx context.Context, n *node) error {
 		return err
 	}
 	if n.who.name != "no proxy" {
-		if err := b.rate(ctx, n, "new connections, outside to nodePort", outside, netip.AddrPortFrom(nodeAddr, nodePort)); err != nil {
+		at := netip.AddrPortFrom(nodeAddr, nodePort)
+		if err := b.rate(ctx, n, "new connections, outside to nodePort", outside, at); err != nil {
 			return err
 		}
 		if err := b.latency(n, "first packet, first Service", inside, first); err != nil {
@@ -108,8 +111,10 @@ func (b *bench) packets(ctx context.Context, n *node) error {
 	return b.flow(n, "straight to the pod", inside, pod)
 }
 
-// rate measures how many connections can be made in a second, by two clients that each wait for one.
-func (b *bench) rate(ctx context.Context, n *node, name string, from *lab.Namespace, to netip.AddrPort) error {
+// rate measures the connections per second of two clients, each with one connection at a time.
+func (b *bench) rate(
+	ctx context.Context, n *node, name string, from *lab.Namespace, to netip.AddrPort,
+) error {
 	const clients = 2
 	start, results := time.Now(), make(chan error, clients)
 	counts := make([]int, clients)
@@ -129,7 +134,7 @@ func (b *bench) rate(ctx context.Context, n *node, name string, from *lab.Namesp
 	return ctx.Err()
 }
 
-// latency measures how long one connection takes to be made while nothing else goes on.
+// latency measures the time to open a connection, without other traffic.
 func (b *bench) latency(n *node, name string, from *lab.Namespace, to netip.AddrPort) error {
 	took, err := connects(from, to, b.slice/2)
 	if err != nil {
@@ -141,7 +146,7 @@ func (b *bench) latency(n *node, name string, from *lab.Namespace, to netip.Addr
 	return nil
 }
 
-// flow measures what goes through one connection.
+// flow measures the packet rate and the throughput of one connection.
 func (b *bench) flow(n *node, name string, from *lab.Namespace, to netip.AddrPort) error {
 	trips, err := pingPong(from, to, b.slice)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// figure is one thing measured of one contender at one size, once in each round.
+// figure has the values of one measurement of a contender at a number of Services, one value per round.
 type figure struct {
 	Part      string    `json:"part"`
 	Name      string    `json:"name"`
@@ -19,7 +19,7 @@ type figure struct {
 
 func (f *figure) median() float64 { return quantile(f.Rounds, 0.5) }
 
-// quantile returns the value that a part of all values is not above, between two values what lies between.
+// quantile returns the quantile part (0 to 1) of values, with linear interpolation.
 func quantile(values []float64, part float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -31,10 +31,10 @@ func quantile(values []float64, part float64) float64 {
 	return sorted[below] + (at-float64(below))*(sorted[above]-sorted[below])
 }
 
-// record is all figures, in the order in which they were first noted.
+// record has all figures, in the order of their first values.
 type record struct {
 	figures  []*figure
-	failures []string // what could not be measured, and why
+	failures []string // measurements that failed, with errors
 }
 
 // note adds the value of a round.
@@ -44,12 +44,13 @@ func (r *record) note(part, name, unit string, services int, contender string, v
 	})
 	if i < 0 {
 		i = len(r.figures)
-		r.figures = append(r.figures, &figure{Part: part, Name: name, Unit: unit, Services: services, Contender: contender})
+		r.figures = append(r.figures,
+			&figure{Part: part, Name: name, Unit: unit, Services: services, Contender: contender})
 	}
 	r.figures[i].Rounds = append(r.figures[i].Rounds, value)
 }
 
-// names returns what was measured, in order.
+// names returns the names of the figures, in order.
 func (r *record) names() []string {
 	var names []string
 	for _, f := range r.figures {
@@ -60,7 +61,7 @@ func (r *record) names() []string {
 	return names
 }
 
-// contenders returns who was measured, in order.
+// contenders returns the names of the contenders, in order.
 func (r *record) contenders() []string {
 	var names []string
 	for _, f := range r.figures {
@@ -71,7 +72,7 @@ func (r *record) contenders() []string {
 	return names
 }
 
-// of returns the figures of that name, by size.
+// of returns the figures with that name, sorted by the number of Services.
 func (r *record) of(name string) []*figure {
 	var list []*figure
 	for _, f := range r.figures {

@@ -30,18 +30,23 @@ func TestReport(t *testing.T) {
 		who      string
 		services int
 		value    float64
-	}{{"floor", 10, 2}, {"nftproxy", 10, 3}, {"nftproxy", 10, 5}, {"nftproxy", 10, 4}, {"kube-proxy", 10, 100}, {"nftproxy", 20, 6}} {
+	}{
+		{"floor", 10, 2},
+		{"nftproxy", 10, 3}, {"nftproxy", 10, 5}, {"nftproxy", 10, 4},
+		{"kube-proxy", 10, 100},
+		{"nftproxy", 20, 6},
+	} {
 		r.note("control", "change", "ms", f.services, f.who, f.value)
 	}
 	var out bytes.Buffer
-	(&report{Figures: r.figures, Failures: []string{"kube-proxy, 20 services: it ended"}}).print(&out)
-	_, table, _ := bytes.Cut(out.Bytes(), []byte("of nftproxy\n"))
+	(&report{Figures: r.figures, Failures: []string{"kube-proxy, 20 services: process exited"}}).print(&out)
+	_, table, _ := bytes.Cut(out.Bytes(), []byte("relative to nftproxy\n"))
 	want := `
   control  unit  services       floor          nftproxy  kube-proxy
    change    ms        10  2.00 x0.50  4.00 (3.00-5.00)   100 x25.0
    change    ms        20                          6.00            
 
-not measured any further: kube-proxy, 20 services: it ended
+failed: kube-proxy, 20 services: process exited
 `
 	if diff := cmp.Diff(want, string(table)); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

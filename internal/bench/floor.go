@@ -18,9 +18,10 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// floor is the least that the work can cost: it lists once and writes all elements that are not there in one batch, and
-// then writes those that each watched event leads to, in a transaction of their own. It looks at what is there only when
-// it starts, puts nothing together, checks nothing and knows ready endpoints of ClusterIPs only.
+// floor is the lower bound of the costs of a proxy. It lists the objects and writes all missing elements in
+// one batch, and then writes the elements of each watch event in a transaction. It reads the kernel only at
+// the start, does not combine events, does not validate objects, and only supports ready endpoints of
+// ClusterIPs.
 type floor struct {
 	conn     *nft.Conn
 	ruleset  *rules.Ruleset
@@ -28,7 +29,7 @@ type floor struct {
 	slices   map[string]map[string]*discoveryv1.EndpointSlice // by Service
 }
 
-// runFloor is the program. It prints how long the first batch took, in milliseconds.
+// runFloor is the program of the floor. It prints the duration of the first batch in milliseconds.
 func runFloor(args []string) error {
 	fs := flag.NewFlagSet("floor", flag.ExitOnError)
 	kubeconfig := fs.String("kubeconfig", "", "")
@@ -41,7 +42,10 @@ func runFloor(args []string) error {
 	if err != nil {
 		return err
 	}
-	f := &floor{services: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{}}
+	f := &floor{
+		services: map[string]*corev1.Service{},
+		slices:   map[string]map[string]*discoveryv1.EndpointSlice{},
+	}
 	f.ruleset = rules.NewRuleset(rules.Config{
 		MasqueradeMark: 1 << 14, Families: rules.Families(),
 		PodTraffic:   rules.PodTraffic{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
@@ -70,7 +74,7 @@ func runFloor(args []string) error {
 	}
 }
 
-// first writes what is not there.
+// first writes the missing elements.
 func (f *floor) first() error {
 	snapshot, err := f.conn.Read(rules.Families())
 	if err != nil {
@@ -96,7 +100,9 @@ func (f *floor) first() error {
 	return nil
 }
 
-func (f *floor) list(ctx context.Context, client kubernetes.Interface) (services, slices watch.Interface, err error) {
+func (f *floor) list(
+	ctx context.Context, client kubernetes.Interface,
+) (services, slices watch.Interface, err error) {
 	svcs, err := client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, nil, err
@@ -111,10 +117,12 @@ func (f *floor) list(ctx context.Context, client kubernetes.Interface) (services
 	for i := range eps.Items {
 		f.take(&eps.Items[i])
 	}
-	if services, err = client.CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: svcs.ResourceVersion}); err != nil {
+	from := metav1.ListOptions{ResourceVersion: svcs.ResourceVersion}
+	if services, err = client.CoreV1().Services(namespace).Watch(ctx, from); err != nil {
 		return nil, nil, err
 	}
-	slices, err = client.DiscoveryV1().EndpointSlices(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: eps.ResourceVersion})
+	from = metav1.ListOptions{ResourceVersion: eps.ResourceVersion}
+	slices, err = client.DiscoveryV1().EndpointSlices(namespace).Watch(ctx, from)
 	return services, slices, err
 }
 
@@ -140,7 +148,7 @@ func (f *floor) follow(event watch.Event) error {
 			delete(f.slices[name], obj.Name)
 		}
 	default:
-		return fmt.Errorf("a watch ended")
+		return fmt.Errorf("watch ended")
 	}
 	f.put(name, f.ruleset.Slots)
 	d := f.ruleset.Changes()
@@ -151,7 +159,7 @@ func (f *floor) follow(event watch.Event) error {
 	return f.conn.Apply(d, 0)
 }
 
-// put compiles a Service, whose backends stay in the slots that they have.
+// put compiles a Service. Its backends keep their slots.
 func (f *floor) put(name string, slots rules.Slots) {
 	svc := f.services[name]
 	id := rules.ServiceName{Namespace: namespace, Name: name}

@@ -12,11 +12,11 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/nft"
 )
 
-// pollPeriod is how exactly the time of a commit is known. Subscribing to notifications would be exact, and
-// would slow down what is measured.
+// pollPeriod limits the error of the time of a commit. A subscription to notifications would have no such
+// error, but would slow down the commits.
 const pollPeriod = 50 * time.Microsecond
 
-// generation watches the number of the nftables ruleset of a namespace, which every commit moves by one.
+// generation watches the nftables generation of a namespace, which every commit increments.
 type generation struct{ conn *nft.Conn }
 
 func newGeneration(ns *lab.Namespace) (*generation, error) {
@@ -29,7 +29,7 @@ func newGeneration(ns *lab.Namespace) (*generation, error) {
 
 func (g *generation) now() (uint32, error) { return g.conn.Generation() }
 
-// await polls until the generation is not old, and returns when that was.
+// await polls until the generation differs from old, and returns the time of that.
 func (g *generation) await(ctx context.Context, old uint32, limit time.Duration) (time.Time, uint32, error) {
 	release := precise()
 	defer release()
@@ -41,7 +41,7 @@ func (g *generation) await(ctx context.Context, old uint32, limit time.Duration)
 			return now, gen, err
 		}
 		if now.After(deadline) {
-			return now, gen, fmt.Errorf("nothing was committed within %v", limit)
+			return now, gen, fmt.Errorf("no commit within %v", limit)
 		}
 		if ctx.Err() != nil {
 			return now, gen, ctx.Err()
@@ -50,26 +50,28 @@ func (g *generation) await(ctx context.Context, old uint32, limit time.Duration)
 	}
 }
 
-// quiet polls until the generation has stood still for a while, and returns when it last moved; that is start
-// if it did not.
-func (g *generation) quiet(ctx context.Context, start time.Time, old uint32, still, limit time.Duration) (time.Time, uint32, error) {
+// quiet polls until the generation has not changed for the duration still. It returns the time of the last
+// change, or start without one.
+func (g *generation) quiet(
+	ctx context.Context, start time.Time, old uint32, still, limit time.Duration,
+) (time.Time, uint32, error) {
 	moved, begin := start, time.Now()
 	for {
 		at, gen, err := g.await(ctx, old, still)
 		if gen == old {
-			return moved, gen, ctx.Err() // else await ran into its limit
+			return moved, gen, ctx.Err() // otherwise await reached its limit
 		}
 		if err != nil {
 			return moved, gen, err
 		}
 		moved, old = at, gen
 		if time.Since(begin) > limit {
-			return moved, gen, fmt.Errorf("commits do not end within %v", limit)
+			return moved, gen, fmt.Errorf("still committing after %v", limit)
 		}
 	}
 }
 
-// precise has the calling goroutine sleep as exactly as the kernel can.
+// precise gives the sleeps of the calling goroutine the full precision of the kernel.
 func precise() (release func()) {
 	runtime.LockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)

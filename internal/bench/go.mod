@@ -1,4 +1,5 @@
-// The benchmarks: a module of its own, so that what draws the plots is not one of the proxy's dependencies.
+// The benchmarks. They are a module of their own to keep the plotting library out of the
+// module of nftproxy.
 module github.com/nftproxy/nftproxy/internal/bench
 
 go 1.26.0

@@ -10,16 +10,16 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// loadServices is the largest number of Services beside which load is measured.
+// loadServices is the maximum number of Services for the part load.
 const loadServices = 10_000
 
-// loadTime is how long a contender may take for Services with many endpoints before the next larger one is left out.
+// loadTime is the time for Services with many endpoints after which loadOf skips larger ones.
 const loadTime = time.Minute
 
-// loaded returns the number of Services beside which load is measured.
+// loaded returns the number of Services for the part load.
 func (b *bench) loaded() int { return b.atMost(loadServices) }
 
-// atMost returns the largest of the sizes that is not above a limit, or else the smallest.
+// atMost returns the largest size up to a limit, or the smallest size.
 func (b *bench) atMost(limit int) int {
 	size := b.counts[0]
 	for _, n := range b.counts {
@@ -44,7 +44,8 @@ func (b *bench) loadOf(ctx context.Context, n *node) error {
 	start := time.Now()
 	for _, endpoints := range sizes {
 		if spent := time.Since(start); spent > loadTime {
-			b.failures = append(b.failures, fmt.Sprintf("%s: a Service with %d endpoints: left out, fewer took %v",
+			b.failures = append(b.failures, fmt.Sprintf(
+				"%s: skipped a Service with %d endpoints, because smaller ones took %v",
 				n.who.name, endpoints, spent.Round(time.Second)))
 			break
 		}
@@ -55,7 +56,7 @@ func (b *bench) loadOf(ctx context.Context, n *node) error {
 	return nil
 }
 
-// total measures what f writes, until the last of it is committed.
+// total measures the changes that f writes, until their last commit.
 func (b *bench) total(ctx context.Context, n *node, name string, f func() error) error {
 	before, err := n.gen.now()
 	if err != nil {
@@ -69,7 +70,7 @@ func (b *bench) total(ctx context.Context, n *node, name string, f func() error)
 		failed <- err
 	}()
 	moved, gen, err := start, before, error(nil)
-	for done := false; !done; { // until the writes have ended, and nothing has happened since
+	for done := false; !done; { // until the writes have ended and all of them are committed
 		done = len(wrote) > 0
 		if moved, gen, err = n.gen.quiet(ctx, moved, gen, n.rest(2*stillness), programLimit); err != nil {
 			return err
@@ -86,7 +87,7 @@ func (b *bench) total(ctx context.Context, n *node, name string, f func() error)
 	return ctx.Err()
 }
 
-// burst replaces an endpoint of many Services as fast as the API server takes it.
+// burst replaces an endpoint of each of many Services as fast as the API server accepts it.
 func (b *bench) burst(ctx context.Context, n *node, count int) error {
 	var list []*discoveryv1.EndpointSlice
 	for i := range count {
@@ -102,9 +103,10 @@ func (b *bench) burst(ctx context.Context, n *node, count int) error {
 	})
 }
 
-const perSlice = 100 // endpoints, as the controller has it
+const perSlice = 100 // endpoints, the default of the EndpointSlice controller
 
-// largeSlice is a part of the endpoints of the large Service; the pods of the version-th Deployment.
+// largeSlice returns a part of the endpoints of the large Service. The first replaced of them are of the next
+// version.
 func largeSlice(part, version, replaced int) *discoveryv1.EndpointSlice {
 	addrs := make([]netip.Addr, perSlice)
 	for i := range addrs {
@@ -118,8 +120,8 @@ func largeSlice(part, version, replaced int) *discoveryv1.EndpointSlice {
 	return temporary(endpointSlice("large", fmt.Sprintf("large-%d", part), addrs...))
 }
 
-// large measures one Service with many endpoints: its creation, one endpoint replaced and, if there are not too many,
-// all of them, 25 at a time.
+// large measures a Service with many endpoints: its creation, the replacement of one endpoint and, up to 1000
+// endpoints, a rolling update.
 func (b *bench) large(ctx context.Context, n *node, endpoints int) error {
 	name, parts := fmt.Sprintf("%d endpoints", endpoints), endpoints/perSlice
 	var list []*discoveryv1.EndpointSlice

@@ -8,13 +8,14 @@ import (
 	"os"
 )
 
-// runMerge puts several bench.json together, of runs on the same machine: their figures, rounds after rounds, and plots.
+// runMerge merges the bench.json of several runs on the same machine. It appends the rounds and draws the
+// plots again.
 func runMerge(args []string) error {
 	fs := flag.NewFlagSet("merge", flag.ExitOnError)
 	out := fs.String("out", "bench", "`directory` for bench.json and the plots")
 	_ = fs.Parse(args) // it exits on an error
 	if fs.NArg() == 0 {
-		return errors.New("merge: name the bench.json files")
+		return errors.New("merge: missing bench.json files")
 	}
 	var merged report
 	var all record

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// netlinkChanges are made under strace, which slows them down too much to time them.
+// netlinkChanges is the number of changes under strace, which is too slow for measurements of time.
 const netlinkChanges = 5
 
-// netlinkOf measures the bytes that a change is on netlink, those of programs that the proxy runs included. It needs
-// strace; without it there is no such figure.
+// netlinkOf measures the bytes of a change on netlink sockets, including those of programs that the proxy
+// runs. Without strace it does nothing.
 func (b *bench) netlinkOf(ctx context.Context, n *node) error {
 	if _, err := exec.LookPath("strace"); err != nil {
 		return nil
@@ -27,20 +27,22 @@ func (b *bench) netlinkOf(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	// It runs where the proxy does, which tells it what sockets are; and writes a file for each thread.
-	trace, err := startProcess(n.lab.Node(), filepath.Join(b.dir, "strace.log"), []string{"strace", "-ff", "-yy", "-qq", "-s", "0",
-		"-e", "trace=network,read,write", "-o", filepath.Join(dir, "thread"), "-p", strconv.Itoa(n.proxy.pid)})
+	// strace can only decode sockets of its own network namespace. It writes a file for each thread.
+	args := []string{"strace", "-ff", "-yy", "-qq", "-s", "0", "-e", "trace=network,read,write",
+		"-o", filepath.Join(dir, "thread"), "-p", strconv.Itoa(n.proxy.pid)}
+	trace, err := startProcess(n.lab.Node(), filepath.Join(b.dir, "strace.log"), args)
 	if err != nil {
 		return err
 	}
 	sleep(ctx, time.Second) // until it has attached to all threads
 	for i := range netlinkChanges {
-		_, err = n.measure(ctx, func() error { return b.cluster.update(ctx, b.cluster.replaced(b.cluster.spread(i))) })
+		slice := b.cluster.replaced(b.cluster.spread(i))
+		_, err = n.measure(ctx, func() error { return b.cluster.update(ctx, slice) })
 		if err = errors.Join(err, n.settle(ctx, stillness)); err != nil {
 			break
 		}
 	}
-	trace.stop() // it detaches
+	trace.stop() // strace detaches
 	if err != nil {
 		return fmt.Errorf("under strace: %w", err)
 	}
@@ -60,10 +62,11 @@ func (b *bench) netlinkOf(ctx context.Context, n *node) error {
 	return os.RemoveAll(dir)
 }
 
-// netlinkCall is a line of strace about a socket of netfilter, or one that strace has not seen being bound.
-var netlinkCall = regexp.MustCompile(`(sendto|sendmsg|write|recvfrom|recvmsg|read)\(\d+<NETLINK:\[(NETFILTER:)?\d+\]>`)
+// netlinkCall matches a system call on a netfilter socket, or on a socket from before strace attached.
+var netlinkCall = regexp.MustCompile(
+	`(sendto|sendmsg|write|recvfrom|recvmsg|read)\(\d+<NETLINK:\[(NETFILTER:)?\d+\]>`)
 
-// netlinkBytes returns what a call whose line strace printed has moved.
+// netlinkBytes returns the bytes that the system call in a line of strace has moved.
 func netlinkBytes(line []byte) (sent, received int) {
 	call := netlinkCall.FindSubmatch(line)
 	if call == nil || bytes.Contains(line, []byte("MSG_PEEK")) {

@@ -13,16 +13,17 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// node is a machine in a lab of its own, with a contender that runs on it.
+// node is the node of a lab of its own, with a contender that runs on it.
 type node struct {
-	who   contender
-	lab   *lab.Lab
-	relay *relay
-	gen   *generation
-	pod   *server // on pod-b
-	dir   string
-	proxy *process
-	took  time.Duration // by the proxy, for the last change
+	who    contender
+	lab    *lab.Lab
+	relay  *relay
+	gen    *generation
+	pod    *server // on pod-b
+	dir    string
+	proxy  *process
+	probes int
+	took   time.Duration // time that the proxy needed for the last change
 }
 
 func newNode(who contender, c *cluster, dir string) (*node, error) {
@@ -66,39 +67,41 @@ func (n *node) close() {
 	_ = n.lab.Close()
 }
 
-// brief has connection tracking forget what was reset: there is room for 262144 flows, and a benchmark makes more.
+// brief lets connection tracking delete reset connections after a second. The table has room for 262144 flows
+// by default, and a benchmark makes more.
 func brief(ns *lab.Namespace) error {
 	return ns.Do(func() error {
 		return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close", []byte("1\n"), 0)
 	})
 }
 
-// programLimit is how long a proxy may take to program all there is.
+// programLimit limits the time to program all Services.
 const programLimit = 10 * time.Minute
 
-// stillness is for how long nothing is committed once all is programmed.
+// stillness is the time without a commit after which a proxy has programmed all Services.
 const stillness = time.Second
 
-// programmed is what came of a start.
+// programmed is the result of a start.
 type programmed struct {
-	took    time.Duration // from before the process was started to the last commit
+	took    time.Duration // from the start of the process to the last commit
 	commits uint32
 }
 
 // launch starts the proxy.
 func (n *node) launch() (err error) {
-	n.proxy, err = startProcess(n.lab.Node(), filepath.Join(n.dir, strings.ReplaceAll(n.who.name, " ", "-")+".log"), n.who.args)
+	log := filepath.Join(n.dir, strings.ReplaceAll(n.who.name, " ", "-")+".log")
+	n.proxy, err = startProcess(n.lab.Node(), log, n.who.args)
 	return err
 }
 
-// start starts the proxy and returns when all is programmed: nothing is committed any more, and the first and
-// the last Service answer. What is to go on meanwhile is called once the proxy is started.
+// start starts the proxy and returns when it has programmed everything: it has stopped committing, and the
+// first and the last Service answer. It calls started in goroutines after the start of the process.
 func (n *node) start(ctx context.Context, started ...func()) (programmed, error) {
 	before, err := n.gen.now()
 	if err != nil {
 		return programmed{}, err
 	}
-	restart := n.proxy != nil // then there may be nothing to commit
+	restart := n.proxy != nil // a restarted proxy may have nothing to commit
 	if err := n.launch(); err != nil {
 		return programmed{}, err
 	}
@@ -118,20 +121,22 @@ func (n *node) start(ctx context.Context, started ...func()) (programmed, error)
 			if err != nil || now == gen {
 				return programmed{moved.Sub(n.proxy.begun), gen - before}, err
 			}
-			continue // something was committed just now
+			continue // a commit happened just now
 		}
 		if time.Now().After(deadline) {
-			return programmed{}, fmt.Errorf("the Services are not programmed within %v; see %s", programLimit, n.proxy.log)
+			return programmed{}, fmt.Errorf("not programmed after %v; see %s", programLimit, n.proxy.log)
 		}
 	}
 }
 
+// answers reports whether a client can connect to the Service at ip.
 func (n *node) answers(ip netip.Addr) bool {
-	to := netip.AddrPortFrom(ip, servicePort)
-	return n.lab.Namespace("pod-a").Do(func() error { return probe(to) }) == nil
+	n.probes++
+	to, count := netip.AddrPortFrom(ip, servicePort), n.probes
+	return n.lab.Namespace("pod-a").Do(func() error { return probe(to, count) }) == nil
 }
 
-// settle waits until nothing has been committed for a while.
+// settle waits until no commit has happened for the duration still, or longer if changes take long.
 func (n *node) settle(ctx context.Context, still time.Duration) error {
 	gen, err := n.gen.now()
 	if err == nil {
@@ -140,6 +145,6 @@ func (n *node) settle(ctx context.Context, still time.Duration) error {
 	return err
 }
 
-// rest is how long nothing must have been committed until nothing more is to be expected of a proxy that may still be
-// at work: longer than it takes for a change.
+// rest returns the time without a commit after which a proxy has finished its work: at least twice the time
+// that it needed for the last change.
 func (n *node) rest(least time.Duration) time.Duration { return max(least, 2*n.took) }

@@ -18,10 +18,10 @@ const (
 	servicePort = 80
 	podPort     = 8080
 	nodePort    = 30080
-	maxServices = 60_000 // as many ClusterIPs as there are, less some
+	maxServices = 60_000 // fits into the range of ClusterIPs
 )
 
-// The pod that answers, the addresses that lead to it, and an address of the node.
+// The address of the pod that answers, the ClusterIPs of its Services, and addresses of the node.
 var (
 	podAddr   = netip.MustParseAddr("10.244.1.12") // pod-b
 	firstAddr = netip.MustParseAddr("10.96.0.10")
@@ -30,19 +30,19 @@ var (
 	nodeAddr6 = netip.MustParseAddr("2001:db8::1")
 )
 
-// serviceAddr is the ClusterIP of the i-th Service.
+// serviceAddr returns the ClusterIP of the i-th Service.
 func serviceAddr(i int) netip.Addr {
-	i += 1024 // what is before is for the others
+	i += 1024 // other Services use the addresses before
 	return netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
 }
 
-// newAddr is the ClusterIP of a Service that comes and goes.
+// newAddr returns the ClusterIP of the i-th Service that a change creates.
 func newAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 96, byte(1 + i>>8), byte(i)}) }
 
-// backendAddr is the address of the j-th endpoint of the i-th Service, as changed for the version-th time.
+// backendAddr returns the address of the j-th endpoint of the i-th Service after version replacements.
 func backendAddr(i, j, version int) netip.Addr {
 	if version > 0 {
-		j = 10 + version%40 // what is replaced has not been there for long
+		j = 10 + version%40 // differs from the last 39 addresses
 	}
 	return netip.AddrFrom4([4]byte{10, byte(128 + j), byte(i >> 8), byte(i)})
 }
@@ -54,12 +54,15 @@ func service(name string, ip netip.Addr) *corev1.Service {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": name}},
 		Spec: corev1.ServiceSpec{
 			ClusterIP: ip.String(), ClusterIPs: []string{ip.String()}, Selector: map[string]string{"app": name},
-			Ports: []corev1.ServicePort{{Name: "http", Port: servicePort, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(podPort)}},
+			Ports: []corev1.ServicePort{{
+				Name: "http", Protocol: corev1.ProtocolTCP,
+				Port: servicePort, TargetPort: intstr.FromInt32(podPort),
+			}},
 		},
 	}
 }
 
-// temporaryLabel is on what is there for a part of a round only.
+// temporaryLabel is the label of objects that exist during a part of a round only.
 const temporaryLabel = "temporary"
 
 func temporary[T metav1.Object](obj T) T {
@@ -68,31 +71,41 @@ func temporary[T metav1.Object](obj T) T {
 	return obj
 }
 
-// endpointSlice returns a slice as the controller writes it.
+// endpointSlice returns an EndpointSlice with the fields that the EndpointSlice controller sets.
 func endpointSlice(svc, name string, addrs ...netip.Addr) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
-			discoveryv1.LabelServiceName: svc, discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", "app": svc}},
+			discoveryv1.LabelServiceName: svc, "app": svc,
+			discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](podPort), Protocol: ptr.To(corev1.ProtocolTCP)}},
+		Ports:       []discoveryv1.EndpointPort{endpointPort("http", corev1.ProtocolTCP)},
 	}
 	for i, a := range addrs {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
-			Addresses:  []string{a.String()},
-			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
-			NodeName:   ptr.To("node-b"), Zone: ptr.To("zone-b"),
-			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: fmt.Sprintf("%s-6d5f8c7b9d-%05d", svc, i), UID: "1f0b5a52-6a3c-4b4c-9d4b-0d1f3c1c8a11"},
+			Addresses: []string{a.String()},
+			Conditions: discoveryv1.EndpointConditions{
+				Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
+			NodeName: ptr.To("node-b"), Zone: ptr.To("zone-b"),
+			TargetRef: &corev1.ObjectReference{
+				Kind: "Pod", Namespace: namespace, Name: fmt.Sprintf("%s-6d5f8c7b9d-%05d", svc, i),
+				UID: "1f0b5a52-6a3c-4b4c-9d4b-0d1f3c1c8a11"},
 		})
 	}
 	return s
 }
 
-// threeEndpoints is the slice of the i-th Service; its middle endpoint has been changed version times.
-func threeEndpoints(i, version int) *discoveryv1.EndpointSlice {
-	return endpointSlice(serviceName(i), serviceName(i), backendAddr(i, 0, 0), backendAddr(i, 1, version), backendAddr(i, 2, 0))
+func endpointPort(name string, protocol corev1.Protocol) discoveryv1.EndpointPort {
+	return discoveryv1.EndpointPort{Name: ptr.To(name), Port: ptr.To[int32](podPort), Protocol: ptr.To(protocol)}
 }
 
-// answering returns a Service with one endpoint, the pod that answers TCP and UDP.
+// threeEndpoints returns the EndpointSlice of the i-th Service after version replacements of its middle
+// endpoint.
+func threeEndpoints(i, version int) *discoveryv1.EndpointSlice {
+	return endpointSlice(serviceName(i), serviceName(i),
+		backendAddr(i, 0, 0), backendAddr(i, 1, version), backendAddr(i, 2, 0))
+}
+
+// answering returns a Service with one endpoint, the pod that answers on TCP and UDP.
 func answering(name string, ip netip.Addr, nodePort int32) (*corev1.Service, *discoveryv1.EndpointSlice) {
 	svc := service(name, ip)
 	udp := svc.Spec.Ports[0]
@@ -104,16 +117,18 @@ func answering(name string, ip netip.Addr, nodePort int32) (*corev1.Service, *di
 	}
 	slice := endpointSlice(name, name, podAddr)
 	slice.Endpoints[0].NodeName = ptr.To(lab.NodeName)
-	slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: ptr.To("udp"), Port: ptr.To[int32](podPort), Protocol: ptr.To(corev1.ProtocolUDP)})
+	slice.Ports = append(slice.Ports, endpointPort("udp", corev1.ProtocolUDP))
 	return svc, slice
 }
 
-// nodeObject is the node that the proxies run on.
+// nodeObject returns the Node of the proxies.
 func nodeObject() *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: lab.NodeName},
-		Spec:       corev1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24", "fd00:10:244:1::/64"}},
+		Spec: corev1.NodeSpec{
+			PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24", "fd00:10:244:1::/64"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-			{Type: corev1.NodeInternalIP, Address: nodeAddr.String()}, {Type: corev1.NodeInternalIP, Address: nodeAddr6.String()}}},
+			{Type: corev1.NodeInternalIP, Address: nodeAddr.String()},
+			{Type: corev1.NodeInternalIP, Address: nodeAddr6.String()}}},
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 const memoryFigure = "memory: resident"
 
-// drawn are the figures of which there are plots, by file.
+// drawn returns the names of the figures with a plot, by file.
 func drawn() map[string]string {
 	return map[string]string{
 		"change":  "endpoint replaced: p50",
@@ -25,11 +25,11 @@ func drawn() map[string]string {
 	}
 }
 
-// plots writes a plot over the number of Services for each figure that was measured at more than one.
+// plots writes a plot for each of these figures that has values for several numbers of Services.
 func plots(r *record, dir string) error {
 	for file, name := range drawn() {
 		figures := r.of(name)
-		if name == memoryFigure { // the floor is none for memory: it keeps all that it was told
+		if name == memoryFigure { // the floor keeps all objects, so its memory is not a lower bound
 			figures = slices.DeleteFunc(figures, func(f *figure) bool { return f.Contender == floorName })
 		}
 		if len(figures) == 0 || figures[0].Services == figures[len(figures)-1].Services {
@@ -42,13 +42,13 @@ func plots(r *record, dir string) error {
 	return nil
 }
 
-// points are the medians of one contender, with the least and the most.
+// points are the medians of a contender, with minimum and maximum.
 type points struct {
 	plotter.XYs
 	plotter.YErrors
 }
 
-// draw draws one figure, both axes logarithmic, but for memory.
+// draw draws a figure. Both axes are logarithmic, except for memory, which has a linear axis.
 func draw(figures []*figure, file string) error {
 	p := plot.New()
 	p.Title.Text = figures[0].Name
@@ -70,7 +70,8 @@ func draw(figures []*figure, file string) error {
 		for _, f := range figures {
 			if m := f.median(); f.Contender == who && m > 0 {
 				pts.XYs = append(pts.XYs, plotter.XY{X: float64(f.Services), Y: m})
-				pts.YErrors = append(pts.YErrors, struct{ Low, High float64 }{m - slices.Min(f.Rounds), slices.Max(f.Rounds) - m})
+				low, high := m-slices.Min(f.Rounds), slices.Max(f.Rounds)-m
+				pts.YErrors = append(pts.YErrors, struct{ Low, High float64 }{low, high})
 			}
 		}
 		if len(pts.XYs) == 0 {
@@ -92,14 +93,14 @@ func draw(figures []*figure, file string) error {
 		p.Add(line, dots, bars)
 		p.Legend.Add(who, line, dots)
 	}
-	p.X.Min, p.X.Max = p.X.Min*0.8, p.X.Max*1.6 // room for what is written below
+	p.X.Min, p.X.Max = p.X.Min*0.8, p.X.Max*1.6 // room for the labels
 	if p.Y.Min, p.Y.Max = span(figures); linear {
 		p.Y.Min = 0
 	}
 	return p.Save(16*vg.Centimeter, 10*vg.Centimeter, file)
 }
 
-// span is the range of an axis on which all figures can be seen.
+// span returns the range of an axis that shows all values.
 func span(figures []*figure) (low, high float64) {
 	for i, f := range figures {
 		least, most := slices.Min(f.Rounds), slices.Max(f.Rounds)

@@ -14,16 +14,16 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// process is a program on a node.
+// process is a running program on a node.
 type process struct {
 	pid   int
-	begun time.Time // right before it was started
+	begun time.Time // right before the start
 	ended chan struct{}
-	err   error // how it ended, once ended is closed
+	err   error // result of the process, after ended is closed
 	log   string
 }
 
-// startProcess starts a program in a namespace; what it prints goes to a file.
+// startProcess starts a program in a namespace and appends its output to the file log.
 func startProcess(ns *lab.Namespace, log string, args []string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -37,7 +37,8 @@ func startProcess(ns *lab.Namespace, log string, args []string) (*process, error
 	go func() {
 		defer close(p.ended)
 		defer file.Close()
-		// The death signal is sent when the thread ends that started the process. Do holds on to it until the end.
+		// The kernel sends the death signal when the thread that started the process ends (prctl(2)). Do
+		// keeps that thread until the process has ended.
 		p.err = ns.Do(func() error {
 			p.begun = time.Now()
 			err := cmd.Start()
@@ -55,7 +56,7 @@ func startProcess(ns *lab.Namespace, log string, args []string) (*process, error
 	return p, nil
 }
 
-// stop ends the process as a kubelet does.
+// stop ends the process as the kubelet does.
 func (p *process) stop() {
 	_ = syscall.Kill(p.pid, syscall.SIGTERM)
 	select {
@@ -66,24 +67,24 @@ func (p *process) stop() {
 	}
 }
 
-// alive returns an error with the end of the log once the process has ended.
+// alive returns an error with the last lines of the log if the process has exited.
 func (p *process) alive() error {
 	select {
 	case <-p.ended:
 		text, _ := os.ReadFile(p.log)
-		return fmt.Errorf("it ended: %v\n%s", p.err, text[max(0, len(text)-2000):])
+		return fmt.Errorf("process exited: %v\n%s", p.err, text[max(0, len(text)-2000):])
 	default:
 		return nil
 	}
 }
 
-// ticks are the units of /proc/PID/stat; Linux has had no other for long.
+// ticks is the unit of /proc/PID/stat (proc(5)): USER_HZ is 100 on amd64 and arm64.
 const ticks = 10 * time.Millisecond
 
-// cpuTime is what a process and its children have used so far.
+// cpuTime is the CPU time of a process and its children.
 type cpuTime struct {
-	total        time.Duration // exact, but for children
-	user, system time.Duration // in units of ticks
+	total        time.Duration // in nanoseconds, the part of children in ticks
+	user, system time.Duration // in ticks
 }
 
 func cpuOf(pid int) cpuTime {
@@ -96,7 +97,7 @@ func cpuOf(pid int) cpuTime {
 	if f := strings.Fields(string(rest)); len(f) > 14 {
 		n := func(i int) time.Duration { v, _ := strconv.Atoi(f[i]); return time.Duration(v) * ticks }
 		c.user, c.system = n(11)+n(13), n(12)+n(14)
-		c.total += n(13) + n(14) // children that have ended
+		c.total += n(13) + n(14) // exited children
 	}
 	return c
 }
@@ -109,7 +110,8 @@ func (c cpuTime) minus(before cpuTime) cpuTime {
 	return cpuTime{c.total - before.total, c.user - before.user, c.system - before.system}
 }
 
-// workers are what each kernel worker of the machine has used so far: nftables frees there what a commit replaced.
+// workers is the CPU time of each kernel worker of the machine. nftables uses them to free replaced objects
+// after a commit.
 type workers map[string]time.Duration
 
 func workerTime() workers {
@@ -122,7 +124,7 @@ func workerTime() workers {
 	return w
 }
 
-// since is what they have used from then on, but for those that have ended.
+// since returns the CPU time since before. It ignores workers that have ended.
 func (w workers) since(before workers) (sum time.Duration) {
 	for file, now := range w {
 		sum += max(0, now-before[file])
@@ -135,7 +137,7 @@ func glob(pattern string) []string {
 	return files
 }
 
-// runTime reads the time on a CPU out of a schedstat file.
+// runTime returns the CPU time in a schedstat file.
 func runTime(file string) time.Duration {
 	text, _ := os.ReadFile(file)
 	first, _, _ := strings.Cut(string(text), " ")
@@ -143,10 +145,10 @@ func runTime(file string) time.Duration {
 	return time.Duration(n)
 }
 
-// memory is what a process has of it, in bytes.
+// memory is the memory usage of a process, in bytes.
 type memory struct {
 	resident, peak float64
-	// anonymous is the part that cannot be read again from the program's file.
+	// anonymous is the resident memory without file pages, which the kernel can drop and read again.
 	anonymous float64
 }
 

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// profileTime is for how long the CPU is profiled.
+// profileTime is the duration of a CPU profile.
 const profileTime = 5 * time.Second
 
-// profile writes the heap of the proxy, and what its CPU time goes to in the next seconds if it is to, to a file
-// named after the contender, the number of Services and the occasion; with -profile only.
+// profile writes a heap profile of the proxy, or a CPU profile of the next seconds, to a file named after the
+// contender, the number of Services and the occasion. Without -profile it does nothing.
 func (b *bench) profile(n *node, occasion string, cpu bool) error {
 	if !b.options.profile || n.proxy == nil || n.who.name == floorName {
 		return nil
@@ -20,7 +20,8 @@ func (b *bench) profile(n *node, occasion string, cpu bool) error {
 	name := fmt.Sprintf("%s-%d-%s", n.who.name, b.cluster.services, occasion)
 	path, file := "/debug/pprof/heap", name+".heap.pprof"
 	if cpu {
-		path, file = fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(profileTime.Seconds())), name+".cpu.pprof"
+		path = fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(profileTime.Seconds()))
+		file = name + ".cpu.pprof"
 	}
 	var body string
 	err := n.lab.Node().Do(func() (err error) {

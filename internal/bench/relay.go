@@ -9,11 +9,11 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// relay lets a node reach the API server, which is on the loopback of another namespace, at the same address, and
-// counts what goes through.
+// relay listens on a node at the address of the API server, which is on the loopback of another namespace,
+// forwards the connections to it and counts the received bytes.
 type relay struct {
 	listener net.Listener
-	received atomic.Int64 // bytes from the API server, encrypted as they are
+	received atomic.Int64 // bytes from the API server, with TLS
 }
 
 func newRelay(node *lab.Namespace, c *cluster) (*relay, error) {

@@ -18,12 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is what bench.json holds.
+// report is the content of bench.json.
 type report struct {
 	Time       time.Time         `json:"time"`
 	Kernel     string            `json:"kernel"`
 	CPUs       int               `json:"cpus"`
-	LoadBefore string            `json:"loadBefore"` // of 1, 5 and 15 minutes
+	LoadBefore string            `json:"loadBefore"` // average over 1, 5 and 15 minutes
 	Versions   map[string]string `json:"versions"`
 	Rounds     int               `json:"rounds"`
 	Figures    []*figure         `json:"figures"`
@@ -31,17 +31,21 @@ type report struct {
 }
 
 func newReport(o options, list []contender) *report {
-	r := &report{Time: time.Now().UTC(), CPUs: runtime.NumCPU(), LoadBefore: load(), Rounds: o.rounds, Versions: map[string]string{}}
+	r := &report{
+		Time: time.Now().UTC(), CPUs: runtime.NumCPU(), LoadBefore: load(), Rounds: o.rounds,
+		Versions: map[string]string{},
+	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
-		r.Kernel, _, _ = strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest is the builder's
+		// Without the suffix of the distribution.
+		r.Kernel, _, _ = strings.Cut(unix.ByteSliceToString(name.Release[:]), "-")
 	}
 	for _, c := range list {
 		if c.version != "" {
 			r.Versions[c.name] = c.version
 		}
 	}
-	if version, err := exec.Command("nft", "--version").Output(); err == nil { // which kube-proxy runs
+	if version, err := exec.Command("nft", "--version").Output(); err == nil { // used by kube-proxy
 		r.Versions["nft"] = strings.TrimSpace(string(version))
 	}
 	return r
@@ -61,16 +65,17 @@ func (r *report) write(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "bench.json"), append(text, '\n'), 0o644)
 }
 
-// print prints a table for each part: the median of the rounds with the least and the most of them, and for all
-// but nftproxy how many times that of nftproxy it is.
+// print prints a table for each part: the median of the rounds with their minimum and maximum and, except for
+// nftproxy, the ratio to the median of nftproxy.
 func (r *report) print(out io.Writer) {
-	fmt.Fprintf(out, "\nLinux %s, %d CPUs, load %s before, %s after; %d rounds: median (least-most) xtimes that of nftproxy\n",
-		r.Kernel, r.CPUs, r.LoadBefore, load(), r.Rounds)
+	fmt.Fprintf(out, "\nLinux %s, %d CPUs, load average %s before and %s after; %d rounds: "+
+		"median (min-max) xfactor relative to nftproxy\n", r.Kernel, r.CPUs, r.LoadBefore, load(), r.Rounds)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(out, "%s: %s\n", name, r.Versions[name])
 	}
-	for _, part := range parts {
-		rec := record{figures: slices.DeleteFunc(slices.Clone(r.Figures), func(f *figure) bool { return f.Part != part })}
+	for _, part := range parts() {
+		other := func(f *figure) bool { return f.Part != part }
+		rec := record{figures: slices.DeleteFunc(slices.Clone(r.Figures), other)}
 		if len(rec.figures) == 0 {
 			continue
 		}
@@ -90,11 +95,11 @@ func (r *report) print(out io.Writer) {
 		_ = w.Flush() // out is a terminal or a pipe
 	}
 	for _, f := range r.Failures {
-		fmt.Fprintf(out, "\nnot measured any further: %s\n", f)
+		fmt.Fprintf(out, "\nfailed: %s\n", f)
 	}
 }
 
-// printRow prints the figures of one name and size.
+// printRow prints the figures with one name and number of Services.
 func printRow(w io.Writer, row []*figure, who []string) {
 	cells := []string{row[0].Name, row[0].Unit, strconv.Itoa(row[0].Services)}
 	by := map[string]*figure{}
@@ -119,7 +124,7 @@ func printRow(w io.Writer, row []*figure, who []string) {
 	fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
 }
 
-// short prints three digits that count.
+// short formats v with three significant digits.
 func short(v float64) string {
 	switch {
 	case v >= 100 || v == 0:

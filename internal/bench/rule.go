@@ -12,7 +12,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// writeRules writes what a person would who has one Service: a rule for its ClusterIP and one for its nodePort.
+// writeRules writes minimal rules for the first Service: one per protocol for its ClusterIP, and one for its
+// nodePort.
 func writeRules(ns *lab.Namespace) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
 	if err != nil {
@@ -21,17 +22,22 @@ func writeRules(ns *lab.Namespace) error {
 	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "bench"})
 	chain := conn.AddChain(&nftables.Chain{Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest})
-	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dnat(proto, netip.AddrPortFrom(firstAddr, servicePort))})
+	for _, rule := range [][]expr.Any{
+		dnat(unix.IPPROTO_TCP, netip.AddrPortFrom(firstAddr, servicePort)),
+		dnat(unix.IPPROTO_UDP, netip.AddrPortFrom(firstAddr, servicePort)),
+		dnat(unix.IPPROTO_TCP, netip.AddrPortFrom(nodeAddr, nodePort)),
+	} {
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
 	}
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dnat(unix.IPPROTO_TCP, netip.AddrPortFrom(nodeAddr, nodePort))})
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("write the rules: %w", err)
+		return fmt.Errorf("write rules: %w", err)
 	}
 	return nil
 }
 
-// dnat is "ip daddr A meta l4proto P th dport N dnat to the pod".
+// dnat returns the expressions of
+//
+//	ip daddr ADDRESS meta l4proto PROTOCOL th dport PORT dnat to POD:PORT
 func dnat(proto byte, to netip.AddrPort) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
@@ -42,6 +48,8 @@ func dnat(proto byte, to netip.AddrPort) []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(to.Port())},
 		&expr.Immediate{Register: 1, Data: podAddr.AsSlice()},
 		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(podPort)},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2, Specified: true},
+		&expr.NAT{
+			Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2, Specified: true,
+		},
 	}
 }

@@ -15,11 +15,11 @@ type bench struct {
 	cluster    *cluster
 	contenders []contender
 	dir        string          // for logs and data
-	failed     map[string]bool // contenders
-	part       string          // what is being measured
+	failed     map[string]bool // names of contenders
+	part       string          // the current part
 }
 
-// run measures everything that is asked for. What was measured before an error is written all the same.
+// run measures all selected parts. After an error it still writes the results up to then.
 func run(ctx context.Context, o options) (err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -30,7 +30,7 @@ func run(ctx context.Context, o options) (err error) {
 		if err == nil && len(b.failures) == 0 {
 			_ = os.RemoveAll(dir)
 		} else {
-			b.say("logs are in %s", dir)
+			b.say("the logs are in %s", dir)
 		}
 	}()
 	b.say("starting a control plane")
@@ -53,13 +53,14 @@ func run(ctx context.Context, o options) (err error) {
 	return err
 }
 
-// save writes what has been measured so far.
+// save writes the results up to now.
 func (b *bench) save(r *report) error {
 	r.Figures, r.Failures = b.figures, b.failures
 	return r.write(b.out)
 }
 
-// measure goes through the numbers of Services, from few to many. It saves after each: a run can take an hour.
+// measure measures with increasing numbers of Services. It saves after each of them, because a run can take
+// an hour.
 func (b *bench) measure(ctx context.Context, r *report) error {
 	for _, size := range b.steps() {
 		b.say("creating %d services", size)
@@ -88,7 +89,7 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 	return nil
 }
 
-// steps returns the numbers of Services at which there is something to measure.
+// steps returns the numbers of Services of the selected parts.
 func (b *bench) steps() []int {
 	var steps []int
 	if b.measures("control") || b.measures("watchers") {
@@ -101,12 +102,12 @@ func (b *bench) steps() []int {
 	return slices.Compact(steps)
 }
 
-// put notes a figure of the current size.
+// put records a value for the current number of Services.
 func (b *bench) put(n *node, name, unit string, value float64) {
 	b.note(b.part, name, unit, b.cluster.services, n.who.name, value)
 }
 
-// fail notes that a contender cannot be measured any further.
+// fail records an error and excludes the contender from further measurements.
 func (b *bench) fail(who contender, err error) {
 	b.failed[who.name] = true
 	b.failures = append(b.failures, fmt.Sprintf("%s, %d services: %v", who.name, b.cluster.services, err))

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// metricsAddr is where proxies serve metrics and profiles, in the namespace of their node.
+// metricsAddr is the address of the metrics and profiles of a proxy, in the namespace of its node.
 const metricsAddr = "127.0.0.1:10249"
 
-// firstSync returns how long, in milliseconds, the first batch of the floor took, or what a proxy says that its full
-// syncs for IPv4 have taken so far: right after a start that is one, or as many as it took.
+// firstSync returns the duration of the first sync in milliseconds: from the output of the floor, and from
+// the metric of a proxy with the total of its full syncs for IPv4, of which a start needs one or more.
 func (n *node) firstSync() (float64, bool) {
 	if n.who.name == floorName {
 		text, _ := os.ReadFile(n.proxy.log)
@@ -28,7 +28,7 @@ func (n *node) firstSync() (float64, bool) {
 	return seconds * 1000, ok && err == nil
 }
 
-// heap is what a process has allocated so far, freed or not.
+// heap is the total of all allocations of a process, including freed ones.
 type heap struct{ objects, bytes float64 }
 
 func (h heap) minus(before heap) heap {
@@ -36,7 +36,8 @@ func (h heap) minus(before heap) heap {
 }
 func (h heap) over(count int) heap { return heap{h.objects / float64(count), h.bytes / float64(count)} }
 
-// allocations returns what the proxy has allocated, less what it allocates to tell of it, if it tells.
+// allocations returns the allocations of the proxy, if it has a metric for them. The first of two scrapes
+// pays for the allocations that only the first scrape needs.
 func (n *node) allocations() (heap, bool) {
 	if n.who.name == floorName {
 		return heap{}, false
@@ -51,7 +52,7 @@ func (n *node) allocations() (heap, bool) {
 	return h, first && ok
 }
 
-// scrape returns the metrics of the proxy.
+// scrape returns the metrics of the proxy by name and labels.
 func (n *node) scrape() (map[string]float64, error) {
 	var text string
 	err := n.lab.Node().Do(func() (err error) {
@@ -68,7 +69,8 @@ func (n *node) scrape() (map[string]float64, error) {
 	return values, err
 }
 
-// get answers a GET on the calling thread, which is in the namespace of the server; net/http would not be.
+// get returns the response to a GET. Unlike net/http, it connects on the calling thread, which is in the
+// namespace of the server.
 func get(addr, path string) (string, error) {
 	conn, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {

@@ -18,17 +18,18 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// store writes to etcd what the API server would store. For each new Service the API server counts all ClusterIPs that
-// are taken (ipallocator.Used): with 50,000 of them that takes 0.1 s, and more than half an hour until all are there.
+// store writes objects to etcd as the API server does. The API server counts all allocated ClusterIPs for
+// each new Service (ipallocator.Used). With 50,000 Services that takes 0.1 s each, and more than half an hour
+// to create them.
 type store struct {
 	etcd    *clientv3.Client
 	pending []clientv3.Op
 }
 
-// perTransaction is how many objects are written at a time: as many as etcd takes.
+// perTransaction is the number of objects in a transaction, the default limit of etcd (--max-txn-ops).
 const perTransaction = 128
 
-// pace is the pause between two transactions: what watches the API server is to keep up.
+// pace is the pause after a transaction, so that watchers of the API server keep up.
 const pace = 20 * time.Millisecond
 
 func newStore(c *cluster) (*store, error) {
@@ -42,26 +43,28 @@ func newStore(c *cluster) (*store, error) {
 	return &store{etcd: etcd}, nil
 }
 
-// model is a Service and what belongs to it, as the API server has stored it.
+// model is a Service with its other objects, as the API server has stored them.
 type model struct {
 	service *corev1.Service
 	slice   *discoveryv1.EndpointSlice
-	address *networkingv1.IPAddress // that the ClusterIP is taken
+	address *networkingv1.IPAddress // allocation of the ClusterIP
 }
 
-// modelOf reads the Service that the API server was given with put.
+// modelOf reads a Service that put has created.
 func (c *cluster) modelOf(ctx context.Context, svc *corev1.Service) (m model, err error) {
-	if m.service, err = c.client.CoreV1().Services(namespace).Get(ctx, svc.Name, metav1.GetOptions{}); err != nil {
+	m.service, err = c.client.CoreV1().Services(namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	if err != nil {
 		return m, err
 	}
-	if m.slice, err = c.client.DiscoveryV1().EndpointSlices(namespace).Get(ctx, svc.Name, metav1.GetOptions{}); err != nil {
+	m.slice, err = c.client.DiscoveryV1().EndpointSlices(namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	if err != nil {
 		return m, err
 	}
 	m.address, err = c.client.NetworkingV1().IPAddresses().Get(ctx, svc.Spec.ClusterIP, metav1.GetOptions{})
 	return m, err
 }
 
-// copies stores Services like the model, up to a number of them.
+// copies stores copies of the model, up to a number of Services.
 func (c *cluster) copies(ctx context.Context, s *store, m model, number int) error {
 	for i := c.services; i < number; i++ {
 		a := m.addressOf(service(serviceName(i), serviceAddr(i)))
@@ -72,17 +75,19 @@ func (c *cluster) copies(ctx context.Context, s *store, m model, number int) err
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
-	// The API server watches both. What it sees without its address it repairs, ten a second.
+	// The API server watches both. It repairs a Service without an IPAddress, at ten per second.
 	c.calm(ctx)
 	for i := c.services; i < number; i++ {
 		slice := m.sliceLike(threeEndpoints(i, 0))
-		if err := s.put(ctx, "endpointslices/"+namespace+"/"+slice.Name, discoveryv1.SchemeGroupVersion, slice); err != nil {
+		key := "endpointslices/" + namespace + "/" + slice.Name
+		if err := s.put(ctx, key, discoveryv1.SchemeGroupVersion, slice); err != nil {
 			return err
 		}
 	}
 	for i := c.services; i < number; i++ {
 		svc := m.serviceLike(service(serviceName(i), serviceAddr(i)))
-		if err := s.put(ctx, "services/specs/"+namespace+"/"+svc.Name, corev1.SchemeGroupVersion, svc); err != nil {
+		key := "services/specs/" + namespace + "/" + svc.Name
+		if err := s.put(ctx, key, corev1.SchemeGroupVersion, svc); err != nil {
 			return err
 		}
 	}
@@ -91,7 +96,7 @@ func (c *cluster) copies(ctx context.Context, s *store, m model, number int) err
 	return err
 }
 
-// calm waits until the API server has taken notice of what was stored: until it takes less than a tenth of a CPU.
+// calm waits until the API server has processed the stored objects and uses less than a tenth of a CPU.
 func (c *cluster) calm(ctx context.Context) {
 	for range 20 {
 		if idleCPU(ctx, c.plane.APIServer.PID(), 3*time.Second) < 0.1 {
@@ -100,24 +105,25 @@ func (c *cluster) calm(ctx context.Context) {
 	}
 }
 
-// addressOf is the one of a Service like the model.
+// addressOf returns the IPAddress of a copy of the model.
 func (m model) addressOf(svc *corev1.Service) *networkingv1.IPAddress {
 	a := m.address.DeepCopy()
 	renew(a, &metav1.ObjectMeta{Name: svc.Spec.ClusterIP, Labels: a.Labels})
-	a.CreationTimestamp = metav1.Now() // an old one without its Service is deleted
+	a.CreationTimestamp = metav1.Now() // the API server deletes an old one without its Service
 	a.Spec.ParentRef.Name = svc.Name
 	return a
 }
 
-// serviceLike is a Service that differs from the model in its name and ClusterIP.
+// serviceLike returns a copy of the Service of the model with the name, ClusterIP and selector of svc.
 func (m model) serviceLike(svc *corev1.Service) *corev1.Service {
 	s := m.service.DeepCopy()
 	renew(s, svc)
-	s.Spec.ClusterIP, s.Spec.ClusterIPs, s.Spec.Selector = svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.Selector
+	s.Spec.ClusterIP, s.Spec.ClusterIPs = svc.Spec.ClusterIP, svc.Spec.ClusterIPs
+	s.Spec.Selector = svc.Spec.Selector
 	return s
 }
 
-// sliceLike is a slice that differs from the model in its name and endpoints.
+// sliceLike returns a copy of the EndpointSlice of the model with the name and endpoints of slice.
 func (m model) sliceLike(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	s := m.slice.DeepCopy()
 	renew(s, slice)
@@ -125,31 +131,34 @@ func (m model) sliceLike(slice *discoveryv1.EndpointSlice) *discoveryv1.Endpoint
 	return s
 }
 
-// renew makes of a copied object another one.
+// renew gives a copied object a new identity.
 func renew(copied, like metav1.Object) {
 	copied.SetName(like.GetName())
 	copied.SetLabels(like.GetLabels())
 	copied.SetUID(uuid.NewUUID())
-	copied.SetResourceVersion("") // it is not stored
+	copied.SetResourceVersion("") // not part of the stored object
 }
 
-// put stores an object under its key, in the encoding that the API server uses by default. Flush writes the last ones.
+// put stores an object under its key, in the default encoding of the API server. The caller must call flush
+// at the end.
 func (s *store) put(ctx context.Context, key string, version schema.GroupVersion, obj runtime.Object) error {
-	info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	types := scheme.Codecs.SupportedMediaTypes()
+	info, ok := runtime.SerializerInfoForMediaType(types, runtime.ContentTypeProtobuf)
 	if !ok {
-		return fmt.Errorf("store %s: no encoder", key)
+		return fmt.Errorf("store %s: no protobuf encoder", key)
 	}
 	value, err := runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, version), obj)
 	if err != nil {
 		return fmt.Errorf("store %s: %w", key, err)
 	}
-	if s.pending = append(s.pending, clientv3.OpPut("/registry/"+key, string(value))); len(s.pending) < perTransaction {
+	s.pending = append(s.pending, clientv3.OpPut("/registry/"+key, string(value)))
+	if len(s.pending) < perTransaction {
 		return nil
 	}
 	return s.flush(ctx)
 }
 
-// flush writes what is pending.
+// flush writes the pending objects.
 func (s *store) flush(ctx context.Context) error {
 	if len(s.pending) == 0 {
 		return nil

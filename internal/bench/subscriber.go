@@ -11,13 +11,13 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// noSubscribers fails if a socket of the namespace listens to nftables notifications: every commit would wait for them
-// to be written.
+// noSubscribers returns an error if a socket of the namespace is subscribed to nftables notifications,
+// because every commit would also write them.
 func noSubscribers(ns *lab.Namespace) error {
 	return ns.Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/netlink")
 		if err != nil {
-			return fmt.Errorf("look for subscribers to nftables: %w", err)
+			return fmt.Errorf("find nftables subscribers: %w", err)
 		}
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Fields(line)
@@ -26,10 +26,10 @@ func noSubscribers(ns *lab.Namespace) error {
 			}
 			groups, err := strconv.ParseUint(fields[3], 16, 64)
 			if err != nil {
-				return fmt.Errorf("look for subscribers to nftables: %w", err)
+				return fmt.Errorf("find nftables subscribers: %w", err)
 			}
 			if groups&(1<<(unix.NFNLGRP_NFTABLES-1)) != 0 {
-				return fmt.Errorf("netlink port %s is subscribed to nftables notifications: that makes every commit slower", fields[2])
+				return fmt.Errorf("netlink port %s has subscribed to nftables, which slows down commits", fields[2])
 			}
 		}
 		return nil

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,14 +11,14 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// Traffic goes through blocking sockets on threads of their own: the runtime's network poller would be a good part of
-// what is measured.
+// Traffic uses blocking sockets on threads of their own, because the network poller of the Go runtime would
+// add considerably to the measured times.
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-// again tells that a system call was interrupted, by the runtime's own signals.
+// again reports whether a signal interrupted a system call. The Go runtime sends signals to its own threads.
 func again(err error) bool { return errors.Is(err, unix.EINTR) }
 
 func socket(typ int) (int, error) {
@@ -49,7 +48,7 @@ func dial(fd int, to netip.AddrPort) error {
 	for {
 		err := unix.Connect(fd, sockaddr(to))
 		switch {
-		case again(err): // it goes on; asking again waits for it
+		case again(err): // the kernel continues to connect; the next call waits for that
 		case err == nil, errors.Is(err, unix.EISCONN):
 			return nil
 		default:
@@ -58,19 +57,20 @@ func dial(fd int, to netip.AddrPort) error {
 	}
 }
 
-// probe asks whether a connection can be made within probeLimit. It comes from ports that no other traffic comes from,
-// each time from another: what is sent before there are rules is tracked untranslated, and for two minutes a
-// connection from the same port would go the same way.
-func probe(to netip.AddrPort) error {
+// probe checks that a connection succeeds within probeLimit. The count-th probe has a source port of its own,
+// which no other traffic uses: connection tracking keeps a packet from before the rules as untranslated, and
+// for two minutes a connection from the same port would have the same fate.
+func probe(to netip.AddrPort, count int) error {
 	fd, err := socket(unix.SOCK_STREAM)
 	if err != nil {
 		return err
 	}
 	defer hangUp(fd)
-	const first, ports = 10_000, 20_000 // the kernel begins with 32768
-	from := unix.SockaddrInet4{Port: first + int(probes.Add(1)%ports)}
+	const first, ports = 10_000, 20_000 // the kernel assigns ports from 32768
+	from := unix.SockaddrInet4{Port: first + count%ports}
 	timeout := unix.NsecToTimeval(probeLimit.Nanoseconds())
-	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout), unix.Bind(fd, &from))
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout)
+	err = errors.Join(err, unix.Bind(fd, &from))
 	if err != nil {
 		return err
 	}
@@ -79,16 +79,14 @@ func probe(to netip.AddrPort) error {
 
 const probeLimit = 100 * time.Millisecond
 
-var probes atomic.Uint32
-
-// hangUp closes a connection by a reset: nothing of it stays behind.
+// hangUp resets a connection, which leaves no state behind.
 func hangUp(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	_ = unix.Close(fd)
 }
 
-// goodbye has the server close the connection, by a reset, and waits for that: a server with many connections to
-// accept drops new ones, which then take a second or more.
+// goodbye asks the server to reset the connection and waits for that. Without waiting, the accept queue of
+// the server would overflow, and new connections would need a second or more.
 func goodbye(fd int) {
 	_, _ = unix.Write(fd, []byte{0})
 	for {
@@ -99,8 +97,8 @@ func goodbye(fd int) {
 	hangUp(fd)
 }
 
-// connects makes one connection after the other and returns how long each took to be made; one that was not made
-// within the five seconds that a socket waits is among them.
+// connects opens one connection after another and returns the time that each of them needed. It includes
+// connections that fail after the socket timeout of five seconds.
 func connects(from *lab.Namespace, to netip.AddrPort, d time.Duration) (took []time.Duration, err error) {
 	err = from.Do(func() error {
 		for end := time.Now().Add(d); ; {
@@ -121,7 +119,7 @@ func connects(from *lab.Namespace, to netip.AddrPort, d time.Duration) (took []t
 	return took, err
 }
 
-// pingPong sends a datagram and waits for its answer, again and again, and returns how often in a second.
+// pingPong repeatedly sends a datagram, waits for the answer and returns the round trips per second.
 func pingPong(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecond float64, err error) {
 	err = from.Do(func() error {
 		fd, err := connect(unix.SOCK_DGRAM, to)
@@ -141,7 +139,7 @@ func pingPong(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecon
 				}
 			}
 			if err != nil {
-				return fmt.Errorf("answer of %s: %w", to, err)
+				return fmt.Errorf("receive from %s: %w", to, err)
 			}
 		}
 		perSecond = float64(trips) / time.Since(start).Seconds()
@@ -150,7 +148,7 @@ func pingPong(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecon
 	return perSecond, err
 }
 
-// stream sends as much as it can through one connection and returns the bytes in a second.
+// stream sends as much as possible through one connection and returns the bytes per second.
 func stream(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecond float64, err error) {
 	err = from.Do(func() error {
 		fd, err := connect(unix.SOCK_STREAM, to)
@@ -172,14 +170,15 @@ func stream(from *lab.Namespace, to netip.AddrPort, d time.Duration) (perSecond 
 	return perSecond, err
 }
 
-// server is the pod that answers: it reads what comes over TCP, and sends back what comes over UDP.
+// server is the pod that answers. It discards data from TCP and echoes datagrams from UDP.
 type server struct{ fds []int }
 
-// serve starts a server. Each of its threads blocks in its own socket call until the server is closed.
+// serve starts a server. Each of its threads blocks in a socket call until the server is closed.
 func serve(ns *lab.Namespace, at netip.AddrPort) (*server, error) {
 	s := &server{}
 	return s, ns.Do(func() error {
-		tcp, err := socket(unix.SOCK_STREAM) // what it accepts inherits the timeout: a client that went away does not hold up others
+		// Accepted connections inherit the timeout, so that a client that has gone does not block others.
+		tcp, err := socket(unix.SOCK_STREAM)
 		if err != nil {
 			return err
 		}
@@ -188,7 +187,8 @@ func serve(ns *lab.Namespace, at netip.AddrPort) (*server, error) {
 			return err
 		}
 		s.fds = []int{tcp, udp}
-		if err := errors.Join(unix.Bind(tcp, sockaddr(at)), unix.Listen(tcp, 4096), unix.Bind(udp, sockaddr(at))); err != nil {
+		err = errors.Join(unix.Bind(tcp, sockaddr(at)), unix.Listen(tcp, 4096), unix.Bind(udp, sockaddr(at)))
+		if err != nil {
 			return err
 		}
 		for range 2 {
@@ -201,7 +201,7 @@ func serve(ns *lab.Namespace, at netip.AddrPort) (*server, error) {
 
 func (s *server) close() {
 	for _, fd := range s.fds {
-		_ = unix.Shutdown(fd, unix.SHUT_RDWR) // which wakes up who waits
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR) // wakes up the waiting threads
 		_ = unix.Close(fd)
 	}
 }
@@ -211,7 +211,7 @@ func accept(listener int) {
 	for {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 		switch {
-		case again(err), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EAGAIN): // EAGAIN: nobody came
+		case again(err), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EAGAIN): // EAGAIN is the timeout
 			continue
 		case err != nil:
 			return

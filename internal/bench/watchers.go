@@ -17,13 +17,13 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
-// watchedServices is the largest number of Services beside which watchers are measured.
+// watchedServices is the maximum number of Services for the part watchers.
 const watchedServices = 1000
 
-// watched returns the number of Services beside which watchers are measured.
+// watched returns the number of Services for the part watchers.
 func (b *bench) watched() int { return b.atMost(watchedServices) }
 
-// watchers measures what many nodes cost the API server: proxies that stop short of the kernel.
+// watchers measures the load of many nodes on the API server, with proxies that only watch.
 func (b *bench) watchers(ctx context.Context) error {
 	b.part = "watchers"
 	counts := []int{0, 50, 100, 200}
@@ -61,8 +61,9 @@ func (b *bench) watchersOf(ctx context.Context, count int) error {
 		return err
 	}
 	if count > 0 {
-		b.put(n, name+": start, CPU for each", "ms", milliseconds(cpuOf(server).minus(before).total)/float64(count))
-		b.put(n, name+": start, bytes for each", "MB", float64(n.relay.received.Load())/1e6/float64(count))
+		cpu, bytes := cpuOf(server).minus(before), n.relay.received.Load()
+		b.put(n, name+": start, CPU for each", "ms", milliseconds(cpu.total)/float64(count))
+		b.put(n, name+": start, bytes for each", "MB", float64(bytes)/1e6/float64(count))
 	}
 	changes := max(20, b.options.changes)
 	for range b.rounds {
@@ -75,14 +76,15 @@ func (b *bench) watchersOf(ctx context.Context, count int) error {
 			time.Sleep(50 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
-		b.put(n, name+": CPU for a change", "ms", milliseconds(cpuOf(server).minus(cpu).total)/float64(changes))
-		b.put(n, name+": bytes for a change", "kB", float64(n.relay.received.Load()-bytes)/1e3/float64(changes))
+		cpu, bytes = cpuOf(server).minus(cpu), n.relay.received.Load()-bytes
+		b.put(n, name+": CPU for a change", "ms", milliseconds(cpu.total)/float64(changes))
+		b.put(n, name+": bytes for a change", "kB", float64(bytes)/1e3/float64(changes))
 	}
 	b.put(n, name+": resident", "MB", memoryOf(server).resident/1e6)
 	return nil
 }
 
-// awaitFile waits until the process of the node has made a file.
+// awaitFile waits until the process of the node has created a file.
 func (n *node) awaitFile(ctx context.Context, file string) error {
 	for {
 		if _, err := os.Stat(file); err == nil {
@@ -99,7 +101,7 @@ func (n *node) awaitFile(ctx context.Context, file string) error {
 	}
 }
 
-// runHollow is many proxies that follow the API server and do nothing.
+// runHollow is the program with many proxies that watch the API server and do nothing else.
 func runHollow(args []string) error {
 	fs := flag.NewFlagSet("hollow", flag.ExitOnError)
 	kubeconfig := fs.String("kubeconfig", "", "")
@@ -114,10 +116,10 @@ func runHollow(args []string) error {
 			return err
 		}
 		go func() { done <- source.NewAPI(client, lab.NodeName).Run(context.Background(), &h, func(error) {}) }()
-		select { // one after the other, as they would come
+		select { // one after another, as nodes would start
 		case <-h.synced:
 		case err := <-done:
-			return fmt.Errorf("a watcher ended: %w", err)
+			return fmt.Errorf("watcher stopped: %w", err)
 		}
 	}
 	if err := os.WriteFile(*file, nil, 0o600); err != nil {
@@ -132,16 +134,16 @@ func ownClient(kubeconfig string) (*source.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.Dial = (&net.Dialer{}).DialContext // clients with the same way to dial share a connection
+	config.Dial = (&net.Dialer{}).DialContext // clients without a dialer of their own share a connection
 	return source.NewClientFor(config)
 }
 
-// hollow is a sink that takes everything in and keeps nothing.
+// hollow is a sink that counts objects and keeps none of them.
 type hollow struct {
-	told   atomic.Int64
+	calls  atomic.Int64
 	synced chan struct{}
 }
 
-func (h *hollow) Apply(runtime.Object)  { h.told.Add(1) }
-func (h *hollow) Delete(runtime.Object) { h.told.Add(1) }
+func (h *hollow) Apply(runtime.Object)  { h.calls.Add(1) }
+func (h *hollow) Delete(runtime.Object) { h.calls.Add(1) }
 func (h *hollow) Synced()               { close(h.synced) }

@@ -13,9 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Build returns the path of the binary that has etcd and kube-apiserver in it. It is built when its sources have
-// changed, which takes minutes and, the first time, downloads its modules; otherwise it comes from .cache/controlplane of the
-// module that the working directory is in. It can be called by several processes at once.
+// Build returns the path of the binary with etcd and kube-apiserver. It caches the binary in
+// .cache/controlplane of the main module and builds it after a change of its sources in
+// testdata/controlplane. A build takes minutes; the first one also downloads modules. Several processes can
+// call Build at the same time.
 func Build(ctx context.Context) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
@@ -36,9 +37,10 @@ func Build(ctx context.Context) (string, error) {
 	if _, err := os.Stat(binary); err == nil {
 		return binary, nil
 	}
-	// It appears under its name when it is complete.
+	// The binary gets its name when it is complete, so that the check above never finds half of one.
 	partial := binary + ".partial"
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", partial, ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w",
+		"-o", partial, ".")
 	cmd.Dir = source
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build control plane: %w\n%s", err, out)
@@ -53,16 +55,16 @@ func Build(ctx context.Context) (string, error) {
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
-		return "", fmt.Errorf("find the module: %w", err)
+		return "", fmt.Errorf("find module: %w", err)
 	}
 	file := strings.TrimSpace(string(out))
 	if filepath.Base(file) != "go.mod" {
-		return "", fmt.Errorf("find the module: the working directory is in none")
+		return "", fmt.Errorf("find module: the working directory is outside of a module")
 	}
 	return filepath.Dir(file), nil
 }
 
-// sourceVersion is a hash of what the binary is made of.
+// sourceVersion returns a hash of the sources in dir, the Go release and the architecture.
 func sourceVersion(dir string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, runtime.Version(), runtime.GOARCH)
@@ -77,7 +79,7 @@ func sourceVersion(dir string) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)[:8]), nil
 }
 
-// lock waits until no other process builds into the directory, which it makes.
+// lock creates the directory and waits until no other process builds into it.
 func lock(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err

@@ -1,5 +1,11 @@
-// Package controlplane runs a real control plane for tests: etcd and kube-apiserver as processes that listen on
-// loopback. There are no controllers: what a test wants to be there, it creates.
+// Package controlplane runs a real control plane for tests: etcd and kube-apiserver as processes that listen
+// on loopback.
+//
+// A fake API server would not restart, lose its watches or check permissions as the real one does. There are
+// no controllers: a test creates every object that it needs, EndpointSlices included. The processes end with
+// the test.
+//
+// Start reading at Start; Build compiles the binary.
 package controlplane
 
 import (
@@ -15,38 +21,38 @@ import (
 	"time"
 )
 
-// The ranges that ServiceIPs come from.
+// The ranges of Service IPs.
 const (
 	ServiceCIDR4 = "10.96.0.0/16"
 	ServiceCIDR6 = "fd00:10:96::/112"
 )
 
-// Options are what a control plane is made of.
+// Options are the parameters of a control plane.
 type Options struct {
-	// Binary is what Build returned.
+	// Binary is the path that Build returned.
 	Binary string
-	// Dir is a directory for data, credentials and logs.
+	// Dir is the directory for data, credentials and logs.
 	Dir string
 }
 
-// ControlPlane is etcd and an API server with RBAC. Both can be stopped and started one by one.
+// ControlPlane is etcd and an API server with RBAC. A test can stop and start each of them.
 type ControlPlane struct {
 	Etcd      *Process
 	APIServer *Process
 
-	// EtcdAddr is where etcd listens, without TLS.
+	// EtcdAddr is the address of etcd, which listens without TLS.
 	EtcdAddr string
-	// AdminKubeconfig is the path of a kubeconfig of somebody who may do everything.
+	// AdminKubeconfig is the path of a kubeconfig for a user with all permissions.
 	AdminKubeconfig string
-	// ProxyKubeconfig is the path of a kubeconfig of the ServiceAccount kube-system/nftproxy, which may do what RBAC
-	// grants to it: at first, no more than any account.
+	// ProxyKubeconfig is the path of a kubeconfig for the ServiceAccount kube-system/nftproxy. It has the
+	// permissions of every authenticated user until a test grants it more.
 	ProxyKubeconfig string
 
 	dir string
 }
 
-// Start starts etcd and an API server in the network namespace of the calling thread, where lo must be up, and
-// returns when the API server is ready. Close ends them; so does the end of the calling process.
+// Start starts etcd and an API server in the network namespace of the calling thread, where lo must be up. It
+// returns when the API server is ready. The processes end with Close or with the calling process.
 func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	c, err := prepare(o)
 	if err != nil {
@@ -61,26 +67,26 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	return c, nil
 }
 
-// Close ends what is running. The directory is left as it is.
+// Close kills the running processes. It does not delete the directory.
 func (c *ControlPlane) Close() {
 	c.APIServer.Kill()
 	c.Etcd.Kill()
 }
 
-// Forget deletes everything that was stored. Etcd must not be running.
-func (c *ControlPlane) Forget() error {
+// DeleteData deletes all objects of the cluster. etcd must not be running.
+func (c *ControlPlane) DeleteData() error {
 	if c.Etcd.Running() {
-		return errors.New("forget what is stored: etcd is running")
+		return errors.New("delete the data of etcd: etcd is running")
 	}
 	if err := os.RemoveAll(c.dataDir()); err != nil {
-		return fmt.Errorf("forget what is stored: %w", err)
+		return fmt.Errorf("delete the data of etcd: %w", err)
 	}
 	return nil
 }
 
 func (c *ControlPlane) dataDir() string { return filepath.Join(c.dir, "etcd") }
 
-// prepare chooses ports and writes the files.
+// prepare chooses ports and writes credentials.
 func prepare(o Options) (*ControlPlane, error) {
 	var addrs [3]string // etcd for clients, etcd for peers, API server
 	for i := range addrs {
@@ -101,7 +107,8 @@ func prepare(o Options) (*ControlPlane, error) {
 		args: []string{
 			"--data-dir=" + c.dataDir(), "--unsafe-no-fsync", "--log-level=warn",
 			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
-			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=default=" + peer,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
+			"--initial-cluster=default=" + peer,
 		},
 		ready: func() error { return getOK(addrs[0], "/health", "", nil) },
 	}
@@ -114,12 +121,13 @@ func prepare(o Options) (*ControlPlane, error) {
 			"--cert-dir=" + files.certDir,
 			"--token-auth-file=" + files.tokens, "--authorization-mode=RBAC",
 			"--service-account-issuer=https://kubernetes.default.svc",
-			"--service-account-signing-key-file=" + files.signingKey, "--service-account-key-file=" + files.signingKey,
+			"--service-account-signing-key-file=" + files.signingKey,
+			"--service-account-key-file=" + files.signingKey,
 			"--service-cluster-ip-range=" + ServiceCIDR4 + "," + ServiceCIDR6,
-			"--endpoint-reconciler-type=none",            // a loopback address is no valid endpoint
-			"--disable-admission-plugins=ServiceAccount", // there is no controller that makes the accounts
+			"--endpoint-reconciler-type=none",            // a loopback address is not a valid endpoint
+			"--disable-admission-plugins=ServiceAccount", // no controller creates the accounts
 			"--allow-privileged",
-			"--shutdown-watch-termination-grace-period=1s", // else Stop takes a minute while somebody watches
+			"--shutdown-watch-termination-grace-period=1s", // otherwise Stop takes a minute with open watches
 		},
 		ready: func() error {
 			return getOK(addrs[2], "/readyz", files.adminToken, &tls.Config{InsecureSkipVerify: true})
@@ -128,7 +136,7 @@ func prepare(o Options) (*ControlPlane, error) {
 	return c, nil
 }
 
-// freeAddr returns an address on loopback that nobody listens on.
+// freeAddr returns a loopback address with a free port.
 func freeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,7 +146,8 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// getOK returns nil if a GET is answered with 200. Unlike net/http, it connects on the calling thread.
+// getOK returns nil if the response to a GET has status 200. Unlike net/http, it connects on the calling
+// thread, whose network namespace it uses.
 func getOK(addr, path, token string, encryption *tls.Config) error {
 	dialer := net.Dialer{Timeout: time.Second}
 	conn, err := dialer.Dial("tcp", addr)
@@ -152,7 +161,8 @@ func getOK(addr, path, token string, encryption *tls.Config) error {
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nAuthorization: Bearer " + token + "\r\nConnection: close\r\n\r\n"
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr +
+		"\r\nAuthorization: Bearer " + token + "\r\nConnection: close\r\n\r\n"
 	if _, err := conn.Write([]byte(request)); err != nil {
 		return err
 	}
@@ -162,7 +172,7 @@ func getOK(addr, path, token string, encryption *tls.Config) error {
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", path, answer.Status)
+		return fmt.Errorf("get %s: status %s", path, answer.Status)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Before the lab, where there is no network to download modules from.
+	// The build may download modules, which is not possible in the network namespace of the lab.
 	if _, err := Build(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// TestSource follows one cluster with the API source through everything that can happen to a control plane.
+// TestSource checks that the API source delivers changes after any restart of the control plane, and after
+// the loss of its data.
 func TestSource(t *testing.T) {
 	c := start(t)
 	admin := c.admin(t)
@@ -45,9 +46,11 @@ func TestSource(t *testing.T) {
 	f.mustNot(t, "synced")
 	grant(t, admin)
 	create(t, admin, "web", "here", "there")
-	f.await(t, "synced", "+ Service shop/web", "+ EndpointSlice shop/web-a", "+ Node here", "+ ServiceCIDR kubernetes", "+ Service default/kubernetes")
-	f.mustNot(t, "+ Node there", "+ Service shop/web-headless", "+ Service shop/web-foreign", "+ EndpointSlice shop/web-headless-a")
-	f.forget()
+	f.await(t, "synced", "+ Service shop/web", "+ EndpointSlice shop/web-a", "+ Node here",
+		"+ ServiceCIDR kubernetes", "+ Service default/kubernetes")
+	f.mustNot(t, "+ Node there", "+ Service shop/web-headless", "+ Service shop/web-foreign",
+		"+ EndpointSlice shop/web-headless-a")
+	f.take()
 
 	for i, step := range []struct {
 		name string
@@ -65,45 +68,52 @@ func TestSource(t *testing.T) {
 			create(t, admin, name)
 			touchNode(t, admin, name)
 			createCIDR(t, admin, i)
-			f.await(t, "+ Service shop/"+name, "+ EndpointSlice shop/"+name+"-a", "+ Node here", fmt.Sprintf("+ ServiceCIDR extra-%d", i))
-			for _, told := range f.forget() {
-				if !strings.HasPrefix(told, "! ") && !strings.Contains(told, name) && !strings.HasPrefix(told, "+ ServiceCIDR extra") && told != "+ Node here" {
-					t.Errorf("told %q", told)
+			f.await(t, "+ Service shop/"+name, "+ EndpointSlice shop/"+name+"-a", "+ Node here",
+				fmt.Sprintf("+ ServiceCIDR extra-%d", i))
+			for _, call := range f.take() {
+				if !strings.HasPrefix(call, "! ") && !strings.Contains(call, name) &&
+					!strings.HasPrefix(call, "+ ServiceCIDR extra") && call != "+ Node here" {
+					t.Errorf("unexpected call %q", call)
 				}
 			}
 		})
 	}
-	t.Run("empty-handed", func(t *testing.T) {
-		// What the source has seen is to be later than what a new storage begins with.
-		for i := range 200 {
-			touchNode(t, admin, fmt.Sprint(i))
+	t.Run("data lost", func(t *testing.T) { loseData(t, c, admin, f) })
+}
+
+// loseData checks that the follower gets the objects of a new etcd, and the deletion of those of the old one.
+func loseData(t *testing.T, c *ControlPlane, admin kubernetes.Interface, f *follower) {
+	t.Helper()
+	// The resource versions that the source has seen must be higher than the first ones of a new etcd.
+	for i := range 200 {
+		touchNode(t, admin, fmt.Sprint(i))
+	}
+	create(t, admin, "late")
+	createCIDR(t, admin, 99)
+	f.await(t, "+ Service shop/late", "+ EndpointSlice shop/late-a", "+ ServiceCIDR extra-99")
+	restart(t, func(p *Process) error {
+		if err := p.Stop(); err != nil || p != c.Etcd {
+			return err
 		}
-		create(t, admin, "late")
-		createCIDR(t, admin, 99)
-		f.await(t, "+ Service shop/late", "+ EndpointSlice shop/late-a", "+ ServiceCIDR extra-99")
-		restart(t, func(p *Process) error {
-			if err := p.Stop(); err != nil || p != c.Etcd {
-				return err
-			}
-			return c.Forget()
-		}, c.APIServer, c.Etcd)
-		grant(t, admin)
-		f.await(t, "- Service shop/web", "- EndpointSlice shop/web-a", "- Node here", "- ServiceCIDR extra-0", "+ Service default/kubernetes")
-		create(t, admin, "new", "here")
-		f.await(t, "+ Service shop/new", "+ EndpointSlice shop/new-a", "+ Node here")
-	})
+		return c.DeleteData()
+	}, c.APIServer, c.Etcd)
+	grant(t, admin)
+	f.await(t, "- Service shop/web", "- EndpointSlice shop/web-a", "- Node here", "- ServiceCIDR extra-0",
+		"+ Service default/kubernetes")
+	create(t, admin, "new", "here")
+	f.await(t, "+ Service shop/new", "+ EndpointSlice shop/new-a", "+ Node here")
 }
 
 func (p *Process) stop() error { return p.Stop() }
 func (p *Process) kill() error { p.Kill(); return nil }
 
-// restart ends processes in this order and starts them in the opposite one.
+// restart ends processes in this order and starts them in the reverse order.
 func restart(t *testing.T, end func(*Process) error, processes ...*Process) {
 	t.Helper()
 	for _, p := range processes {
 		must(t, end(p))
 	}
-	time.Sleep(3 * time.Second) // long enough for clients to see it
+	time.Sleep(3 * time.Second) // long enough for clients to notice
 	for _, p := range slices.Backward(processes) {
 		must(t, p.Start(t.Context()))
 	}
@@ -116,12 +126,13 @@ func start(t *testing.T) *ControlPlane {
 	before := time.Now()
 	c, err := Start(t.Context(), Options{Binary: binary, Dir: t.TempDir()})
 	must(t, err)
-	t.Logf("ready after %v; resident: etcd %s, kube-apiserver %s", time.Since(before).Round(time.Millisecond), resident(c.Etcd), resident(c.APIServer))
+	t.Logf("ready after %v; resident: etcd %s, kube-apiserver %s",
+		time.Since(before).Round(time.Millisecond), resident(c.Etcd), resident(c.APIServer))
 	t.Cleanup(c.Close)
 	return c
 }
 
-// resident returns the resident memory of a process, as the kernel prints it.
+// resident returns the resident memory of a process, in the format of the kernel.
 func resident(p *Process) string {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	_, rss, _ := strings.Cut(string(status), "VmRSS:")
@@ -140,14 +151,15 @@ func (c *ControlPlane) admin(t *testing.T) kubernetes.Interface {
 	return client
 }
 
-// follower is a sink that notes what it is told: "+ Service shop/web", "- Node here", "! what was reported", "synced".
+// follower is a sink that records its calls: "+ Service shop/web", "- Node here", "synced", and errors as "!
+// services".
 type follower struct {
 	mu    sync.Mutex
-	told  []string
-	moved chan struct{}
+	calls []string
+	moved chan struct{} // gets a value after a new call
 }
 
-// follow runs the API source as the proxy's ServiceAccount on the node here until the test ends.
+// follow runs the API source with the ServiceAccount of nftproxy, for the node here, until the test ends.
 func follow(t *testing.T, c *ControlPlane) *follower {
 	t.Helper()
 	client, err := source.NewClient(source.ClientConfig{Kubeconfig: c.ProxyKubeconfig, QPS: 5, Burst: 10})
@@ -173,7 +185,7 @@ func follow(t *testing.T, c *ControlPlane) *follower {
 func (f *follower) note(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.told = append(f.told, fmt.Sprintf(format, args...))
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
 	select {
 	case f.moved <- struct{}{}:
 	default:
@@ -182,29 +194,30 @@ func (f *follower) note(format string, args ...any) {
 
 func title(obj runtime.Object) string {
 	o := obj.(metav1.Object)
-	return strings.TrimPrefix(fmt.Sprintf("%T ", obj), "*v1.") + strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/")
+	kind := strings.TrimPrefix(fmt.Sprintf("%T ", obj), "*v1.")
+	return kind + strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/")
 }
 
 func (f *follower) Apply(obj runtime.Object)  { f.note("+ %s", title(obj)) }
 func (f *follower) Delete(obj runtime.Object) { f.note("- %s", title(obj)) }
 func (f *follower) Synced()                   { f.note("synced") }
 
-// await waits until all of these have been told.
+// await waits until the follower has recorded all of want.
 func (f *follower) await(t *testing.T, want ...string) {
 	t.Helper()
 	timeout := time.After(2 * time.Minute)
 	for {
 		f.mu.Lock()
-		told := slices.Clone(f.told)
+		calls := slices.Clone(f.calls)
 		f.mu.Unlock()
-		missing := slices.DeleteFunc(slices.Clone(want), func(w string) bool { return slices.Contains(told, w) })
+		missing := slices.DeleteFunc(slices.Clone(want), func(w string) bool { return slices.Contains(calls, w) })
 		if len(missing) == 0 {
 			return
 		}
 		select {
 		case <-f.moved:
 		case <-timeout:
-			t.Fatalf("never told %q; told %q", missing, told)
+			t.Fatalf("missing calls %q; got %q", missing, calls)
 		}
 	}
 }
@@ -214,31 +227,32 @@ func (f *follower) mustNot(t *testing.T, unwanted ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, u := range unwanted {
-		if slices.Contains(f.told, u) {
-			t.Errorf("told %q", u)
+		if slices.Contains(f.calls, u) {
+			t.Errorf("unexpected call %q", u)
 		}
 	}
 }
 
-// forget returns what was told, and begins anew.
-func (f *follower) forget() []string {
+// take returns the recorded calls and clears the record.
+func (f *follower) take() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	told := f.told
-	f.told = nil
-	return told
+	calls := f.calls
+	f.calls = nil
+	return calls
 }
 
-// grant allows the proxy to read what it needs.
+// grant gives nftproxy its permissions to read, and creates the namespace of the test.
 func grant(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	name := metav1.ObjectMeta{Name: "nftproxy"}
 	read := []string{"list", "watch"}
-	_, err := client.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: name, Rules: []rbacv1.PolicyRule{
+	role := &rbacv1.ClusterRole{ObjectMeta: name, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"services", "nodes"}, Verbs: read},
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: read},
-	}}, metav1.CreateOptions{})
+	}}
+	_, err := client.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{})
 	must(t, err)
 	_, err = client.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: name,
@@ -246,15 +260,19 @@ func grant(t *testing.T, client kubernetes.Interface) {
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "kube-system", Name: "nftproxy"}},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	_, err = client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, metav1.CreateOptions{})
+	shop := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+	_, err = client.CoreV1().Namespaces().Create(t.Context(), shop, metav1.CreateOptions{})
 	must(t, err)
 }
 
-// create makes a Service with an EndpointSlice, the same headless and for another proxy, and nodes.
+// create creates a Service with an EndpointSlice, headless and foreign variants of both that the source must
+// ignore, and nodes.
 func create(t *testing.T, client kubernetes.Interface, name string, nodes ...string) {
 	t.Helper()
 	for _, variant := range []struct{ suffix, clusterIP, label string }{
-		{"-headless", "None", corev1.IsHeadlessService}, {"-foreign", "", "service.kubernetes.io/service-proxy-name"}, {},
+		{"-headless", "None", corev1.IsHeadlessService},
+		{"-foreign", "", "service.kubernetes.io/service-proxy-name"},
+		{},
 	} {
 		meta := metav1.ObjectMeta{Name: name + variant.suffix, Labels: map[string]string{variant.label: "x"}}
 		if variant.label == "" {
@@ -267,12 +285,14 @@ func create(t *testing.T, client kubernetes.Interface, name string, nodes ...str
 		must(t, err)
 		meta.Name += "-a"
 		_, err = client.DiscoveryV1().EndpointSlices("shop").Create(t.Context(), &discoveryv1.EndpointSlice{
-			ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.1.11"}}},
+			ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.1.11"}}},
 		}, metav1.CreateOptions{})
 		must(t, err)
 	}
 	for _, node := range nodes {
-		_, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}, metav1.CreateOptions{})
+		created := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+		_, err := client.CoreV1().Nodes().Create(t.Context(), created, metav1.CreateOptions{})
 		must(t, err)
 	}
 }

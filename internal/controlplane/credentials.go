@@ -14,7 +14,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// credentials are files that tell who is who.
+// credentials are the files for authentication.
 type credentials struct {
 	certDir    string // the API server puts its self-signed certificate there
 	tokens     string
@@ -24,8 +24,8 @@ type credentials struct {
 	adminToken string
 }
 
-// writeCredentials makes them in dir for the API server at url. Users have static tokens, the ServiceAccount too: to RBAC
-// it is the same, and there is no waiting for one to be issued.
+// writeCredentials writes credentials for the API server at url to dir. The users and the ServiceAccount have
+// static tokens. RBAC treats a static token of a ServiceAccount like an issued one, and it is valid at once.
 func writeCredentials(dir, url string) (credentials, error) {
 	c := credentials{
 		certDir:    filepath.Join(dir, "certificates"),
@@ -36,7 +36,8 @@ func writeCredentials(dir, url string) (credentials, error) {
 		adminToken: rand.Text(),
 	}
 	proxyToken := rand.Text()
-	users := fmt.Sprintf("%s,admin,admin,system:masters\n%s,system:serviceaccount:kube-system:nftproxy,nftproxy,%q\n",
+	users := fmt.Sprintf("%s,admin,admin,system:masters\n"+
+		"%s,system:serviceaccount:kube-system:nftproxy,nftproxy,%q\n",
 		c.adminToken, proxyToken, "system:serviceaccounts,system:serviceaccounts:kube-system")
 	if err := os.WriteFile(c.tokens, []byte(users), 0o600); err != nil {
 		return c, fmt.Errorf("write tokens: %w", err)

@@ -10,27 +10,27 @@ import (
 	"time"
 )
 
-// A Process is one program of the control plane. It can be stopped and started again, and is the same then: its port,
-// its data and its credentials stay.
+// Process is a program of the control plane. It keeps its port, its data and its credentials when a test
+// stops and starts it.
 type Process struct {
 	name   string
 	binary string
 	args   []string
-	log    string // file that it writes to, appended to at each start
+	log    string // file for its output, which each start appends to
 	ready  func() error
 
 	cmd    *exec.Cmd
-	stdin  io.Closer // the process ends when this does
+	stdin  io.Closer // the process exits when this is closed
 	exited chan struct{}
 }
 
-// patience is how long a process has to become ready, and to end when told to.
+// patience limits the time until a process is ready, and from SIGTERM until it has exited.
 const patience = 2 * time.Minute
 
 // Start starts the process in the network namespace of the calling thread and returns when it is ready.
 func (p *Process) Start(ctx context.Context) error {
 	if p.Running() {
-		return fmt.Errorf("start %s: it runs already", p.name)
+		return fmt.Errorf("start %s: already running", p.name)
 	}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -59,7 +59,8 @@ func (p *Process) Start(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady asks until the process is ready. It does so on the calling thread, which may be the only one in its namespace.
+// awaitReady polls until the process is ready. It polls on the calling thread, which may be the only one in
+// its network namespace.
 func (p *Process) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -70,7 +71,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("it ended: %v", p.cmd.ProcessState)
+			return fmt.Errorf("process exited: %v", p.cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: not ready: %w", ctx.Err(), err)
 		case <-time.After(20 * time.Millisecond):
@@ -78,7 +79,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	}
 }
 
-// Running says whether the process has been started and has not ended.
+// Running reports whether the process has started and not exited.
 func (p *Process) Running() bool {
 	if p.cmd == nil {
 		return false
@@ -94,28 +95,28 @@ func (p *Process) Running() bool {
 // PID returns the process id of a process that is running.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Stop has the process end in good order, as in an upgrade, and returns when it has.
+// Stop terminates the process gracefully, as in an upgrade, and waits until it has exited.
 func (p *Process) Stop() error {
 	if !p.Running() {
 		return nil
 	}
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has exited
 	select {
 	case <-p.exited:
 		_ = p.stdin.Close()
 		return nil
 	case <-time.After(patience):
 		p.Kill()
-		return fmt.Errorf("stop %s: it did not end within %v", p.name, patience)
+		return fmt.Errorf("stop %s: still running after %v", p.name, patience)
 	}
 }
 
-// Kill ends the process at once, as when the machine fails.
+// Kill kills the process, as a failure of the machine does.
 func (p *Process) Kill() {
 	if p.cmd == nil {
 		return
 	}
-	_ = p.cmd.Process.Kill() // fails if it has ended
+	_ = p.cmd.Process.Kill() // fails if it has exited
 	<-p.exited
 	_ = p.stdin.Close()
 }

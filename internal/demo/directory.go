@@ -15,11 +15,11 @@ import (
 
 // directory is a temporary directory with a copy of the manifests.
 type directory struct {
-	origin string // of the copy
+	origin string // the directory that was copied
 	root   string
 }
 
-// newDirectory copies the manifests of a directory. Call remove in the end.
+// newDirectory copies a directory of manifests. The caller must call remove.
 func newDirectory(manifests string) (*directory, error) {
 	root, err := os.MkdirTemp("", "nftproxy-demo-")
 	if err != nil {
@@ -35,10 +35,10 @@ func newDirectory(manifests string) (*directory, error) {
 
 func (d *directory) remove() { os.RemoveAll(d.root) }
 
-// manifests is where the daemon reads.
+// manifests returns the path of the copy, which the daemon reads.
 func (d *directory) manifests() string { return filepath.Join(d.root, "manifests") }
 
-// endpointSlices are those of all manifests.
+// endpointSlices returns the EndpointSlices of all manifests.
 func (d *directory) endpointSlices() ([]*discoveryv1.EndpointSlice, error) {
 	objects, problems, err := source.NewDir(d.manifests()).Load()
 	if err != nil {
@@ -56,7 +56,8 @@ func (d *directory) endpointSlices() ([]*discoveryv1.EndpointSlice, error) {
 	return found, nil
 }
 
-// edit changes the EndpointSlices in files. Each file is replaced at once, so that nobody reads half of it.
+// edit changes the EndpointSlices in files. It replaces each file atomically, so that the daemon never reads
+// half of one.
 func (d *directory) edit(change func(*discoveryv1.EndpointSlice), files ...string) error {
 	for _, file := range files {
 		path := filepath.Join(d.manifests(), file)
@@ -89,7 +90,7 @@ func (d *directory) edit(change func(*discoveryv1.EndpointSlice), files ...strin
 	return nil
 }
 
-// endpoint is a pod that comes or goes.
+// endpoint is a pod that becomes an endpoint of Services or stops being one.
 type endpoint struct {
 	node   string
 	v4, v6 string

@@ -1,10 +1,14 @@
-// Command demo shows what nftproxy does: it lays out a small cluster in network namespaces, runs the daemon on one of
-// its nodes and makes requests to Services, while their endpoints stay as they are and while they change.
+// Command demo shows what nftproxy does on one node of a small cluster. It builds the cluster in network
+// namespaces, runs the daemon on a node and sends requests to Services before, during and after a change of
+// their endpoints.
 //
 //	go run ./internal/demo --nftproxy bin/nftproxy --manifests testdata/demo
 //
-// It exits 1 when a request does not come out as it should. It needs no root where the kernel allows user namespaces,
-// and leaves nothing behind.
+// Network namespaces let anyone try nftproxy without a cluster: the demo needs no root where the kernel
+// allows unprivileged user namespaces, does not touch the network of the host and removes everything it
+// created. It exits 1 if any request has another result than expected.
+//
+// Start reading at show.all in show.go; traffic.go lists the requests and the expected results.
 package main
 
 import (
@@ -26,7 +30,7 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.nftproxy, "nftproxy", "bin/nftproxy", "the nftproxy `binary` to run")
-	flag.StringVar(&o.manifests, "manifests", "testdata/demo", "the `directory` with the manifests of the demo")
+	flag.StringVar(&o.manifests, "manifests", "testdata/demo", "the `directory` of the manifests")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, o, os.Stdout)
@@ -43,7 +47,8 @@ type options struct {
 	manifests string // the directory
 }
 
-// run lays out the lab, shows everything and takes it away again. Its error says what was not as it should be.
+// run builds the lab, runs the whole demo in it and removes it. It returns an error if a result was not as
+// expected.
 func run(ctx context.Context, o options, out io.Writer) (err error) {
 	dir, err := newDirectory(o.manifests)
 	if err != nil {
@@ -80,7 +85,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	return s.verdict()
 }
 
-const introduction = `A small cluster, in network namespaces of this process; nothing of it touches this machine.
+const introduction = `A small cluster in network namespaces; the network of this machine stays as it is.
 
   client    192.0.2.100 --.                 .-- pod-a  10.244.1.11
                           |-- node-a -------|
@@ -89,7 +94,7 @@ const introduction = `A small cluster, in network namespaces of this process; no
                           '-- node-b -------.-- pod-c  10.244.2.11
                               192.0.2.2     '-- pod-d  10.244.2.12
 
-Every pod answers with its name and with the address that it sees its client under. All have IPv6
-addresses as well. The daemon nftproxy runs on node-a, from a copy of the manifests in
-%s. The requests of node-a, its pods and the clients meet the Services there.
+Every pod answers with its own name and the source address it sees. All of them have IPv6 addresses
+as well. The daemon nftproxy runs on node-a and reads a copy of the manifests in
+%s. It translates the requests that node-a, its pods and the clients send.
 `

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	programTimeout = 10 * time.Second // until a change is in the kernel
+	programTimeout = 10 * time.Second // from a change of the manifests to the change in the kernel
 	stopTimeout    = 5 * time.Second  // from SIGTERM to the end of the daemon
 	pollInterval   = 20 * time.Millisecond
 )
 
-// proxy is the daemon on the node. The other commands of the same binary run beside it.
+// proxy is the daemon on the node. It also runs other commands of the same binary there.
 type proxy struct {
 	binary  string
 	node    *lab.Namespace
@@ -31,12 +31,13 @@ type proxy struct {
 	err     error         // how it ended; nil is exit code 0
 }
 
-// arguments are what nftproxy needs to know about the lab.
+// arguments returns the command line that describes the lab to nftproxy.
 func arguments(source string) []string {
-	return []string{"--source", source, "--hostname-override", lab.NodeName, "--cluster-cidr", "10.244.0.0/16,fd00:10:244::/56"}
+	return []string{"--source", source, "--hostname-override", lab.NodeName,
+		"--cluster-cidr", "10.244.0.0/16,fd00:10:244::/56"}
 }
 
-// startProxy starts the daemon on a node. Call kill in the end.
+// startProxy starts the daemon on a node. The caller must call kill.
 func startProxy(binary string, node *lab.Namespace, dir *directory) (*proxy, error) {
 	p := &proxy{binary: binary, node: node, dir: dir, ended: make(chan struct{})}
 	cmd := exec.Command(binary, append(arguments(dir.manifests()), "-v=1")...)
@@ -45,13 +46,14 @@ func startProxy(binary string, node *lab.Namespace, dir *directory) (*proxy, err
 		return nil, fmt.Errorf("start nftproxy: %w", err)
 	}
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	// A group of its own, so that the terminal's interrupt is for the demo alone, which then stops the daemon.
+	// In its own process group the daemon does not get the interrupt of the terminal: the demo stops it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	go func() {
 		defer close(p.ended)
 		defer logFile.Close()
-		// The death signal is sent when the thread ends that started the process. Do holds on to it until the end.
+		// The kernel sends the death signal when the thread that started the process ends (prctl(2)). Do
+		// keeps that thread until the process has ended.
 		p.err = node.Do(func() error {
 			err := cmd.Start()
 			started <- err
@@ -63,7 +65,7 @@ func startProxy(binary string, node *lab.Namespace, dir *directory) (*proxy, err
 	}()
 	select {
 	case err = <-started:
-	case <-p.ended: // the namespace could not be entered
+	case <-p.ended: // failed to enter the namespace
 		err = p.err
 	}
 	if err != nil {
@@ -75,7 +77,7 @@ func startProxy(binary string, node *lab.Namespace, dir *directory) (*proxy, err
 
 func (p *proxy) logPath() string { return filepath.Join(p.dir.root, "nftproxy.log") }
 
-// log is what the daemon has written so far.
+// log returns the output of the daemon up to now.
 func (p *proxy) log() string {
 	text, err := os.ReadFile(p.logPath())
 	if err != nil {
@@ -84,21 +86,22 @@ func (p *proxy) log() string {
 	return string(text)
 }
 
-// whileAlive returns a context which also ends when the daemon does.
+// whileAlive returns a context that also ends when the daemon ends.
 func (p *proxy) whileAlive(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() { // until kill
 		<-p.ended
 		if p.err != nil {
-			cancel(fmt.Errorf("nftproxy has ended: %w", p.err))
+			cancel(fmt.Errorf("nftproxy exited: %w", p.err))
 		}
-		cancel(errors.New("nftproxy has ended of itself"))
+		cancel(errors.New("nftproxy exited with code 0 before the demo stopped it"))
 	}()
 	return ctx
 }
 
-// waitProgrammed waits until nftproxy diff finds nothing to change. Chains that nobody uses any more may be left, which
-// diff lists under a heading of their own: no connection depends on when they go.
+// waitProgrammed waits until nftproxy diff has nothing left to change, except for unused chains. The daemon
+// deletes these after the commit, diff lists them under a heading of their own, and no connection depends on
+// them.
 func (p *proxy) waitProgrammed(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, programTimeout)
 	defer cancel()
@@ -109,7 +112,8 @@ func (p *proxy) waitProgrammed(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case limited.Err() != nil:
-			return fmt.Errorf("nftproxy has not programmed the kernel after %v; what it still has to do:\n%s", programTimeout, changes)
+			return fmt.Errorf("nftproxy did not program the kernel within %v, remaining changes:\n%s",
+				programTimeout, changes)
 		}
 		var exit *exec.ExitError
 		if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
@@ -123,19 +127,20 @@ func (p *proxy) waitProgrammed(ctx context.Context) error {
 	}
 }
 
-// output runs a command of nftproxy on the node and returns what it prints on standard output. The error wraps
-// *exec.ExitError if its exit code is not 0, and has what it printed on standard error.
+// output runs a command of nftproxy on the node and returns its standard output. If the exit code is not 0,
+// the error wraps *exec.ExitError and contains the standard error.
 func (p *proxy) output(ctx context.Context, command string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, p.binary, append([]string{command}, arguments(p.dir.manifests())...)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := p.node.Do(cmd.Run); err != nil {
-		return stdout.String(), fmt.Errorf("nftproxy %s: %w\n%s", command, err, strings.TrimSpace(stderr.String()))
+		detail := strings.TrimSpace(stderr.String())
+		return stdout.String(), fmt.Errorf("nftproxy %s: %w\n%s", command, err, detail)
 	}
 	return stdout.String(), nil
 }
 
-// stop tells the daemon to end and waits for it. The error is for every end but exit code 0.
+// stop sends SIGTERM to the daemon and waits for its end. It returns an error unless the exit code is 0.
 func (p *proxy) stop() error {
 	if err := p.process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop nftproxy: %w", err)
@@ -151,7 +156,7 @@ func (p *proxy) stop() error {
 	return nil
 }
 
-// kill ends the daemon, if it still runs, and waits for its end.
+// kill kills the daemon if it still runs, and waits for its end.
 func (p *proxy) kill() {
 	p.process.Kill()
 	<-p.ended

@@ -10,44 +10,45 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// show is one performance of the demo.
+// show is one run of the demo.
 type show struct {
 	out   io.Writer
 	lab   *lab.Lab
 	dir   *directory
 	proxy *proxy
-	wrong int // rows and streams of requests that were not as they should be
+	wrong int // rows and streams of requests with an unexpected result
 }
 
-// all shows everything, one thing after the other. Rows that are wrong do not end it.
+// all runs all parts of the demo in order. A wrong row does not stop it.
 func (s *show) all(ctx context.Context) error {
 	if err := s.proxy.waitProgrammed(ctx); err != nil {
 		return err
 	}
-	s.say("1. The endpoints as given")
+	s.say("1. The endpoints in the manifests")
 	if err := s.table(ctx, asGiven()); err != nil {
 		return err
 	}
-	stuck, err := s.sticky(ctx, "Session affinity (sticky): one client, always the same pod.", "pod-a", "pod-c")
+	words := "Session affinity (sticky): the same pod answers every request of a client."
+	stuck, err := s.sticky(ctx, words, "pod-a", "pod-c")
 	if err != nil {
 		return err
 	}
-	s.say("2. The endpoints change while requests go on")
+	s.say("2. The endpoints change while requests continue")
 	if err := s.change(ctx); err != nil {
 		return err
 	}
 	if err := s.table(ctx, changed()); err != nil {
 		return err
 	}
-	words := fmt.Sprintf("Session affinity (sticky has pod-d as well now): the client stays with %s.", stuck)
+	words = fmt.Sprintf("Session affinity (sticky now has pod-d as well): the client keeps %s.", stuck)
 	if _, err := s.sticky(ctx, words, stuck); err != nil {
 		return err
 	}
-	s.say("3. What the rules look like")
+	s.say("3. The rules")
 	if err := s.rules(ctx); err != nil {
 		return err
 	}
-	s.say("4. The end")
+	s.say("4. Stop and clean up")
 	return s.end(ctx)
 }
 
@@ -55,7 +56,8 @@ func (s *show) say(heading string) {
 	fmt.Fprintf(s.out, "\n%s\n%s\n", heading, strings.Repeat("=", len(heading)))
 }
 
-// sticky shows that one of pods answers pod-b's requests to the sticky Service, and returns which.
+// sticky shows that a single one of pods answers all requests of pod-b to the Service sticky, and returns its
+// name.
 func (s *show) sticky(ctx context.Context, words string, pods ...string) (string, error) {
 	r := row("pod-b", "tcp 10.96.0.82:80", "unchanged", pods...)
 	r.Sticky, r.Requests = true, 24
@@ -67,11 +69,11 @@ func (s *show) sticky(ctx context.Context, words string, pods ...string) (string
 }
 
 const (
-	interval = 10 * time.Millisecond  // between two requests of a steady stream
-	moment   = 500 * time.Millisecond // that streams go on before and after each change
+	interval = 10 * time.Millisecond  // between two requests of a stream
+	moment   = 500 * time.Millisecond // during which the streams run before and after each change
 )
 
-// change edits the manifests while requests go on, and counts those.
+// change edits the manifests during streams of requests, and reports the requests that failed.
 func (s *show) change(ctx context.Context) error {
 	rows := steady()
 	var loads []*lab.Load
@@ -80,14 +82,14 @@ func (s *show) change(ctx context.Context) error {
 		defer load.Stop()
 		loads = append(loads, load)
 	}
-	fmt.Fprintf(s.out, "Steady requests begin: from pod-b to web and kube-dns, from the client to web's nodePort.\n")
+	fmt.Fprintln(s.out, "Streams of requests start: pod-b to web and kube-dns, client to nodePort of web.")
 	wait(ctx, moment)
 	for _, step := range []struct {
 		words string
 		edit  func() error
 	}{
-		{"pod-d becomes an endpoint of web, kube-dns and sticky.", s.addPodD},
-		{"pod-c ceases to be one of web and kube-dns; it serves on, as a terminating pod does.", s.removePodC},
+		{"web, kube-dns and sticky get pod-d as a new endpoint.", s.addPodD},
+		{"web and kube-dns lose pod-c, which keeps serving, as a terminating pod does.", s.removePodC},
 	} {
 		fmt.Fprintln(s.out, step.words)
 		if err := step.edit(); err != nil {
@@ -104,16 +106,16 @@ func (s *show) change(ctx context.Context) error {
 		s.line(rows[i], report, streamError(report))
 		sent, lost = sent+report.Sent, lost+report.Lost()
 	}
-	fmt.Fprintf(s.out, "%d requests meanwhile, %d failed.\n", sent, lost)
+	fmt.Fprintf(s.out, "%d requests during these changes, %d failed.\n", sent, lost)
 	return context.Cause(ctx)
 }
 
 func streamError(report lab.Report) error {
 	switch {
 	case report.Sent == 0:
-		return fmt.Errorf("no request was made")
+		return fmt.Errorf("no request was sent")
 	case report.Lost() > 0:
-		return fmt.Errorf("%d of %d requests failed, the first with: %w", report.Lost(), report.Sent, report.Err)
+		return fmt.Errorf("%d of %d requests failed, the first one: %w", report.Lost(), report.Sent, report.Err)
 	}
 	return nil
 }
@@ -127,7 +129,7 @@ func (s *show) addPodD() error {
 	for _, slice := range endpoints {
 		d.addTo(slice)
 	}
-	// It must be there before anybody is sent to it.
+	// The server must run before the first request reaches it.
 	if err := s.lab.ServeEndpoints(endpoints); err != nil {
 		return err
 	}
@@ -139,7 +141,7 @@ func (s *show) removePodC() error {
 	return s.dir.edit(c.removeFrom, "web.yaml", "dns.yaml")
 }
 
-// rules prints the beginning of what nftproxy --dry-run prints.
+// rules prints the map services from the output of nftproxy --dry-run, or its first lines.
 func (s *show) rules(ctx context.Context) error {
 	text, err := s.proxy.output(ctx, "--dry-run")
 	if err != nil {
@@ -147,9 +149,9 @@ func (s *show) rules(ctx context.Context) error {
 	}
 	_, from, found := strings.Cut(text, "\tmap services {\n")
 	if !found {
-		return fmt.Errorf("the dry run shows no map called services")
+		return fmt.Errorf("the output of nftproxy --dry-run does not contain the map services")
 	}
-	fmt.Fprintln(s.out, "Each line of the map services is an address of a Service and the chain which its connections take:")
+	fmt.Fprintln(s.out, "Each line of the map services is a Service address and the chain for its connections:")
 	lines := strings.Split("\tmap services {\n"+from, "\n")
 	for i, line := range lines {
 		if i == 25 {
@@ -161,8 +163,8 @@ func (s *show) rules(ctx context.Context) error {
 			break
 		}
 	}
-	fmt.Fprintf(s.out, "To see all of it, without root and without touching a kernel:\n  nftproxy --dry-run \\\n    %s\n",
-		strings.Join(arguments(s.dir.origin), " "))
+	fmt.Fprintf(s.out, "To print all rules, without root and without changing the kernel:\n"+
+		"  nftproxy --dry-run \\\n    %s\n", strings.Join(arguments(s.dir.origin), " "))
 	return nil
 }
 
@@ -171,26 +173,26 @@ func (s *show) end(ctx context.Context) error {
 	if err := s.proxy.stop(); err != nil {
 		return err
 	}
-	fmt.Fprintln(s.out, "nftproxy stopped on SIGTERM with exit code 0; its rules stay, and connections go on.")
-	// ctx has ended with the daemon.
+	fmt.Fprintln(s.out, "nftproxy stopped on SIGTERM with exit code 0. Its rules stay in the kernel.")
+	// The end of the daemon has ended ctx.
 	text, err := s.proxy.output(context.WithoutCancel(ctx), "cleanup")
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "nftproxy cleanup was run then:\n%s", text)
+	fmt.Fprintf(s.out, "Then nftproxy cleanup removed them:\n%s", text)
 	return nil
 }
 
-// verdict is the last word.
+// verdict prints the overall result, or returns it as an error.
 func (s *show) verdict() error {
 	if s.wrong > 0 {
-		return fmt.Errorf("%d of the lines above are WRONG", s.wrong)
+		return fmt.Errorf("%d of the lines above say WRONG", s.wrong)
 	}
-	fmt.Fprintln(s.out, "The namespaces end with this process. Everything was as it should be.")
+	fmt.Fprintln(s.out, "The namespaces end with this process. All results were as expected.")
 	return nil
 }
 
-// wait lets time pass, unless ctx ends first.
+// wait waits for d or for the end of ctx.
 func wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

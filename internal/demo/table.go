@@ -11,7 +11,7 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// group is some rows and, in words, what is to come of them.
+// group is rows with a common explanation.
 type group struct {
 	words string
 	rows  []lab.Row
@@ -19,9 +19,9 @@ type group struct {
 
 const columns = "  %-8s %-24s %-31s %-23s %s\n"
 
-// table makes the requests of all groups and prints a line for each row.
+// table sends the requests of all groups and prints a line for each row.
 func (s *show) table(ctx context.Context, groups []group) error {
-	fmt.Fprintf(s.out, columns, "from", "to", "answered by", "who see their client as", "result")
+	fmt.Fprintf(s.out, columns, "from", "to", "answered by", "source that pods see", "result")
 	for _, g := range groups {
 		for i, r := range g.rows {
 			words := g.words
@@ -36,7 +36,8 @@ func (s *show) table(ctx context.Context, groups []group) error {
 	return nil
 }
 
-// row makes the requests of one row and prints words, if any, and its line. The error is for when ctx ended.
+// row sends the requests of one row and prints words, if any, and the line of the row. It returns an error
+// only when ctx has ended.
 func (s *show) row(ctx context.Context, words string, r lab.Row) (lab.Report, error) {
 	report, wrong := s.lab.Check(ctx, r)
 	if ctx.Err() != nil {
@@ -49,7 +50,7 @@ func (s *show) row(ctx context.Context, words string, r lab.Row) (lab.Report, er
 	return report, nil
 }
 
-// line prints what came of the requests of a row, and counts it if that is wrong.
+// line prints the results of a row and counts the row if they are wrong.
 func (s *show) line(r lab.Row, report lab.Report, wrong error) {
 	verdict := "ok"
 	if wrong != nil {
@@ -62,7 +63,7 @@ func (s *show) line(r lab.Row, report lab.Report, wrong error) {
 	}
 }
 
-// answers is who answered how often, and what else became of requests.
+// answers returns how often each pod answered, and how many requests had another outcome.
 func answers(report lab.Report) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(report.By)) {

@@ -13,38 +13,45 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TestConntrackComponent makes a kustomization as a user does: an overlay, the component, and the image.
+// TestConntrackComponent checks every overlay with the component and an image, in a kustomization as users
+// write it.
 func TestConntrackComponent(t *testing.T) {
 	for _, overlay := range overlays(t) {
 		t.Run(overlay, func(t *testing.T) {
-			plain := of[*appsv1.DaemonSet](t, objects(t, filepath.Join(root, "overlays", overlay))).Spec.Template.Spec
-			pod := of[*appsv1.DaemonSet](t, objects(t, kustomization(t, overlay))).Spec.Template.Spec
+			without := objects(t, filepath.Join(root, "overlays", overlay))
+			with := objects(t, kustomization(t, overlay))
+			plain := of[*appsv1.DaemonSet](t, without).Spec.Template.Spec
+			pod := of[*appsv1.DaemonSet](t, with).Spec.Template.Spec
 			if len(pod.InitContainers) != 1 {
-				t.Fatalf("%d init containers", len(pod.InitContainers))
+				t.Fatalf("%d init containers, want 1", len(pod.InitContainers))
 			}
 			init := pod.InitContainers[0]
-			want := &corev1.SecurityContext{Privileged: ptr.To(true), RunAsUser: ptr.To[int64](0), ReadOnlyRootFilesystem: ptr.To(true)}
+			want := &corev1.SecurityContext{
+				Privileged:             ptr.To(true),
+				RunAsUser:              ptr.To[int64](0),
+				ReadOnlyRootFilesystem: ptr.To(true),
+			}
 			if diff := cmp.Diff(want, init.SecurityContext); diff != "" {
 				t.Errorf("securityContext (-want +got):\n%s", diff)
 			}
 			if !slices.Contains(init.Args, "--init-only") {
-				t.Errorf("args %q", init.Args)
+				t.Errorf("args %q, want --init-only", init.Args)
 			}
 			const image = "registry.example.com/nftproxy:v1"
 			if init.Image != image {
-				t.Errorf("the image of the init container is %s", init.Image)
+				t.Errorf("the init container has the image %s, want %s", init.Image, image)
 			}
 			init.Image = "nftproxy:VERSION"
 			checkArgs(t, &init)
 			plain.Containers[0].Image, plain.InitContainers = image, pod.InitContainers
 			if diff := cmp.Diff(plain, pod); diff != "" {
-				t.Errorf("the pod (-without +with the component):\n%s", diff)
+				t.Errorf("pod (-without +with the component):\n%s", diff)
 			}
 		})
 	}
 }
 
-// kustomization writes one into a directory of its own.
+// kustomization writes a kustomization and returns its directory.
 func kustomization(t *testing.T, overlay string) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())

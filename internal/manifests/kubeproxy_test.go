@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// kubeProxy is what matters here of kube-proxy's DaemonSet as kubeadm makes it.
+// kubeProxy returns the fields of the DaemonSet of kube-proxy that the patches change, as kubeadm sets them.
 func kubeProxy() appsv1.DaemonSet {
 	ds := appsv1.DaemonSet{}
 	ds.Spec.Template.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "linux"}
@@ -21,7 +21,7 @@ func kubeProxy() appsv1.DaemonSet {
 	return ds
 }
 
-// patched returns kube-proxy's pods after the patches of those names.
+// patched returns the pod template of kube-proxy after the patches with those names.
 func patched(t *testing.T, names ...string) corev1.PodSpec {
 	t.Helper()
 	doc, err := json.Marshal(kubeProxy())

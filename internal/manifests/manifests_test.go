@@ -1,5 +1,10 @@
-// Package manifests holds the tests of what is in the directory manifests: that the overlays are what the API knows,
-// strictly, and what the proxy needs, and no more.
+// Package manifests tests the files in the directory manifests.
+//
+// The API must accept the overlays under strict decoding, and they must grant exactly the permissions that
+// nftproxy uses. The tests render kustomizations with internal/tools/render, so that they check what kubectl
+// applies. With the build tag e2e they also use a real API server (server_test.go).
+//
+// Start reading at TestOverlays.
 package manifests
 
 import (
@@ -20,7 +25,7 @@ import (
 
 const root = "../../manifests"
 
-// overlays are the names of all overlays.
+// overlays returns the names of all overlays.
 func overlays(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(root, "overlays"))
@@ -32,12 +37,12 @@ func overlays(t *testing.T) []string {
 		names = append(names, e.Name())
 	}
 	if len(names) < 3 {
-		t.Fatalf("there are only the overlays %q", names)
+		t.Fatalf("found only the overlays %q", names)
 	}
 	return names
 }
 
-// render returns the documents that a kustomization gives.
+// render returns the documents of a kustomization.
 func render(t *testing.T, dir string) [][]byte {
 	t.Helper()
 	abs, err := filepath.Abs(dir)
@@ -76,8 +81,7 @@ func split(stream []byte) ([][]byte, error) {
 	}
 }
 
-// decode returns a document as the type that it names, and an error if there is anything in it which that type does not
-// have.
+// decode decodes a document strictly: an unknown field is an error.
 func decode(document []byte) (runtime.Object, error) {
 	codecs := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict)
 	obj, _, err := codecs.UniversalDeserializer().Decode(document, nil, nil)
@@ -87,7 +91,7 @@ func decode(document []byte) (runtime.Object, error) {
 	return obj, nil
 }
 
-// objects returns the one object of each kind that a kustomization gives, by kind.
+// objects returns the objects of a kustomization by kind. It fails for two objects of one kind.
 func objects(t *testing.T, dir string) map[string]runtime.Object {
 	t.Helper()
 	all := map[string]runtime.Object{}
@@ -114,6 +118,6 @@ func of[T runtime.Object](t *testing.T, all map[string]runtime.Object) T {
 		}
 	}
 	var none T
-	t.Fatalf("there is no %T", none)
+	t.Fatalf("no object is a %T", none)
 	return none
 }

@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// alerts is a rule file of Prometheus, as far as it is used.
+// alerts has the fields of a Prometheus rule file that alerts.yaml uses.
 type alerts struct {
 	Groups []struct {
 		Name  string
@@ -24,7 +24,7 @@ type alerts struct {
 	}
 }
 
-// dashboard is what has expressions in a dashboard of Grafana.
+// dashboard has the fields of a Grafana dashboard that contain expressions.
 type dashboard struct {
 	Panels []struct {
 		Title   string
@@ -41,13 +41,16 @@ func TestAlerts(t *testing.T) {
 	for _, g := range file.Groups {
 		for _, r := range g.Rules {
 			checkExpr(t, r.Alert, r.Expr, metrics)
-			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
-				t.Errorf("%s: severity, summary or description is missing", r.Alert)
+			if r.Labels["severity"] == "" {
+				t.Errorf("%s lacks a severity", r.Alert)
+			}
+			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+				t.Errorf("%s lacks a summary or a description", r.Alert)
 			}
 		}
 	}
 	if len(file.Groups) == 0 || len(file.Groups[0].Rules) == 0 {
-		t.Error("there are no alerts")
+		t.Error("no alerts")
 	}
 }
 
@@ -59,14 +62,14 @@ func TestDashboard(t *testing.T) {
 	metrics := series(t)
 	for _, p := range file.Panels {
 		if len(p.Targets) == 0 {
-			t.Errorf("panel %s shows nothing", p.Title)
+			t.Errorf("panel %s has no targets", p.Title)
 		}
 		for _, target := range p.Targets {
 			checkExpr(t, p.Title, target.Expr, metrics)
 		}
 	}
 	if len(file.Panels) == 0 {
-		t.Error("there are no panels")
+		t.Error("no panels")
 	}
 }
 
@@ -79,14 +82,16 @@ func read(t *testing.T, name string) []byte {
 	return text
 }
 
-// series returns the names of the series that there are, with their labels. What the metrics are is tested in
-// proxier/metrics, against the same files.
+// series returns the labels of all series by name. The tests of proxier/metrics compare the same files with
+// the metrics.
 func series(t *testing.T) map[string][]string {
 	t.Helper()
-	names := map[string][]string{"up": nil, "process_resident_memory_bytes": nil, "process_cpu_seconds_total": nil}
+	names := map[string][]string{
+		"up": nil, "process_resident_memory_bytes": nil, "process_cpu_seconds_total": nil,
+	}
 	files, err := filepath.Glob("../../proxier/metrics/testdata/*.txt")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("files of metrics %v: %v", files, err)
+		t.Fatalf("metrics files %v: %v", files, err)
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -114,18 +119,18 @@ var (
 	matcher  = regexp.MustCompile(`(\w+)\s*(?:=~|!~|!=|=)\s*"`)
 )
 
-// checkExpr checks that an expression is of series that there are, and of labels that they have.
+// checkExpr checks that the series in an expression exist and have the labels in it.
 func checkExpr(t *testing.T, where, expr string, series map[string][]string) {
 	t.Helper()
-	known := []string{"job", "instance"} // which Prometheus adds
+	known := []string{"job", "instance"} // added by Prometheus
 	found := metric.FindAllString(expr, -1)
 	if len(found) == 0 {
-		t.Errorf("%s: %q is of no metric", where, expr)
+		t.Errorf("%s: %q has no metric", where, expr)
 	}
 	for _, name := range found {
 		labels, ok := series[name]
 		if !ok {
-			t.Errorf("%s: there is no series %s", where, name)
+			t.Errorf("%s: unknown series %s", where, name)
 		}
 		known = append(known, labels...)
 	}

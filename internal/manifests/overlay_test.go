@@ -19,7 +19,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/config"
 )
 
-// TestOverlays holds what is true of every overlay.
+// TestOverlays checks what all overlays have in common.
 func TestOverlays(t *testing.T) {
 	kinds := []string{"ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"}
 	for _, name := range overlays(t) {
@@ -27,7 +27,7 @@ func TestOverlays(t *testing.T) {
 			all := objects(t, filepath.Join(root, "overlays", name))
 			want := kinds
 			ds := of[*appsv1.DaemonSet](t, all)
-			if volume(t, ds).Name == "kube-proxy" { // the cluster's own
+			if volume(t, ds).Name == "kube-proxy" { // the ConfigMap that the cluster has already
 				want = slices.DeleteFunc(slices.Clone(kinds), func(k string) bool { return k == "ConfigMap" })
 			}
 			if diff := cmp.Diff(want, slices.Sorted(maps.Keys(all))); diff != "" {
@@ -43,7 +43,7 @@ func TestOverlays(t *testing.T) {
 					namespace = ""
 				}
 				if m.GetName() != "nftproxy" || m.GetNamespace() != namespace {
-					t.Errorf("%s is called %s/%s", kind, m.GetNamespace(), m.GetName())
+					t.Errorf("%s has the name %s/%s", kind, m.GetNamespace(), m.GetName())
 				}
 			}
 			checkPod(t, &ds.Spec.Template.Spec)
@@ -58,22 +58,25 @@ func TestOverlays(t *testing.T) {
 	}
 }
 
-// volume returns the ConfigMap that the pods have their configuration from.
+// volume returns the ConfigMap volume with the configuration.
 func volume(t *testing.T, ds *appsv1.DaemonSet) *corev1.ConfigMapVolumeSource {
 	t.Helper()
 	volumes := ds.Spec.Template.Spec.Volumes
 	if len(volumes) != 1 || volumes[0].ConfigMap == nil {
-		t.Fatalf("volumes %v: want one of a ConfigMap", volumes)
+		t.Fatalf("volumes %v, want one ConfigMap", volumes)
 	}
 	return volumes[0].ConfigMap
 }
 
 func checkPod(t *testing.T, pod *corev1.PodSpec) {
 	t.Helper()
-	if !pod.HostNetwork || pod.PriorityClassName != "system-node-critical" || pod.ServiceAccountName != "nftproxy" {
-		t.Errorf("hostNetwork %v, priorityClassName %q, serviceAccountName %q", pod.HostNetwork, pod.PriorityClassName, pod.ServiceAccountName)
+	if !pod.HostNetwork || pod.PriorityClassName != "system-node-critical" ||
+		pod.ServiceAccountName != "nftproxy" {
+		t.Errorf("hostNetwork %v, priorityClassName %q, serviceAccountName %q",
+			pod.HostNetwork, pod.PriorityClassName, pod.ServiceAccountName)
 	}
-	if diff := cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations); diff != "" {
+	tolerations := []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	if diff := cmp.Diff(tolerations, pod.Tolerations); diff != "" {
 		t.Errorf("tolerations (-want +got):\n%s", diff)
 	}
 	profile := &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
@@ -85,27 +88,32 @@ func checkPod(t *testing.T, pod *corev1.PodSpec) {
 	}
 	c := &pod.Containers[0]
 	checkContainer(t, c)
-	if live, ready := c.LivenessProbe.HTTPGet, c.ReadinessProbe.HTTPGet; live.Path != "/livez" || live.Port.IntValue() != 10256 ||
+	live, ready := c.LivenessProbe.HTTPGet, c.ReadinessProbe.HTTPGet
+	if live.Path != "/livez" || live.Port.IntValue() != 10256 ||
 		ready.Path != "/healthz" || ready.Port.IntValue() != 10256 {
-		t.Errorf("probes of %v and %v", live, ready)
+		t.Errorf("probes %v and %v", live, ready)
 	}
 	for _, resource := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		if c.Resources.Requests.Name(resource, "").IsZero() {
-			t.Errorf("no request of %s", resource)
+			t.Errorf("no request for %s", resource)
 		}
 	}
 	checkArgs(t, c)
-	node := corev1.EnvVar{Name: "NODE_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}}
+	nodeName := &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}
+	node := corev1.EnvVar{Name: "NODE_NAME", ValueFrom: nodeName}
 	if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return cmp.Equal(e, node) }) {
-		t.Errorf("env has no NODE_NAME: %v", c.Env)
+		t.Errorf("env lacks NODE_NAME: %v", c.Env)
 	}
 }
 
-// checkContainer: it is root with CAP_NET_ADMIN and nothing else.
+// checkContainer checks that the container runs as root with CAP_NET_ADMIN and no other privilege.
 func checkContainer(t *testing.T, c *corev1.Container) {
 	t.Helper()
 	want := &corev1.SecurityContext{
-		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}},
+		Capabilities: &corev1.Capabilities{
+			Drop: []corev1.Capability{"ALL"},
+			Add:  []corev1.Capability{"NET_ADMIN"},
+		},
 		Privileged:               ptr.To(false),
 		AllowPrivilegeEscalation: ptr.To(false),
 		ReadOnlyRootFilesystem:   ptr.To(true),
@@ -117,7 +125,8 @@ func checkContainer(t *testing.T, c *corev1.Container) {
 	}
 }
 
-// checkArgs parses a container's arguments as the proxy does, and checks that the file of --config is one that is mounted.
+// checkArgs parses the arguments of a container as nftproxy does, and checks that a volume has the file of
+// --config.
 func checkArgs(t *testing.T, c *corev1.Container) {
 	t.Helper()
 	flags := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
@@ -130,7 +139,7 @@ func checkArgs(t *testing.T, c *corev1.Container) {
 	}
 	dir := filepath.Dir(flags.Lookup("config").Value.String())
 	if len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != dir || !c.VolumeMounts[0].ReadOnly {
-		t.Errorf("volume mounts %v: want one of %s, read-only", c.VolumeMounts, dir)
+		t.Errorf("volume mounts %v, want only %s, read-only", c.VolumeMounts, dir)
 	}
 	if !slices.Equal(c.Command, []string{"/nftproxy"}) || c.Image != "nftproxy:VERSION" {
 		t.Errorf("command %q of image %s", c.Command, c.Image)
@@ -143,12 +152,13 @@ func checkBinding(t *testing.T, b *rbacv1.ClusterRoleBinding) {
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "nftproxy"},
 		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "nftproxy", Namespace: "kube-system"}},
 	}
-	if diff := cmp.Diff(want, rbacv1.ClusterRoleBinding{RoleRef: b.RoleRef, Subjects: b.Subjects}); diff != "" {
+	got := rbacv1.ClusterRoleBinding{RoleRef: b.RoleRef, Subjects: b.Subjects}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("binding (-want +got):\n%s", diff)
 	}
 }
 
-// TestConfig has the proxy read the configuration that is shipped; everything in it takes effect.
+// TestConfig checks that nftproxy accepts the configuration in the manifests without warnings.
 func TestConfig(t *testing.T) {
 	all := objects(t, filepath.Join(root, "overlays/generic"))
 	cm := of[*corev1.ConfigMap](t, all)
@@ -170,30 +180,36 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestGenericReachesAPIServer: the address is the user's to give, in place of the ClusterIP that Kubernetes sets.
+// TestGenericReachesAPIServer checks that the address of the API server overrides the ClusterIP from
+// Kubernetes.
 func TestGenericReachesAPIServer(t *testing.T) {
 	pod := of[*appsv1.DaemonSet](t, objects(t, filepath.Join(root, "overlays/generic"))).Spec.Template.Spec
 	for _, want := range []corev1.EnvVar{
-		{Name: "KUBERNETES_SERVICE_HOST", Value: "API-SERVER-ADDRESS"}, {Name: "KUBERNETES_SERVICE_PORT", Value: "6443"},
+		{Name: "KUBERNETES_SERVICE_HOST", Value: "API-SERVER-ADDRESS"},
+		{Name: "KUBERNETES_SERVICE_PORT", Value: "6443"},
 	} {
 		if !slices.Contains(pod.Containers[0].Env, want) {
-			t.Errorf("env has no %v", want)
+			t.Errorf("env lacks %v", want)
 		}
 	}
 }
 
-// TestPilot: nftproxy runs where kube-proxy is kept off, and nowhere else.
+// TestPilot checks that nftproxy runs exactly on the nodes from which the patch removes kube-proxy.
 func TestPilot(t *testing.T) {
 	pod := of[*appsv1.DaemonSet](t, objects(t, filepath.Join(root, "overlays/pilot"))).Spec.Template.Spec
-	proxy := patched(t, "pilot").Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	affinity := patched(t, "pilot").Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 	want := []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
-		Key: "nftproxy.dev/proxy", Operator: corev1.NodeSelectorOpNotIn, Values: []string{pod.NodeSelector["nftproxy.dev/proxy"]}}}}}
-	if diff := cmp.Diff(want, proxy); diff != "" {
-		t.Errorf("kube-proxy's nodes (-want +got):\n%s", diff)
+		Key:      "nftproxy.dev/proxy",
+		Operator: corev1.NodeSelectorOpNotIn,
+		Values:   []string{pod.NodeSelector["nftproxy.dev/proxy"]},
+	}}}}
+	if diff := cmp.Diff(want, affinity.NodeSelectorTerms); diff != "" {
+		t.Errorf("nodes of kube-proxy (-want +got):\n%s", diff)
 	}
 }
 
-// TestCleanup: the pods that clean up may do what the proxy may, and find the same tables.
+// TestCleanup checks that the cleanup pods have the privileges of nftproxy, in the network namespace of the
+// host.
 func TestCleanup(t *testing.T) {
 	all := objects(t, filepath.Join(root, "cleanup"))
 	pod := of[*appsv1.DaemonSet](t, all).Spec.Template.Spec
@@ -202,7 +218,8 @@ func TestCleanup(t *testing.T) {
 	}
 	c := &pod.Containers[0]
 	checkContainer(t, c)
-	if !slices.Equal(slices.Concat(c.Command, c.Args), []string{"/nftproxy", "cleanup"}) || c.Image != "nftproxy:VERSION" {
+	command := slices.Concat(c.Command, c.Args)
+	if !slices.Equal(command, []string{"/nftproxy", "cleanup"}) || c.Image != "nftproxy:VERSION" {
 		t.Errorf("command %q, args %q of image %s", c.Command, c.Args, c.Image)
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
-// TestRoleIsWhatIsUsed compares the ClusterRole with what the source asks an API server for, and with the creation of
-// Events, which is all that the client can do beside that.
+// TestRoleIsWhatIsUsed checks that the ClusterRole grants the requests of the source and the creation of
+// Events, which are all requests of nftproxy, and no others.
 func TestRoleIsWhatIsUsed(t *testing.T) {
 	want := []string{"create events.k8s.io/events"}
 	want = append(want, actions(t)...)
@@ -33,7 +33,7 @@ func TestRoleIsWhatIsUsed(t *testing.T) {
 	}
 }
 
-// rights returns rules as sorted lines of verb, group and resource.
+// rights returns the rules as sorted lines of verb, group and resource.
 func rights(rules []rbacv1.PolicyRule) []string {
 	var lines []string
 	for _, r := range rules {
@@ -49,7 +49,7 @@ func rights(rules []rbacv1.PolicyRule) []string {
 	return lines
 }
 
-// actions returns what the source does from its start until all is synced and watched.
+// actions returns the requests of the source from its start until it has synced and watches.
 func actions(t *testing.T) []string {
 	t.Helper()
 	api := &apiServer{}
@@ -63,28 +63,29 @@ func actions(t *testing.T) []string {
 	var running sync.WaitGroup
 	synced := syncSink{make(chan struct{})}
 	running.Go(func() {
-		_ = source.NewAPI(client, "node").Run(ctx, synced, func(err error) { t.Error(err) }) // it has no errors
+		_ = source.NewAPI(client, "node").Run(ctx, synced, func(err error) { t.Error(err) }) // it returns nil
 	})
 	select {
 	case <-synced.done:
 	case <-time.After(time.Minute):
-		t.Error("the source has not synced")
+		t.Error("the source did not sync")
 	}
 	cancel()
 	running.Wait()
-	server.CloseClientConnections() // of watches
-	return api.asked
+	server.CloseClientConnections() // those of watches are open
+	return api.requests
 }
 
-// apiServer has a Node and nothing else. It notes what it is asked for, discovery aside.
+// apiServer serves one Node and no other object. It records all requests except for discovery.
 type apiServer struct {
-	mu    sync.Mutex
-	asked []string
+	mu       sync.Mutex
+	requests []string // "verb group/resource"
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/") // api/VERSION/RESOURCE or apis/GROUP/VERSION/RESOURCE
+	// The path is api/VERSION/RESOURCE or apis/GROUP/VERSION/RESOURCE.
+	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if path[0] == "api" {
 		path = slices.Insert(path, 1, "")
 	}
@@ -97,25 +98,30 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		verb = "watch"
 	}
 	s.mu.Lock()
-	s.asked = append(s.asked, verb+" "+path[1]+"/"+path[3])
+	s.requests = append(s.requests, verb+" "+path[1]+"/"+path[3])
 	s.mu.Unlock()
 	version := strings.TrimPrefix(path[1]+"/"+path[2], "/")
-	kind := map[string]string{"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node", "servicecidrs": "ServiceCIDR"}[path[3]]
+	kind := map[string]string{
+		"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node", "servicecidrs": "ServiceCIDR",
+	}[path[3]]
 	switch {
-	case query.Get("sendInitialEvents") != "": // as an old server: then there is a list
+	case query.Get("sendInitialEvents") != "": // refuse, as an old server does: the client must list
 		w.WriteHeader(http.StatusUnprocessableEntity)
-		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422}`)
+		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", `+
+			`"reason": "Invalid", "code": 422}`)
 	case verb == "watch":
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	case kind == "Node":
-		_, _ = io.WriteString(w, `{"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "node", "resourceVersion": "1"}}]}`)
+		_, _ = io.WriteString(w, `{"kind": "NodeList", "apiVersion": "v1", `+
+			`"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "node", "resourceVersion": "1"}}]}`)
 	default:
-		_, _ = fmt.Fprintf(w, `{"kind": "%sList", "apiVersion": %q, "metadata": {"resourceVersion": "1"}, "items": []}`, kind, version)
+		_, _ = fmt.Fprintf(w, `{"kind": "%sList", "apiVersion": %q, "metadata": {"resourceVersion": "1"}, `+
+			`"items": []}`, kind, version)
 	}
 }
 
-// syncSink waits for all to be delivered.
+// syncSink closes done when the source has synced.
 type syncSink struct{ done chan struct{} }
 
 func (syncSink) Apply(runtime.Object)  {}

@@ -24,8 +24,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/controlplane"
 )
 
-// TestServer has a real API server take what is shipped: every overlay, in a dry run that refuses unknown fields, and then
-// the rights of the ServiceAccount, which must become those of the ClusterRole and no more.
+// TestServer checks with a real API server that it accepts every overlay, in a dry run that refuses unknown
+// fields, and that the ServiceAccount gets the rights of the ClusterRole and no others.
 func TestServer(t *testing.T) {
 	binary, err := controlplane.Build(t.Context())
 	if err != nil {
@@ -81,13 +81,15 @@ func apply(t *testing.T, c dynamic.Interface, document []byte, dryRun ...string)
 		t.Fatal(err)
 	}
 	resource, _ := meta.UnsafeGuessKindToResource(obj.GroupVersionKind())
-	options := metav1.PatchOptions{FieldManager: "test", FieldValidation: metav1.FieldValidationStrict, DryRun: dryRun}
-	if _, err := c.Resource(resource).Namespace(obj.GetNamespace()).Patch(t.Context(), obj.GetName(), types.ApplyPatchType, body, options); err != nil {
+	options := metav1.PatchOptions{
+		FieldManager: "test", FieldValidation: metav1.FieldValidationStrict, DryRun: dryRun}
+	client := c.Resource(resource).Namespace(obj.GetNamespace())
+	if _, err := client.Patch(t.Context(), obj.GetName(), types.ApplyPatchType, body, options); err != nil {
 		t.Errorf("apply %s %s: %v", obj.GetKind(), obj.GetName(), err)
 	}
 }
 
-// checkRights applies role and binding, and compares what the ServiceAccount may do then with what it could do before.
+// checkRights applies the role and the binding, and checks the rights that the ServiceAccount gains.
 func checkRights(t *testing.T, admin dynamic.Interface, proxy kubernetes.Interface) {
 	t.Helper()
 	before := granted(t, proxy)
@@ -102,26 +104,31 @@ func checkRights(t *testing.T, admin dynamic.Interface, proxy kubernetes.Interfa
 	}
 	role := of[*rbacv1.ClusterRole](t, objects(t, filepath.Join(root, "overlays/kubeadm")))
 	var diff string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	deadline := time.Now().Add(30 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		got := slices.DeleteFunc(granted(t, proxy), func(r string) bool { return slices.Contains(before, r) })
-		if diff = cmp.Diff(rights(role.Rules), got); diff == "" { // the authorizer watches roles: it takes a moment
+		// The authorizer watches roles and may need some time to see them.
+		if diff = cmp.Diff(rights(role.Rules), got); diff == "" {
 			return
 		}
 	}
 	t.Errorf("rights (-want +got):\n%s", diff)
 }
 
-// granted returns what the client's user may do in kube-system, as rights does.
+// granted returns the rights of the user of the client in kube-system, in the form of rights.
 func granted(t *testing.T, c kubernetes.Interface) []string {
 	t.Helper()
-	review, err := c.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(), &authorizationv1.SelfSubjectRulesReview{
-		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "kube-system"}}, metav1.CreateOptions{})
+	request := &authorizationv1.SelfSubjectRulesReview{
+		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "kube-system"}}
+	reviews := c.AuthorizationV1().SelfSubjectRulesReviews()
+	review, err := reviews.Create(t.Context(), request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var rules []rbacv1.PolicyRule
 	for _, r := range review.Status.ResourceRules {
-		rules = append(rules, rbacv1.PolicyRule{Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})
+		rules = append(rules, rbacv1.PolicyRule{
+			Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})
 	}
 	return rights(rules)
 }

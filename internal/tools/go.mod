@@ -1,5 +1,5 @@
-// Programs that build and check, and are not part of the proxy: a module of its own, so
-// that what they need does not get into the proxy's.
+// Programs that build the image and check licences and manifests. They are a module of
+// their own to keep their dependencies out of the module of nftproxy.
 module github.com/nftproxy/nftproxy/internal/tools
 
 go 1.26.0

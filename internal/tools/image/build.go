@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +21,7 @@ import (
 
 const program = "./cmd/nftproxy"
 
-// options are what an image is made of.
+// options are the inputs of an image. The image depends on them, the sources and the Go release only.
 type options struct {
 	module  string // directory
 	version string
@@ -28,11 +30,11 @@ type options struct {
 
 func architectures() []string { return []string{"amd64", "arm64"} }
 
-// build returns the image of all architectures. It works in dir, where its layers stay.
+// build returns an index with the image of each architecture. It compiles into dir.
 func build(o options, dir string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range architectures() {
-		image, err := buildOne(o, arch, filepath.Join(dir, arch))
+		image, err := buildOne(o, arch, filepath.Join(dir, "nftproxy-"+arch))
 		if err != nil {
 			return nil, fmt.Errorf("build for %s: %w", arch, err)
 		}
@@ -42,12 +44,9 @@ func build(o options, dir string) (v1.ImageIndex, error) {
 	return mutate.Annotations(index, o.annotations()).(v1.ImageIndex), nil
 }
 
-func buildOne(o options, arch, dir string) (v1.Image, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
+// buildOne returns the image of an architecture. It compiles to the file binary.
+func buildOne(o options, arch, binary string) (v1.Image, error) {
 	env := environment(arch)
-	binary := filepath.Join(dir, "nftproxy")
 	if err := compile(o, env, binary); err != nil {
 		return nil, err
 	}
@@ -59,18 +58,21 @@ func buildOne(o options, arch, dir string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, "layer.tar")
-	if _, err := writeTar(file, contents(data, modules), o.time); err != nil {
+	files, err := tarOf(contents(data, modules), o.time)
+	if err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromFile(file, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestCompression))
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil }
+	layer, err := tarball.LayerFromOpener(open,
+		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestCompression))
 	if err != nil {
 		return nil, err
 	}
 	return configure(o, arch, layer)
 }
 
-// environment is that of go: what could change what it makes is set.
+// environment returns the environment of go for an architecture. It sets every variable that changes the
+// binary.
 func environment(arch string) []string {
 	return append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0",
 		"CGO_ENABLED=0", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off")
@@ -90,10 +92,10 @@ func compile(o options, env []string, binary string) error {
 	return nil
 }
 
-// configure makes an image of a layer.
+// configure returns the image with layer as its only layer.
 func configure(o options, arch string, layer v1.Layer) (v1.Image, error) {
-	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	image, err := mutate.Append(image, mutate.Addendum{Layer: layer,
+	base := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	image, err := mutate.Append(mutate.ConfigMediaType(base, types.OCIConfigJSON), mutate.Addendum{Layer: layer,
 		History: v1.History{Created: v1.Time{Time: o.time}, CreatedBy: "internal/tools/image"}})
 	if err != nil {
 		return nil, err
@@ -108,7 +110,7 @@ func configure(o options, arch string, layer v1.Layer) (v1.Image, error) {
 	return mutate.ConfigFile(image, config)
 }
 
-// annotations are what the OCI image specification has names for.
+// annotations returns the annotations of the image under the names of the OCI image specification.
 func (o options) annotations() map[string]string {
 	return map[string]string{
 		"org.opencontainers.image.title":       "nftproxy",

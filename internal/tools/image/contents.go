@@ -4,8 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/pem"
+	"fmt"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"time"
@@ -21,7 +21,7 @@ type entry struct {
 	mode int64
 }
 
-// contents returns the files of the image by their paths.
+// contents returns the files of the image by path.
 func contents(binary []byte, modules []licence.Module) map[string]entry {
 	files := map[string]entry{
 		"nftproxy":                          {binary, 0o755},
@@ -35,53 +35,49 @@ func contents(binary []byte, modules []licence.Module) map[string]entry {
 	return files
 }
 
-// certificates returns the root certificates that Mozilla trusts, for API servers with a public certificate. They come from
-// a Go module, not from the machine that builds, so that the image is the same everywhere. They are a file, not part
-// of the program, so that another file can be mounted over it. Those that are trusted under conditions only are left
-// out: a file cannot say the conditions.
+// certificates returns the root certificates that Mozilla trusts, for API servers with a public certificate.
+//
+// They come from a Go module and not from the machine that builds, so that the image is the same everywhere.
+// They are a file and not linked, so that a cluster can mount another file over them. Roots that Mozilla
+// trusts only under conditions are left out, because the file format cannot express the conditions.
 func certificates() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {
 		if root.Constraint == nil {
-			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // a buffer takes it
+			// Writing to a buffer does not fail.
+			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate})
 		}
 	}
 	return text.Bytes()
 }
 
-// writeTar writes files, and the directories that they are in, in the order of their paths and all with that time. It returns
-// how long the archive is.
-func writeTar(name string, files map[string]entry, t time.Time) (int64, error) {
-	out, err := os.Create(name)
-	if err != nil {
-		return 0, err
-	}
-	defer out.Close()
-	for file := range maps.Clone(files) {
+// tarOf returns a tar archive of files and the directories above them, sorted by path, all with the same
+// time.
+func tarOf(files map[string]entry, t time.Time) ([]byte, error) {
+	all := maps.Clone(files)
+	for file := range files {
 		for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {
-			files[dir+"/"] = entry{mode: 0o755}
+			all[dir+"/"] = entry{mode: 0o755}
 		}
 	}
-	w := tar.NewWriter(out)
-	for _, file := range slices.Sorted(maps.Keys(files)) {
-		e := files[file]
-		header := &tar.Header{Name: file, Mode: e.mode, Size: int64(len(e.data)), ModTime: t, Typeflag: tar.TypeReg, Format: tar.FormatPAX}
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, file := range slices.Sorted(maps.Keys(all)) {
+		e := all[file]
+		header := &tar.Header{Typeflag: tar.TypeReg, Name: file, Mode: e.mode, Size: int64(len(e.data)),
+			ModTime: t, Format: tar.FormatPAX}
 		if file[len(file)-1] == '/' {
 			header.Typeflag = tar.TypeDir
 		}
 		if err := w.WriteHeader(header); err != nil {
-			return 0, err
+			return nil, fmt.Errorf("archive %s: %w", file, err)
 		}
 		if _, err := w.Write(e.data); err != nil {
-			return 0, err
+			return nil, fmt.Errorf("archive %s: %w", file, err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		return 0, err
+		return nil, fmt.Errorf("write archive: %w", err)
 	}
-	info, err := out.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), out.Close()
+	return out.Bytes(), nil
 }

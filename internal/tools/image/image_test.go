@@ -6,8 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,15 +13,16 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 )
 
-// TestImage builds the image twice, and looks into it.
+// TestImage builds the image twice and checks that both have the same digest and the expected contents.
 func TestImage(t *testing.T) {
 	o := options{module: "../../..", version: "v1.2.3", time: time.Unix(1000, 0).UTC()}
 	index := mustBuild(t, o)
 	want, got := digest(t, index), digest(t, mustBuild(t, o))
 	if want != got {
-		t.Errorf("built twice it is %s and %s", want, got)
+		t.Errorf("two builds have the digests %s and %s", want, got)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -71,25 +70,33 @@ func checkImage(t *testing.T, image v1.Image, arch string) {
 		t.Errorf("architecture %s, entrypoint %v", config.Architecture, config.Config.Entrypoint)
 	}
 	files := unpack(t, image)
-	if !bytes.HasPrefix(files["nftproxy"], []byte("\x7fELF")) || !bytes.Contains(files["nftproxy"], []byte("v1.2.3")) {
-		t.Error("nftproxy is not a program of that version")
+	binary := files["nftproxy"]
+	if !bytes.HasPrefix(binary, []byte("\x7fELF")) || !bytes.Contains(binary, []byte("v1.2.3")) {
+		t.Error("nftproxy is not a binary of that version")
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(files["etc/ssl/certs/ca-certificates.crt"]) {
-		t.Error("no certificate can be read")
+		t.Error("the file of root certificates has none")
 	}
-	if len(files["licenses/github.com/nftproxy/nftproxy/LICENSE"]) == 0 || len(files["licenses/go/LICENSE"]) == 0 {
-		t.Error("licences are missing")
+	for _, name := range []string{
+		"licenses/github.com/nftproxy/nftproxy/LICENSE",
+		"licenses/go/LICENSE",
+		"licenses/k8s.io/apimachinery/third_party/forked/golang/LICENSE",
+	} {
+		if len(files[name]) == 0 {
+			t.Errorf("the image lacks %s", name)
+		}
 	}
-	known := regexp.MustCompile(`^(nftproxy|etc/ssl/certs/ca-certificates\.crt|licenses/.*/(LICEN[SC]E|COPYING|NOTICE|PATENTS)[^/]*)$`)
+	known := regexp.MustCompile(`^(nftproxy|etc/ssl/certs/ca-certificates\.crt|` +
+		`licenses/.*/(LICEN[SC]E|COPYING|NOTICE|PATENTS)[^/]*)$`)
 	for name := range files {
 		if !known.MatchString(name) {
-			t.Errorf("%s is in the image", name)
+			t.Errorf("unexpected file %s", name)
 		}
 	}
 }
 
-// unpack returns the files of the image's only layer.
+// unpack returns the files of the only layer of the image.
 func unpack(t *testing.T, image v1.Image) map[string][]byte {
 	t.Helper()
 	layers, err := image.Layers()
@@ -111,7 +118,7 @@ func unpack(t *testing.T, image v1.Image) map[string][]byte {
 			t.Fatal(err)
 		}
 		if h.Uid != 0 || h.Gid != 0 || h.ModTime.Unix() != 1000 {
-			t.Errorf("%s is of %d:%d, at %s", h.Name, h.Uid, h.Gid, h.ModTime)
+			t.Errorf("%s has owner %d:%d and time %s", h.Name, h.Uid, h.Gid, h.ModTime)
 		}
 		if strings.HasSuffix(h.Name, "/") {
 			continue
@@ -122,27 +129,58 @@ func unpack(t *testing.T, image v1.Image) map[string][]byte {
 	}
 }
 
-// TestArchive: the archive is the same when it is written again.
-func TestArchive(t *testing.T) {
+// TestTar checks that an archive has its files in order, and that a second one has the same bytes.
+func TestTar(t *testing.T) {
 	files := map[string]entry{"b/c": {[]byte("c"), 0o644}, "a": {[]byte("a"), 0o755}}
-	var sums []string
-	for _, name := range []string{"one.tar", "two.tar"} {
-		file := filepath.Join(t.TempDir(), name)
-		if _, err := writeTar(file, files, time.Unix(0, 0)); err != nil {
-			t.Fatal(err)
-		}
-		sums = append(sums, readAll(t, file))
-	}
-	if sums[0] != sums[1] {
-		t.Error("archives differ")
-	}
-}
-
-func readAll(t *testing.T, file string) string {
-	t.Helper()
-	data, err := os.ReadFile(file)
+	one, err := tarOf(files, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	two, err := tarOf(files, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one, two) {
+		t.Error("the archives differ")
+	}
+	var names []string
+	for r := tar.NewReader(bytes.NewReader(one)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+	}
+	if want := []string{"a", "b/", "b/c"}; !slices.Equal(names, want) {
+		t.Errorf("files %q, want %q", names, want)
+	}
+}
+
+// TestArchive checks that the archive is an OCI image layout with the name of the image, and that a second
+// one has the same bytes.
+func TestArchive(t *testing.T) {
+	o := options{version: "v1.2.3", time: time.Unix(0, 0)}
+	index, err := random.Index(10, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := archive(index, o, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := archive(index, o, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one, two) {
+		t.Error("the archives differ")
+	}
+	for _, text := range []string{"oci-layout", "docker.io/library/nftproxy:v1.2.3", digest(t, index).Hex} {
+		if !bytes.Contains(one, []byte(text)) {
+			t.Errorf("the archive lacks %s", text)
+		}
+	}
 }

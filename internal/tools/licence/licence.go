@@ -1,4 +1,19 @@
-// Package licence finds the licences of what is linked into a program.
+// Package licence collects and classifies the licences of everything that is linked into a program.
+//
+// The image of nftproxy must contain the licence texts of all linked code, because the BSD, MIT and Apache
+// licences require it, and TestDependencies fails for a module under any other licence. Collect returns the
+// texts; Text.Kinds classifies one. Both work offline, on the module cache and GOROOT.
+//
+// go-licenses does not replace this package. Version 2.0.1 of github.com/google/go-licenses/v2, run on
+// ./cmd/nftproxy, lacks the following:
+//   - It ignores the standard library (isStdLib in licenses/library.go), which is linked as well and has the
+//     BSD-3-Clause licence.
+//   - It reads one licence file per package, the first that it recognizes. "save" leaves out
+//     go.yaml.in/yaml/v2/LICENSE.libyaml, which the MIT licence requires. "check --allowed_licenses=MIT"
+//     accepts a directory with the MIT licence in LICENSE and the GPL in LICENSE.third-party.
+//   - "save" leaves out PATENTS files.
+//
+// Start reading at Collect.
 package licence
 
 import (
@@ -7,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,68 +30,80 @@ import (
 	"strings"
 )
 
-// Module is a module that packages of are in a program, or the Go standard library, whose path is "go".
+// Module is a module with packages in the program, or the Go standard library, which has the path "go".
 type Module struct {
 	Path  string
-	Texts []Text
+	Texts []Text // sorted by name
 }
 
-// Text is a file with the terms of a licence, or a notice that goes with it.
+// Text is a file with the terms of a licence or with a notice that belongs to one.
 type Text struct {
-	Name string
+	Name string // relative to the directory of the module
 	Data []byte
 }
 
-// listed is what go list says of a package.
-type listed struct {
-	Module *struct {
-		Path, Dir string
-	}
-}
-
-// Collect returns the modules that packages of are in pkg, sorted by path, and the standard library. It runs go in dir. A
-// module without a licence is an error.
+// Collect runs go in dir and returns the modules that pkg is built from, sorted by path, with the texts in
+// the directories of the linked packages and in those above them. It returns an error if a module has no
+// text.
 func Collect(dir, pkg string, env []string) ([]Module, error) {
-	dirs, err := moduleDirs(dir, pkg, env)
+	sources, err := list(dir, pkg, env)
 	if err != nil {
 		return nil, fmt.Errorf("collect licences: %w", err)
 	}
-	var modules []Module
-	for path, dir := range dirs {
-		m := Module{Path: path}
-		if m.Texts, err = texts(dir); err != nil {
-			return nil, fmt.Errorf("collect licences: %w", err)
+	texts := map[string][]Text{} // by path of the module
+	seen := map[string]bool{}    // directories
+	for _, s := range sources {
+		for at := s.Dir; !seen[at] && strings.HasPrefix(at, s.Module.Dir); at = filepath.Dir(at) {
+			seen[at] = true
+			found, err := read(s.Module.Dir, at)
+			if err != nil {
+				return nil, fmt.Errorf("collect licences: %w", err)
+			}
+			texts[s.Module.Path] = append(texts[s.Module.Path], found...)
 		}
-		if len(m.Texts) == 0 {
-			return nil, fmt.Errorf("collect licences: %s has none", path)
-		}
-		modules = append(modules, m)
 	}
-	slices.SortFunc(modules, func(a, b Module) int { return strings.Compare(a.Path, b.Path) })
+	var modules []Module
+	for _, path := range slices.Sorted(maps.Keys(texts)) {
+		if len(texts[path]) == 0 {
+			return nil, fmt.Errorf("collect licences: module %s has none", path)
+		}
+		slices.SortFunc(texts[path], func(a, b Text) int { return strings.Compare(a.Name, b.Name) })
+		modules = append(modules, Module{path, texts[path]})
+	}
 	return modules, nil
 }
 
-// moduleDirs returns the directories of the modules by their paths.
-func moduleDirs(dir, pkg string, env []string) (map[string]string, error) {
-	out, err := goCommand(dir, env, "list", "-deps", "-json=Module", pkg)
+// source is a package in the format of go list.
+type source struct {
+	Dir    string
+	Module *struct{ Path, Dir string }
+}
+
+// list returns the packages that pkg is built from. Packages of the standard library become one: its licence
+// is in GOROOT, and those below it are for parts that are not linked (BoringCrypto, the commands).
+func list(dir, pkg string, env []string) ([]source, error) {
+	goroot, err := goCommand(dir, env, "env", "GOROOT")
 	if err != nil {
 		return nil, err
 	}
-	dirs := map[string]string{}
+	std := source{Dir: strings.TrimSpace(string(goroot))}
+	std.Module = &struct{ Path, Dir string }{"go", std.Dir}
+	out, err := goCommand(dir, env, "list", "-deps", "-json=Dir,Module", pkg)
+	if err != nil {
+		return nil, err
+	}
+	sources := []source{std}
 	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p listed
-		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
-			break
+		var s source
+		if err := decoder.Decode(&s); errors.Is(err, io.EOF) {
+			return sources, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("read go list: %w", err)
 		}
-		if p.Module != nil {
-			dirs[p.Module.Path] = p.Module.Dir
+		if s.Module != nil {
+			sources = append(sources, s)
 		}
 	}
-	goroot, err := goCommand(dir, env, "env", "GOROOT")
-	dirs["go"] = strings.TrimSpace(string(goroot))
-	return dirs, err
 }
 
 func goCommand(dir string, env []string, args ...string) ([]byte, error) {
@@ -89,13 +117,14 @@ func goCommand(dir string, env []string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// texts returns the files in dir that are named as such files are, sorted.
-func texts(dir string) ([]Text, error) {
+// read returns the licences and notices in dir, which is root or below it. It knows them by the names of
+// files.
+func read(root, dir string) ([]Text, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var found []Text
+	var texts []Text
 	for _, e := range entries {
 		name := strings.ToUpper(e.Name())
 		known := slices.ContainsFunc([]string{"LICENSE", "LICENCE", "COPYING", "NOTICE", "PATENTS"},
@@ -103,18 +132,24 @@ func texts(dir string) ([]Text, error) {
 		if !known || e.IsDir() {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		file := filepath.Join(dir, e.Name())
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, Text{Name: e.Name(), Data: data})
+		relative, err := filepath.Rel(root, file)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, Text{relative, data})
 	}
-	return found, nil
+	return texts, nil
 }
 
-// Kinds returns the SPDX identifiers of the licences in a text, as far as they are of the kinds that it knows; nothing if it
-// knows none of them.
+// Kinds returns the SPDX identifiers of the licences in a text. It recognizes the licences that are common in
+// Go modules, and returns nothing for a text without any of them.
 func (t Text) Kinds() []string {
+	const endorse = "to endorse or promote products derived from this software"
 	text := strings.Join(strings.Fields(string(t.Data)), " ")
 	var kinds []string
 	for _, k := range []struct{ spdx, phrase, without string }{
@@ -122,8 +157,8 @@ func (t Text) Kinds() []string {
 		{"MIT", "Permission is hereby granted, free of charge, to any person obtaining a copy", ""},
 		{"ISC", "Permission to use, copy, modify, and/or distribute this software for any purpose", ""},
 		{"ISC", "Permission to use, copy, modify, and distribute this software for any purpose", ""},
-		{"BSD-3-Clause", "Neither the name of", ""},
-		{"BSD-2-Clause", "Redistributions in binary form must reproduce the above copyright notice", "Neither the name of"},
+		{"BSD-3-Clause", endorse, ""},
+		{"BSD-2-Clause", "Redistributions in binary form must reproduce the above copyright notice", endorse},
 		{"MPL-2.0", "Mozilla Public License Version 2.0", ""},
 		{"GPL", "GNU GENERAL PUBLIC LICENSE", ""},
 		{"LGPL", "GNU LESSER GENERAL PUBLIC LICENSE", ""},

@@ -1,4 +1,7 @@
-// Command render prints what a kustomization gives, as kubectl kustomize does.
+// Command render prints the objects of a kustomization, as kubectl kustomize does.
+//
+// The tests in internal/manifests read the manifests through it. It is a program in the module of tools and
+// not a call in those tests, because kustomize would otherwise become a dependency of the module of nftproxy.
 package main
 
 import (
