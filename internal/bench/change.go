@@ -43,7 +43,7 @@ func changeKinds() []change {
 			addrs := []netip.Addr{backendAddr(i, 4, 0), backendAddr(i, 5, 0), backendAddr(i, 6, 0)}
 			return c.createSlice(ctx, temporary(endpointSlice(newName(i), newName(i), addrs...)))
 		}, make: func(ctx context.Context, c *cluster, i int) error {
-			return c.put(ctx, temporary(service(newName(i), newAddr(i))))
+			return c.put(ctx, temporary(newService(newName(i), newAddr(i))))
 		}},
 		{name: "Service deleted", undoes: true, make: func(ctx context.Context, c *cluster, i int) error {
 			return c.client.CoreV1().Services(namespace).Delete(ctx, newName(i), metav1.DeleteOptions{})

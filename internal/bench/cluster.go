@@ -118,7 +118,7 @@ func (c *cluster) furnish(ctx context.Context) error {
 // creates the first Service through the API server and writes copies of it to etcd.
 func (c *cluster) grow(ctx context.Context, services int) error {
 	if c.services == 0 {
-		if err := c.put(ctx, service(serviceName(0), serviceAddr(0)), threeEndpoints(0, 0)); err != nil {
+		if err := c.put(ctx, newService(serviceName(0), serviceAddr(0)), threeEndpoints(0, 0)); err != nil {
 			return err
 		}
 		c.services = 1
@@ -136,7 +136,7 @@ func (c *cluster) grow(ctx context.Context, services int) error {
 
 // copyFirst writes copies of the first Service, up to a number of Services.
 func (c *cluster) copyFirst(ctx context.Context, services int) error {
-	m, err := c.modelOf(ctx, service(serviceName(0), serviceAddr(0)))
+	m, err := c.modelOf(ctx, newService(serviceName(0), serviceAddr(0)))
 	if err != nil {
 		return err
 	}

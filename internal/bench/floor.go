@@ -14,8 +14,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // floor is the lower bound of the costs of a proxy. It lists the objects and writes all missing elements in
@@ -23,7 +24,7 @@ import (
 // the start, does not combine events, does not validate objects, and only supports ready endpoints of
 // ClusterIPs.
 type floor struct {
-	conn     *nft.Conn
+	conn     *kernel.Conn
 	ruleset  *rules.Ruleset
 	services map[string]*corev1.Service
 	slices   map[string]map[string]*discoveryv1.EndpointSlice // by Service
@@ -47,11 +48,11 @@ func runFloor(args []string) error {
 		slices:   map[string]map[string]*discoveryv1.EndpointSlice{},
 	}
 	f.ruleset = rules.NewRuleset(rules.Config{
-		MasqueradeMark: 1 << 14, Families: rules.Families(),
+		MasqueradeMark: 1 << 14, Families: service.Families(),
 		PodTraffic:   rules.PodTraffic{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 	})
-	if f.conn, err = nft.Dial(nft.Options{}); err != nil {
+	if f.conn, err = kernel.Dial(kernel.Options{}); err != nil {
 		return err
 	}
 	ctx := context.Background()
@@ -76,19 +77,15 @@ func runFloor(args []string) error {
 
 // first writes the missing elements.
 func (f *floor) first() error {
-	snapshot, err := f.conn.Read(rules.Families())
+	d, _, err := f.conn.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
+		for name := range f.services {
+			f.put(name, slots)
+		}
+		return f.ruleset
+	})
 	if err != nil {
 		return err
 	}
-	slots := snapshot.Programmed.Slots()
-	for name := range f.services {
-		f.put(name, slots)
-	}
-	programmed, err := snapshot.Compare(f.ruleset.Chains)
-	if err != nil {
-		return err
-	}
-	d := rules.Diff(f.ruleset, programmed)
 	start := time.Now()
 	if d.Size() > 0 {
 		if err := f.conn.Apply(d, 0); err != nil {
@@ -126,13 +123,13 @@ func (f *floor) list(
 	return services, slices, err
 }
 
-func (f *floor) take(s *discoveryv1.EndpointSlice) (service string) {
-	service = s.Labels[discoveryv1.LabelServiceName]
-	if f.slices[service] == nil {
-		f.slices[service] = map[string]*discoveryv1.EndpointSlice{}
+func (f *floor) take(s *discoveryv1.EndpointSlice) (name string) {
+	name = s.Labels[discoveryv1.LabelServiceName]
+	if f.slices[name] == nil {
+		f.slices[name] = map[string]*discoveryv1.EndpointSlice{}
 	}
-	f.slices[service][s.Name] = s
-	return service
+	f.slices[name][s.Name] = s
+	return name
 }
 
 func (f *floor) follow(event watch.Event) error {
@@ -162,22 +159,24 @@ func (f *floor) follow(event watch.Event) error {
 // put compiles a Service. Its backends keep their slots.
 func (f *floor) put(name string, slots rules.Slots) {
 	svc := f.services[name]
-	id := rules.ServiceName{Namespace: namespace, Name: name}
+	id := service.Name{Namespace: namespace, Name: name}
 	if svc == nil {
 		f.ruleset.Remove(id)
 		return
 	}
-	var endpoints []rules.Endpoint
+	var endpoints []service.Endpoint
 	for _, slice := range f.slices[name] {
 		for _, e := range slice.Endpoints {
 			backend := netip.AddrPortFrom(netip.MustParseAddr(e.Addresses[0]), podPort)
-			endpoints = append(endpoints, rules.Endpoint{Backend: backend, Ready: true, Node: *e.NodeName})
+			endpoints = append(endpoints, service.Endpoint{Backend: backend, Ready: true, Node: *e.NodeName})
 		}
 	}
-	protocols := map[corev1.Protocol]rules.Protocol{corev1.ProtocolTCP: rules.TCP, corev1.ProtocolUDP: rules.UDP}
-	s := &rules.Service{Name: id, ClusterIPs: []netip.Addr{netip.MustParseAddr(svc.Spec.ClusterIP)}}
+	protocols := map[corev1.Protocol]service.Protocol{corev1.ProtocolTCP: service.TCP, corev1.ProtocolUDP: service.UDP}
+	s := &service.Service{Name: id, ClusterIPs: []netip.Addr{netip.MustParseAddr(svc.Spec.ClusterIP)}}
 	for _, p := range svc.Spec.Ports {
-		s.Ports = append(s.Ports, rules.ServicePort{Name: p.Name, Protocol: protocols[p.Protocol], Port: uint16(p.Port), Endpoints: endpoints})
+		s.Ports = append(s.Ports, service.Port{
+			Name: p.Name, Protocol: protocols[p.Protocol], Port: uint16(p.Port), Endpoints: endpoints,
+		})
 	}
-	f.ruleset.Put(rules.Compile(s, rules.Node{Name: lab.NodeName}, slots))
+	f.ruleset.Put(rules.Compile(s, service.Node{Name: lab.NodeName}, slots))
 }

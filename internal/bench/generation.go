@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
 // pollPeriod limits the error of the time of a commit. A subscription to notifications would have no such
@@ -17,10 +17,14 @@ import (
 const pollPeriod = 50 * time.Microsecond
 
 // generation watches the nftables generation of a namespace, which every commit increments.
-type generation struct{ conn *nft.Conn }
+type generation struct{ conn *netlink.Conn }
 
 func newGeneration(ns *lab.Namespace) (*generation, error) {
-	conn, err := nft.Dial(nft.Options{NetNS: ns.FD()})
+	var conn *netlink.Conn
+	err := ns.Do(func() (err error) {
+		conn, err = netlink.Dial()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func (b *bench) large(ctx context.Context, n *node, endpoints int) error {
 		list = append(list, largeSlice(part, 0, 0))
 	}
 	err := b.total(ctx, n, name+", Service created", func() error {
-		return b.cluster.put(ctx, temporary(service("large", netip.MustParseAddr("10.96.0.20"))), list...)
+		return b.cluster.put(ctx, temporary(newService("large", netip.MustParseAddr("10.96.0.20"))), list...)
 	})
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func backendAddr(i, j, version int) netip.Addr {
 
 func serviceName(i int) string { return fmt.Sprintf("s-%05d", i) }
 
-func service(name string, ip netip.Addr) *corev1.Service {
+func newService(name string, ip netip.Addr) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": name}},
 		Spec: corev1.ServiceSpec{
@@ -107,7 +107,7 @@ func threeEndpoints(i, version int) *discoveryv1.EndpointSlice {
 
 // answering returns a Service with one endpoint, the pod that answers on TCP and UDP.
 func answering(name string, ip netip.Addr, nodePort int32) (*corev1.Service, *discoveryv1.EndpointSlice) {
-	svc := service(name, ip)
+	svc := newService(name, ip)
 	udp := svc.Spec.Ports[0]
 	udp.Name, udp.Protocol = "udp", corev1.ProtocolUDP
 	svc.Spec.Ports = append(svc.Spec.Ports, udp)

@@ -67,7 +67,7 @@ func (c *cluster) modelOf(ctx context.Context, svc *corev1.Service) (m model, er
 // copies stores copies of the model, up to a number of Services.
 func (c *cluster) copies(ctx context.Context, s *store, m model, number int) error {
 	for i := c.services; i < number; i++ {
-		a := m.addressOf(service(serviceName(i), serviceAddr(i)))
+		a := m.addressOf(newService(serviceName(i), serviceAddr(i)))
 		if err := s.put(ctx, "ipaddresses/"+a.Name, networkingv1.SchemeGroupVersion, a); err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (c *cluster) copies(ctx context.Context, s *store, m model, number int) err
 		}
 	}
 	for i := c.services; i < number; i++ {
-		svc := m.serviceLike(service(serviceName(i), serviceAddr(i)))
+		svc := m.serviceLike(newService(serviceName(i), serviceAddr(i)))
 		key := "services/specs/" + namespace + "/" + svc.Name
 		if err := s.put(ctx, key, corev1.SchemeGroupVersion, svc); err != nil {
 			return err
