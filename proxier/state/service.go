@@ -27,9 +27,14 @@ func serviceName(svc *corev1.Service) rules.ServiceName {
 }
 
 // newService returns nil for a Service that is not ours to program: headless,
-// ExternalName, not yet allocated, or another proxy's.
+// ExternalName, not yet allocated, or another proxy's. A field that is not set has
+// the default of the API, because a manifest need not come from an API server.
 func newService(svc *corev1.Service) *service {
-	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+	clusterIP := svc.Spec.ClusterIP
+	if clusterIP == "" && len(svc.Spec.ClusterIPs) > 0 {
+		clusterIP = svc.Spec.ClusterIPs[0]
+	}
+	if svc.Spec.Type == corev1.ServiceTypeExternalName || clusterIP == "" || clusterIP == corev1.ClusterIPNone {
 		return nil
 	}
 	if _, other := svc.Labels[labelServiceProxyName]; other {

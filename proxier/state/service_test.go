@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/nftproxy/nftproxy/rules"
 )
@@ -63,6 +64,7 @@ func addressCases() []serviceCase {
 	return []serviceCase{
 		{"as it is", func(*corev1.Service) {}, nil, nil},
 		{"clusterIP only", func(s *corev1.Service) { s.Spec.ClusterIPs = nil }, nil, nil},
+		{"clusterIPs only", func(s *corev1.Service) { s.Spec.ClusterIP = "" }, nil, nil},
 		{"dual stack", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.10", "fd00:96::10"} },
 			func(s *rules.Service) { s.ClusterIPs = addrs("10.96.0.10 fd00:96::10") }, nil},
 		{"leading zeros", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"010.096.000.010"} }, nil, nil},
@@ -202,8 +204,11 @@ func portCases() []serviceCase {
 // A Service that is not ours to program is as if it were not there.
 func TestServiceNotOurs(t *testing.T) {
 	tests := map[string]func(*corev1.Service){
-		"ExternalName":    func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
-		"headless":        func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone },
+		"ExternalName": func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
+		"headless":     func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone },
+		"headless, clusterIPs only": func(s *corev1.Service) {
+			s.Spec.ClusterIP, s.Spec.ClusterIPs = "", []string{corev1.ClusterIPNone}
+		},
 		"not allocated":   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
 		"another proxy's": func(s *corev1.Service) { s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": ""} },
 	}
@@ -229,6 +234,70 @@ func TestServiceNotOurs(t *testing.T) {
 			}
 			if got := s.Services(); len(got) != 0 {
 				t.Errorf("services are %v, want none", got)
+			}
+		})
+	}
+}
+
+// A manifest written by hand leaves out what the API server sets: see pkg/apis/core/v1/defaults.go and
+// pkg/apis/discovery/v1/defaults.go in Kubernetes, and the allocation of cluster IPs. It has the same effect without.
+func TestDefaults(t *testing.T) {
+	cluster := new(corev1.ServiceInternalTrafficPolicyCluster)
+	affinity := func(seconds *int32) *corev1.SessionAffinityConfig {
+		return &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: seconds}}
+	}
+	ports := []corev1.ServicePort{{Port: 80}}
+	tcp := []corev1.ServicePort{{Port: 80, Protocol: "TCP"}}
+	for name, test := range map[string]struct{ written, defaulted corev1.ServiceSpec }{
+		"cluster IP": {
+			corev1.ServiceSpec{ClusterIP: "10.96.0.10", Ports: ports},
+			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+				SessionAffinity: "None", InternalTrafficPolicy: cluster},
+		},
+		"cluster IPs": {
+			corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.10", "fd00::1"}, Ports: ports},
+			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10", "fd00::1"}, Ports: tcp,
+				SessionAffinity: "None", InternalTrafficPolicy: cluster},
+		},
+		"node port and affinity": {
+			corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.96.0.10", Ports: ports, SessionAffinity: "ClientIP"},
+			corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+				SessionAffinity: "ClientIP", SessionAffinityConfig: affinity(new(int32(10800))),
+				InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
+		},
+		"load balancer and affinity without a timeout": {
+			corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.10", Ports: ports, SessionAffinity: "ClientIP",
+				SessionAffinityConfig: affinity(nil)},
+			corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+				SessionAffinity: "ClientIP", SessionAffinityConfig: affinity(new(int32(10800))),
+				InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
+		},
+		"external IP": {
+			corev1.ServiceSpec{ClusterIP: "10.96.0.10", Ports: ports, ExternalIPs: []string{"198.51.100.1"}},
+			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+				ExternalIPs: []string{"198.51.100.1"}, SessionAffinity: "None", InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			compiled := func(spec corev1.ServiceSpec, port discoveryv1.EndpointPort) *rules.Service {
+				svc, slice := web(), webSlice("web-1", "10.244.1.1")
+				svc.Spec, slice.Ports = spec, []discoveryv1.EndpointPort{port}
+				s := New("n1")
+				s.Apply(svc)
+				s.Apply(slice)
+				got, problems := s.Service(webName())
+				if len(problems) > 0 {
+					t.Errorf("problems: %q", problems)
+				}
+				return got
+			}
+			want := compiled(test.defaulted, discoveryv1.EndpointPort{Name: new(""), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))})
+			if want == nil || len(want.Ports) != 1 || len(want.Ports[0].Endpoints) != 1 {
+				t.Fatalf("with defaults: %v", want)
+			}
+			got := compiled(test.written, discoveryv1.EndpointPort{Port: new(int32(8080))})
+			if diff := cmp.Diff(want, got, netipComparers()); diff != "" {
+				t.Errorf("service (-with defaults +as written):\n%s", diff)
 			}
 		})
 	}
