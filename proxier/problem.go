@@ -27,9 +27,9 @@ func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service
 
 // LogProblem logs a problem of a source.
 func LogProblem(err error) {
-	var passed *source.Passed
-	if errors.As(err, &passed) {
-		klog.InfoS("Some objects are of no interest here", "objects", passed.Error())
+	var ignored source.Ignored
+	if errors.As(err, &ignored) {
+		klog.InfoS("Some objects are of no interest here", "objects", ignored.Error())
 		return
 	}
 	klog.InfoS("A part of the objects is not used", "problem", err.Error())

@@ -24,13 +24,26 @@ func messages(errs []error) []string {
 	return texts
 }
 
-// decoded returns what x.yaml with this content gives: the names of the objects, and the problems.
-func decoded(text string) (names, problems []string) {
-	c := decode("x.yaml", []byte(text))
-	for _, m := range c.manifests {
+// read decodes the file x.yaml with this content.
+func read(text string) *reading {
+	r := newReading()
+	r.decode("x.yaml", []byte(text))
+	return r
+}
+
+// names returns the identities of the objects.
+func (r *reading) names() []string {
+	var names []string
+	for _, m := range r.manifests {
 		names = append(names, m.identity.String())
 	}
-	return names, messages(c.problems)
+	return names
+}
+
+// decoded returns the identities of the objects in x.yaml with this content, and the problems.
+func decoded(text string) (names, problems []string) {
+	r := read(text)
+	return r.names(), messages(r.problems)
 }
 
 func TestDecodeWhole(t *testing.T) {
@@ -88,7 +101,7 @@ status:
 			ObjectMeta:  metav1.ObjectMeta{Name: "web-1", Namespace: "default"},
 			AddressType: "IPv4",
 			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.244.1.1"}}},
-			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To(""), Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To[int32](8080)}},
+			Ports:       []discoveryv1.EndpointPort{{Port: ptr.To[int32](8080)}},
 		},
 	}, {
 		name: "node",
@@ -108,14 +121,14 @@ status:
 		},
 	}} {
 		t.Run(test.name, func(t *testing.T) {
-			c := decode("x.yaml", []byte(test.text))
-			if len(c.problems) > 0 || c.partial {
-				t.Fatalf("partial %v, problems %q", c.partial, c.problems)
+			r := read(test.text)
+			if len(r.problems) > 0 || r.partial["x.yaml"] {
+				t.Fatalf("partial %v, problems %q", r.partial, r.problems)
 			}
-			if len(c.manifests) != 1 {
-				t.Fatalf("got %d objects", len(c.manifests))
+			if len(r.manifests) != 1 {
+				t.Fatalf("got %d objects", len(r.manifests))
 			}
-			if diff := cmp.Diff(test.want, runtime.Object(c.manifests[0].object)); diff != "" {
+			if diff := cmp.Diff(test.want, runtime.Object(r.manifests[0].object)); diff != "" {
 				t.Errorf("object (-want +got):\n%s", diff)
 			}
 		})
@@ -183,73 +196,70 @@ func TestDecodeTypedLists(t *testing.T) {
 func TestDecodeProblems(t *testing.T) {
 	const head = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
 	const good = "---\napiVersion: v1\nkind: Node\nmetadata: {name: good}\n"
+	const last = "---\napiVersion: v1\nkind: Node\nmetadata: {name: last}\n"
 	for _, test := range []struct {
 		name, text string
-		objects    []string // beside the good one at the end
+		objects    []string // before the last one
 		problems   []string
 		partial    bool
 	}{
 		{"wrong type", head + "spec: {ports: [{port: 80}, {port: abc}]}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): spec.ports[1].port: want int32, got string"}, true},
+			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32"}, true},
 		{"number too large", head + "spec: {ports: [{port: 99999999999}]}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): spec.ports[0].port: want int32, got number 99999999999"}, true},
+			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal number 99999999999 into Go struct field ServicePort.spec.ports.port of type int32"}, true},
 		{"number for string", "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {a/b: 5}}\n", nil,
-			[]string{`x.yaml: document 1 (Service default/web): metadata.labels["a/b"]: want string, got number`}, true},
+			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"}, true},
 		{"object for list", head + "spec: {ports: {port: 80}}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): spec.ports: want list, got object"}, true},
+			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal object into Go struct field ServiceSpec.spec.ports of type []v1.ServicePort"}, true},
 		{"list for object", head + "spec: []\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): spec: want object, got list"}, true},
+			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal array into Go struct field Service.spec of type v1.ServiceSpec"}, true},
 		{"bad time", "apiVersion: v1\nkind: Service\nmetadata: {name: web, creationTimestamp: noon}\n", nil,
-			[]string{`x.yaml: document 1 (Service default/web): metadata.creationTimestamp: parsing time "noon" as "2006-01-02T15:04:05Z07:00": cannot parse "noon" as "2006"`}, true},
+			[]string{`x.yaml: document 1 (Service default/web): parsing time "noon" as "2006-01-02T15:04:05Z07:00": cannot parse "noon" as "2006"`}, true},
 		{"unknown fields", head + "spec: {ports: [{port: 80, prot: TCP}], Type: NodePort}\n", []string{"Service default/web"},
 			[]string{`x.yaml: document 1 (Service default/web): unknown field "spec.Type"`,
 				`x.yaml: document 1 (Service default/web): unknown field "spec.ports[0].prot"`}, false},
 		{"duplicate key of yaml", "\n" + head + "spec:\n  type: NodePort\n  type: ClusterIP\n", []string{"Service default/web"},
-			[]string{`x.yaml: document 1: line 7: key "type" already set in map`}, false},
+			[]string{`x.yaml: document 1: yaml: unmarshal errors: line 7: key "type" already set in map`}, false},
 		{"duplicate key of json", `{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"type": "NodePort", "type": "ClusterIP"}}` + "\n",
 			[]string{"Service default/web"}, []string{`x.yaml: document 1 (Service default/web): duplicate field "spec.type"`}, false},
 		{"first of two values wrong", `{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"type": 5, "type": "NodePort"}}` + "\n", nil,
 			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal number into Go struct field ServiceSpec.spec.type of type v1.ServiceType"}, true},
 		{"yaml syntax", good + "---\na: [\n", []string{"Node good"},
-			[]string{"x.yaml: document 2: line 6: did not find expected node content"}, true},
+			[]string{"x.yaml: document 2: yaml: line 6: did not find expected node content"}, true},
 		{"json syntax", good + "---\n\n{\"a\": 1,\n}\n", []string{"Node good"},
-			[]string{"x.yaml: document 2: line 8: not JSON: invalid character '}' looking for beginning of object key string"}, true},
-		{"json cut short", "{\"a\":\n", nil, []string{"x.yaml: document 1: line 2: not JSON: unexpected EOF"}, true},
+			[]string{"x.yaml: document 2: json: line 8: invalid character '}' looking for beginning of object key string"}, true},
+		{"json cut short", "{\"a\":\n", nil, []string{"x.yaml: document 1: json: line 2: unexpected EOF"}, true},
 		{"json, then rubbish", `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}} x` + "\n", []string{"Node a"},
-			[]string{"x.yaml: document 2: line 1: not JSON: invalid character 'x' looking for beginning of value"}, true},
+			[]string{"x.yaml: document 2: json: line 1: invalid character 'x' looking for beginning of value"}, true},
 		{"no name", "apiVersion: v1\nkind: Service\nmetadata: {generateName: web-}\n", nil,
-			[]string{"x.yaml: document 1 (Service): metadata.name: missing"}, true},
-		{"no kind", "apiVersion: v1\n", nil, []string{"x.yaml: document 1: kind: missing"}, true},
-		{"no version", "kind: Service\n", nil, []string{"x.yaml: document 1: apiVersion: missing"}, true},
-		{"kind of wrong type", "apiVersion: v1\nkind: {a: b}\n", nil, []string{"x.yaml: document 1: kind: want string, got object"}, true},
-		{"no object", "- a\n", nil, []string{"x.yaml: document 1: want object, got list"}, true},
-		{"words", "hello world\n", nil, []string{"x.yaml: document 1: want object, got string"}, true},
-		{"null", "null\n", nil, []string{"x.yaml: document 1: kind: missing"}, true},
+			[]string{"x.yaml: document 1 (Service): metadata.name is missing"}, true},
+		{"no kind", "apiVersion: v1\n", nil, []string{"x.yaml: document 1: kind is missing"}, true},
+		{"no version", "kind: Service\n", nil, []string{"x.yaml: document 1 (Service): apiVersion is missing"}, true},
+		{"kind of wrong type", "apiVersion: v1\nkind: {a: b}\n", nil, []string{"x.yaml: document 1: couldn't get version/kind; json parse error: json: cannot unmarshal object into Go struct field .kind of type string"}, true},
+		{"no object", "- a\n", nil, []string{"x.yaml: document 1: not an object"}, true},
+		{"words", "hello world\n", nil, []string{"x.yaml: document 1: not an object"}, true},
+		{"null", "null\n", nil, []string{"x.yaml: document 1: not an object"}, true},
 		{"version not understood", "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSliceList\n", nil,
-			[]string{"x.yaml: document 1: apiVersion: discovery.k8s.io/v1beta1 has no EndpointSliceList that is understood here; want discovery.k8s.io/v1"}, true},
+			[]string{"x.yaml: document 1 (EndpointSliceList): apiVersion discovery.k8s.io/v1beta1 is not supported, use discovery.k8s.io/v1"}, true},
 		{"items", good + "---\napiVersion: v1\nkind: List\nitem: []\nitems:\n- null\n- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: x}, spec: 5}\n" +
 			"- {apiVersion: v1, kind: Node, metadata: {name: b}}\n", []string{"Node good", "Node b"},
-			[]string{`x.yaml: document 2: unknown field "item"`,
-				"x.yaml: document 2, item 1: kind: missing",
-				"x.yaml: document 2, item 2 (Service x/a): spec: want object, got number"}, true},
+			[]string{`x.yaml: document 2 (List): unknown field "item"`,
+				"x.yaml: document 2, item 1: not an object",
+				"x.yaml: document 2, item 2 (Service x/a): json: cannot unmarshal number into Go struct field Service.spec of type v1.ServiceSpec"}, true},
 		{"items of a list in a list", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: NodeList, items: [{metadata: {name: a}}, {metadata: {}}]}]\n", []string{"Node a"},
-			[]string{"x.yaml: document 1, item 1, item 2 (Node): metadata.name: missing"}, true},
-		{"items of wrong type", "apiVersion: v1\nkind: List\nitems: 5\n", nil, []string{"x.yaml: document 1: items: want list, got number"}, true},
+			[]string{"x.yaml: document 1, item 1, item 2 (Node): metadata.name is missing"}, true},
+		{"items of wrong type", "apiVersion: v1\nkind: List\nitems: 5\n", nil, []string{"x.yaml: document 1 (List): json: cannot unmarshal number into Go struct field List.items of type []runtime.RawExtension"}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := decode("x.yaml", []byte(test.text+good))
-			var names []string
-			for _, m := range c.manifests {
-				names = append(names, m.identity.String())
-			}
-			if diff := cmp.Diff(append(test.objects, "Node good"), names); diff != "" {
+			r := read(test.text + last)
+			if diff := cmp.Diff(append(test.objects, "Node last"), r.names()); diff != "" {
 				t.Errorf("objects (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(test.problems, messages(c.problems)); diff != "" {
+			if diff := cmp.Diff(test.problems, messages(r.problems)); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
 			}
-			if c.partial != test.partial {
-				t.Errorf("partial = %v", c.partial)
+			if r.partial["x.yaml"] != test.partial {
+				t.Errorf("partial = %v", r.partial)
 			}
 		})
 	}
@@ -258,14 +268,14 @@ func TestDecodeProblems(t *testing.T) {
 func TestDecodeNesting(t *testing.T) {
 	text := strings.Repeat(`{"apiVersion":"v1","kind":"List","items":[`, 1000) + strings.Repeat("]}", 1000)
 	_, problems := decoded(text)
-	want := []string{"x.yaml: document 1, item 1, item 1, item 1, item 1: lists nested more than 4 deep"}
+	want := []string{"x.yaml: document 1, item 1, item 1, item 1, item 1, item 1: in more than 4 nested lists"}
 	if diff := cmp.Diff(want, problems); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 }
 
-func TestPassed(t *testing.T) {
-	c := decode("x.yaml", []byte(`
+func TestIgnored(t *testing.T) {
+	r := read(`
 apiVersion: apps/v1
 kind: Deployment
 ---
@@ -275,13 +285,13 @@ kind: Service
 apiVersion: v1
 kind: List
 items: [{apiVersion: v1, kind: Pod}, {apiVersion: v1, kind: Pod}, {apiVersion: v1, kind: PodList}]
-`))
-	if len(c.problems) > 0 || len(c.manifests) > 0 || c.partial {
-		t.Errorf("partial %v, %d objects, problems %q", c.partial, len(c.manifests), c.problems)
+`)
+	if len(r.problems) > 0 || len(r.manifests) > 0 || r.partial["x.yaml"] {
+		t.Errorf("partial %v, %d objects, problems %q", r.partial, len(r.manifests), r.problems)
 	}
-	want := "passed over: 2 Pod, 1 Deployment, 1 PodList, 1 Service.serving.knative.dev objects (not Service, EndpointSlice, Node or ServiceCIDR)"
-	if diff := cmp.Diff(want, (&Passed{Kinds: c.passed}).Error()); diff != "" {
-		t.Errorf("passed (-want +got):\n%s", diff)
+	want := "ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: [Deployment.apps:1 Pod:2 PodList:1 Service.serving.knative.dev:1]"
+	if diff := cmp.Diff(want, r.ignored.Error()); diff != "" {
+		t.Errorf("ignored (-want +got):\n%s", diff)
 	}
 }
 
@@ -297,17 +307,16 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c := decode("x.yaml", data)
-		again := decode("x.yaml", data)
-		if diff := cmp.Diff(messages(c.problems), messages(again.problems)); diff != "" {
+		r, again := read(string(data)), read(string(data))
+		if diff := cmp.Diff(messages(r.problems), messages(again.problems)); diff != "" {
 			t.Errorf("problems of a second time (-first +second):\n%s", diff)
 		}
-		for _, m := range c.manifests {
-			if m.name == "" || m.object.GetName() != m.name || m.object.GetNamespace() != m.namespace {
+		for _, m := range r.manifests {
+			if m.Name == "" || m.object.GetName() != m.Name || m.object.GetNamespace() != m.Namespace {
 				t.Errorf("object %s/%s is known as %s", m.object.GetNamespace(), m.object.GetName(), m.identity)
 			}
 		}
-		if c.partial && len(c.problems) == 0 {
+		if r.partial["x.yaml"] && len(r.problems) == 0 {
 			t.Error("something is missing, and no problem says so")
 		}
 	})

@@ -77,9 +77,9 @@ func TestLoadDirectory(t *testing.T) {
 		want := []string{
 			"b.yaml: document 2 (Node shared): ignored, it is already in a.yml: document 2 (Node shared)",
 			"b.yaml: document 3 (Node b): ignored, it is already in b.yaml: document 1 (Node b)",
-			"d.yaml: document 2: line 4: did not find expected node content",
+			"d.yaml: document 2: yaml: line 4: did not find expected node content",
 			"read manifests: open h.yaml: no such file or directory",
-			"passed over: 1 Pod objects (not Service, EndpointSlice, Node or ServiceCIDR)",
+			"ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: [Pod:1]",
 		}
 		if diff := cmp.Diff(want, problems); diff != "" {
 			t.Errorf("problems (-want +got):\n%s", diff)
@@ -87,14 +87,17 @@ func TestLoadDirectory(t *testing.T) {
 	}
 }
 
-func TestLoadPassedIsNoFailure(t *testing.T) {
+func TestLoadIgnored(t *testing.T) {
 	file := t.TempDir() + "/x"
 	put(t, file, "apiVersion: v1\nkind: Pod\n")
 	_, problems, err := NewDir(file).Load()
 	must(t, err)
-	var passed *Passed
-	if len(problems) != 1 || !errors.As(problems[0], &passed) || passed.Kinds["Pod"] != 1 {
-		t.Errorf("problems %q, passed %v", problems, passed)
+	var ignored Ignored
+	if len(problems) != 1 || !errors.As(problems[0], &ignored) {
+		t.Fatalf("problems %q", problems)
+	}
+	if diff := cmp.Diff(Ignored{"Pod": 1}, ignored); diff != "" {
+		t.Errorf("ignored (-want +got):\n%s", diff)
 	}
 }
 

@@ -105,25 +105,25 @@ func TestRunHalfWritten(t *testing.T) {
 	r.expect(t, "apply a 1", "apply b 1", "apply c 1", "synced")
 
 	put(t, dir+"/x.yaml", node("a", "2")+"---\napiVersion: v1\nkind: Node\nmetadata: {name: b, lab")
-	r.expect(t, "report x.yaml: document 2: line 8: did not find expected ',' or '}'", "apply a 2")
+	r.expect(t, "report x.yaml: document 2: yaml: line 8: did not find expected ',' or '}'", "apply a 2")
 
 	// The same problem is not told again, and what is kept gives way to what is there.
 	put(t, dir+"/y.yaml", node("c", "2"))
 	r.expect(t, "apply c 2")
 
 	put(t, dir+"/x.yaml", node("a", "3")+"---\napiVersion: v1\nkind: Node\nmetadata: {name: b, labels: {v: 1}}\n")
-	r.expect(t, "report x.yaml: document 2 (Node b): metadata.labels.v: want string, got number", "apply a 3")
+	r.expect(t, "report x.yaml: document 2 (Node b): json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string", "apply a 3")
 
 	put(t, dir+"/x.yaml", node("a", "3"))
 	r.expect(t, "delete b 1")
 
 	// The problem went away, so it is told again when it comes back.
 	put(t, dir+"/x.yaml", "---\na: [")
-	r.expect(t, "report x.yaml: document 1: line 2: did not find expected node content")
+	r.expect(t, "report x.yaml: document 1: yaml: line 2: did not find expected node content")
 	put(t, dir+"/x.yaml", node("a", "4"))
 	r.expect(t, "apply a 4")
 	put(t, dir+"/x.yaml", "---\na: [")
-	r.expect(t, "report x.yaml: document 1: line 2: did not find expected node content")
+	r.expect(t, "report x.yaml: document 1: yaml: line 2: did not find expected node content")
 
 	must(t, os.Remove(dir+"/x.yaml"))
 	r.expect(t, "delete a 4")
@@ -135,7 +135,7 @@ func TestRunDuplicate(t *testing.T) {
 	put(t, dir+"/b.yaml", node("a", "2")+"---\napiVersion: v1\nkind: Pod\n")
 	r := run(t, dir, dir)
 	r.expect(t, "report b.yaml: document 1 (Node a): ignored, it is already in a.yaml: document 1 (Node a)",
-		"report passed over: 1 Pod objects (not Service, EndpointSlice, Node or ServiceCIDR)",
+		"report ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: [Pod:1]",
 		"apply a 1", "synced")
 	must(t, os.Remove(dir+"/a.yaml"))
 	r.expect(t, "apply a 2")
@@ -268,6 +268,18 @@ func TestRunBurst(t *testing.T) {
 		want = append(want, "apply "+name+" 1")
 	}
 	r.expect(t, want...)
+}
+
+func TestMatters(t *testing.T) {
+	f := follower{Dir: NewDir("/etc/manifests"), directories: map[string]bool{"/etc": false, "/etc/manifests": true}}
+	for name, want := range map[string]bool{
+		"/etc/manifests": true, "/etc/manifests/x.yaml": true, "/etc/manifests/..data": true, "/etc": true,
+		"/etc/passwd": false, "/srv/x.yaml": false, "/etc/manifests/sub/x.yaml": false,
+	} {
+		if got := f.matters(name); got != want {
+			t.Errorf("%s matters: %t, want %t", name, got, want)
+		}
+	}
 }
 
 func TestRunNothingThere(t *testing.T) {
