@@ -88,8 +88,10 @@ status:
 			Spec: corev1.ServiceSpec{
 				ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
 				InternalTrafficPolicy: ptr.To(corev1.ServiceInternalTrafficPolicyLocal),
-				Ports:                 []corev1.ServicePort{{Name: "http", Port: 80, Protocol: "UDP", TargetPort: intstr.FromString("web")}},
-				SessionAffinity:       "None", Type: "ClusterIP",
+				Ports: []corev1.ServicePort{
+					{Name: "http", Port: 80, Protocol: "UDP", TargetPort: intstr.FromString("web")},
+				},
+				SessionAffinity: "None", Type: "ClusterIP",
 			},
 		},
 	}, {
@@ -113,7 +115,8 @@ status:
 		},
 	}, {
 		name: "service CIDR of the beta version",
-		text: "apiVersion: networking.k8s.io/v1beta1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\nspec: {cidrs: [10.96.0.0/12]}\n",
+		text: "apiVersion: networking.k8s.io/v1beta1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n" +
+			"spec: {cidrs: [10.96.0.0/12]}\n",
 		want: &networkingv1.ServiceCIDR{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDR"},
 			ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"},
@@ -142,32 +145,43 @@ func TestDecodeForms(t *testing.T) {
 	asJSON := func(name string) string {
 		return `{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "` + name + `"}}`
 	}
+	const list, jsonList = "apiVersion: v1\nkind: List\n",
+		`{"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": [`
+	a, ab := []string{"a"}, []string{"a", "b"}
 	for _, test := range []struct {
 		name, text string
 		want       []string
 	}{
 		{"empty", "", nil},
 		{"comments", "# nothing\n---\n# here\n\n---\n", nil},
-		{"documents", "---\n" + service("a") + "--- # second\n" + service("b") + "...\n" + service("c") + "---", []string{"a", "b", "c"}},
-		{"no end of line", service("a") + "---\n" + strings.TrimSpace(service("b")), []string{"a", "b"}},
-		{"windows lines and mark", "\ufeff" + strings.ReplaceAll(service("a")+"---\n"+service("b"), "\n", "\r\n"), []string{"a", "b"}},
-		{"directive", "%YAML 1.1\n---\n" + service("a"), []string{"a"}},
-		{"dashes in a value", strings.Replace(service("a"), "{name: a}", "{name: a, annotations: {x: '---x'}}", 1), []string{"a"}},
-		{"json", asJSON("a"), []string{"a"}},
-		{"json stream", asJSON("a") + "\n" + asJSON("b"), []string{"a", "b"}},
-		{"json documents", "# c\n" + asJSON("a") + "\n--- " + asJSON("b"), []string{"a", "b"}},
-		{"json list", `{"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": [` + asJSON("a") + "," + asJSON("b") + "]}", []string{"a", "b"}},
-		{"list", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n- {apiVersion: v1, kind: Service, metadata: {name: b}}\n", []string{"a", "b"}},
-		{"list in list", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}}]}]", []string{"a"}},
-		{"empty list", "apiVersion: v1\nkind: List\nitems: []\n", nil},
-		{"service list", "apiVersion: v1\nkind: ServiceList\nmetadata: {resourceVersion: '1'}\nitems:\n- metadata: {name: a}\n", []string{"a"}},
+		{"documents",
+			"---\n" + service("a") + "--- # second\n" + service("b") + "...\n" + service("c") + "---",
+			[]string{"a", "b", "c"}},
+		{"no end of line", service("a") + "---\n" + strings.TrimSpace(service("b")), ab},
+		{"Windows lines and byte order mark",
+			"\ufeff" + strings.ReplaceAll(service("a")+"---\n"+service("b"), "\n", "\r\n"), ab},
+		{"directive", "%YAML 1.1\n---\n" + service("a"), a},
+		{"dashes in a value", service("a, annotations: {x: '---x'}"), a},
+		{"JSON", asJSON("a"), a},
+		{"JSON stream", asJSON("a") + "\n" + asJSON("b"), ab},
+		{"JSON stream after a comment", "# c\n" + asJSON("a") + asJSON("b"), ab},
+		{"JSON documents", "# c\n" + asJSON("a") + "\n--- " + asJSON("b"), ab},
+		{"JSON list", jsonList + asJSON("a") + "," + asJSON("b") + "]}", ab},
+		{"list", list + "items:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n" +
+			"- {apiVersion: v1, kind: Service, metadata: {name: b}}\n", ab},
+		{"list in list",
+			list + "items: [{apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}}]}]", a},
+		{"empty list", list + "items: []\n", nil},
+		{"service list", "apiVersion: v1\nkind: ServiceList\nmetadata: {resourceVersion: '1'}\n" +
+			"items:\n- metadata: {name: a}\n", a},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			names, problems := decoded(test.text)
-			for i, name := range test.want {
-				test.want[i] = "Service default/" + name
+			var want []string
+			for _, name := range test.want {
+				want = append(want, "Service default/"+name)
 			}
-			if diff := cmp.Diff(test.want, names); diff != "" {
+			if diff := cmp.Diff(want, names); diff != "" {
 				t.Errorf("objects (-want +got):\n%s", diff)
 			}
 			if problems != nil {
@@ -186,138 +200,41 @@ func TestDecodeTypedLists(t *testing.T) {
 		"networking.k8s.io/v1beta1 ServiceCIDR": "ServiceCIDR a",
 	} {
 		apiVersion, kind, _ := strings.Cut(kind, " ")
-		names, problems := decoded(fmt.Sprintf("apiVersion: %s\nkind: %sList\nitems: [{metadata: {name: a}}]", apiVersion, kind))
+		text := fmt.Sprintf("apiVersion: %s\nkind: %sList\nitems: [{metadata: {name: a}}]", apiVersion, kind)
+		names, problems := decoded(text)
 		if diff := cmp.Diff([]string{want}, names); diff != "" || problems != nil {
 			t.Errorf("%s %sList: problems %q, objects (-want +got):\n%s", apiVersion, kind, problems, diff)
 		}
 	}
 }
 
-func TestDecodeProblems(t *testing.T) {
-	const head = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
-	const good = "---\napiVersion: v1\nkind: Node\nmetadata: {name: good}\n"
-	const last = "---\napiVersion: v1\nkind: Node\nmetadata: {name: last}\n"
-	for _, test := range []struct {
-		name, text string
-		objects    []string // before the last one
-		problems   []string
-		partial    bool
-	}{
-		{"wrong type", head + "spec: {ports: [{port: 80}, {port: abc}]}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32"}, true},
-		{"number too large", head + "spec: {ports: [{port: 99999999999}]}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal number 99999999999 into Go struct field ServicePort.spec.ports.port of type int32"}, true},
-		{"number for string", "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {a/b: 5}}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"}, true},
-		{"object for list", head + "spec: {ports: {port: 80}}\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal object into Go struct field ServiceSpec.spec.ports of type []v1.ServicePort"}, true},
-		{"list for object", head + "spec: []\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal array into Go struct field Service.spec of type v1.ServiceSpec"}, true},
-		{"bad time", "apiVersion: v1\nkind: Service\nmetadata: {name: web, creationTimestamp: noon}\n", nil,
-			[]string{`x.yaml: document 1 (Service default/web): parsing time "noon" as "2006-01-02T15:04:05Z07:00": cannot parse "noon" as "2006"`}, true},
-		{"unknown fields", head + "spec: {ports: [{port: 80, prot: TCP}], Type: NodePort}\n", []string{"Service default/web"},
-			[]string{`x.yaml: document 1 (Service default/web): unknown field "spec.Type"`,
-				`x.yaml: document 1 (Service default/web): unknown field "spec.ports[0].prot"`}, false},
-		{"duplicate key of yaml", "\n" + head + "spec:\n  type: NodePort\n  type: ClusterIP\n", []string{"Service default/web"},
-			[]string{`x.yaml: document 1: yaml: unmarshal errors: line 7: key "type" already set in map`}, false},
-		{"duplicate key of json", `{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"type": "NodePort", "type": "ClusterIP"}}` + "\n",
-			[]string{"Service default/web"}, []string{`x.yaml: document 1 (Service default/web): duplicate field "spec.type"`}, false},
-		{"first of two values wrong", `{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"type": 5, "type": "NodePort"}}` + "\n", nil,
-			[]string{"x.yaml: document 1 (Service default/web): json: cannot unmarshal number into Go struct field ServiceSpec.spec.type of type v1.ServiceType"}, true},
-		{"yaml syntax", good + "---\na: [\n", []string{"Node good"},
-			[]string{"x.yaml: document 2: yaml: line 6: did not find expected node content"}, true},
-		{"json syntax", good + "---\n\n{\"a\": 1,\n}\n", []string{"Node good"},
-			[]string{"x.yaml: document 2: json: line 8: invalid character '}' looking for beginning of object key string"}, true},
-		{"json cut short", "{\"a\":\n", nil, []string{"x.yaml: document 1: json: line 2: unexpected EOF"}, true},
-		{"json, then rubbish", `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}} x` + "\n", []string{"Node a"},
-			[]string{"x.yaml: document 2: json: line 1: invalid character 'x' looking for beginning of value"}, true},
-		{"no name", "apiVersion: v1\nkind: Service\nmetadata: {generateName: web-}\n", nil,
-			[]string{"x.yaml: document 1 (Service): metadata.name is missing"}, true},
-		{"no kind", "apiVersion: v1\n", nil, []string{"x.yaml: document 1: kind is missing"}, true},
-		{"no version", "kind: Service\n", nil, []string{"x.yaml: document 1 (Service): apiVersion is missing"}, true},
-		{"kind of wrong type", "apiVersion: v1\nkind: {a: b}\n", nil, []string{"x.yaml: document 1: couldn't get version/kind; json parse error: json: cannot unmarshal object into Go struct field .kind of type string"}, true},
-		{"no object", "- a\n", nil, []string{"x.yaml: document 1: not an object"}, true},
-		{"words", "hello world\n", nil, []string{"x.yaml: document 1: not an object"}, true},
-		{"null", "null\n", nil, []string{"x.yaml: document 1: not an object"}, true},
-		{"version not understood", "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSliceList\n", nil,
-			[]string{"x.yaml: document 1 (EndpointSliceList): apiVersion discovery.k8s.io/v1beta1 is not supported, use discovery.k8s.io/v1"}, true},
-		{"items", good + "---\napiVersion: v1\nkind: List\nitem: []\nitems:\n- null\n- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: x}, spec: 5}\n" +
-			"- {apiVersion: v1, kind: Node, metadata: {name: b}}\n", []string{"Node good", "Node b"},
-			[]string{`x.yaml: document 2 (List): unknown field "item"`,
-				"x.yaml: document 2, item 1: not an object",
-				"x.yaml: document 2, item 2 (Service x/a): json: cannot unmarshal number into Go struct field Service.spec of type v1.ServiceSpec"}, true},
-		{"items of a list in a list", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: NodeList, items: [{metadata: {name: a}}, {metadata: {}}]}]\n", []string{"Node a"},
-			[]string{"x.yaml: document 1, item 1, item 2 (Node): metadata.name is missing"}, true},
-		{"items of wrong type", "apiVersion: v1\nkind: List\nitems: 5\n", nil, []string{"x.yaml: document 1 (List): json: cannot unmarshal number into Go struct field List.items of type []runtime.RawExtension"}, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			r := read(test.text + last)
-			if diff := cmp.Diff(append(test.objects, "Node last"), r.names()); diff != "" {
-				t.Errorf("objects (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(test.problems, messages(r.problems)); diff != "" {
-				t.Errorf("problems (-want +got):\n%s", diff)
-			}
-			if r.partial["x.yaml"] != test.partial {
-				t.Errorf("partial = %v", r.partial)
-			}
-		})
-	}
-}
-
-func TestDecodeNesting(t *testing.T) {
-	text := strings.Repeat(`{"apiVersion":"v1","kind":"List","items":[`, 1000) + strings.Repeat("]}", 1000)
-	_, problems := decoded(text)
-	want := []string{"x.yaml: document 1, item 1, item 1, item 1, item 1, item 1: in more than 4 nested lists"}
-	if diff := cmp.Diff(want, problems); diff != "" {
-		t.Errorf("problems (-want +got):\n%s", diff)
-	}
-}
-
-func TestIgnored(t *testing.T) {
-	r := read(`
-apiVersion: apps/v1
-kind: Deployment
----
-apiVersion: serving.knative.dev/v1
-kind: Service
----
-apiVersion: v1
-kind: List
-items: [{apiVersion: v1, kind: Pod}, {apiVersion: v1, kind: Pod}, {apiVersion: v1, kind: PodList}]
-`)
-	if len(r.problems) > 0 || len(r.manifests) > 0 || r.partial["x.yaml"] {
-		t.Errorf("partial %v, %d objects, problems %q", r.partial, len(r.manifests), r.problems)
-	}
-	want := "ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: [Deployment.apps:1 Pod:2 PodList:1 Service.serving.knative.dev:1]"
-	if diff := cmp.Diff(want, r.ignored.Error()); diff != "" {
-		t.Errorf("ignored (-want +got):\n%s", diff)
-	}
-}
-
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
-		"", "---\n---\n", "a: [", "{", "{}", "null", "- a", "a: &x [*x]", "<<: 1", "? [a]\n: b", "a: .nan", "!!binary x", "\x00", "%\n---\n",
-		"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIPs: [], ports: [{port: abc}, null], sessionAffinity: ClientIP}\n",
-		"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: NodePort, type: ClusterIP}\n...\n{\"a\": 1} {\"b\"",
-		"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Node, metadata: {name: n}}, null, 5, {apiVersion: v1, kind: Pod}]",
-		`{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSliceList", "items": [{"metadata": {"name": "a"}, "ports": [{}]}]}`,
-		`{"apiVersion": "networking.k8s.io/v1beta1", "kind": "ServiceCIDR", "metadata": {"name": "a", "creationTimestamp": 5}}`,
+		"", "---\n---\n", "a: [", "{", "{}", "null", "- a", "a: &x [*x]", "<<: 1", "? [a]\n: b", "a: .nan",
+		"!!binary x", "\x00", "%\n---\n",
+		badHead + "spec: {clusterIPs: [], ports: [{port: abc}, null], sessionAffinity: ClientIP}\n",
+		badHead + "spec: {type: NodePort, type: ClusterIP}\n...\n{\"a\": 1} {\"b\"",
+		"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Node, metadata: {name: n}}, null, 5, " +
+			"{apiVersion: v1, kind: Pod}]",
+		`{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSliceList",
+			"items": [{"metadata": {"name": "a"}, "ports": [{}]}]}`,
+		`{"apiVersion": "networking.k8s.io/v1beta1", "kind": "ServiceCIDR",
+			"metadata": {"name": "a", "creationTimestamp": 5}}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, again := read(string(data)), read(string(data))
 		if diff := cmp.Diff(messages(r.problems), messages(again.problems)); diff != "" {
-			t.Errorf("problems of a second time (-first +second):\n%s", diff)
+			t.Errorf("problems differ (-first +second):\n%s", diff)
 		}
 		for _, m := range r.manifests {
 			if m.Name == "" || m.object.GetName() != m.Name || m.object.GetNamespace() != m.Namespace {
-				t.Errorf("object %s/%s is known as %s", m.object.GetNamespace(), m.object.GetName(), m.identity)
+				t.Errorf("%s is %s/%s", m.identity, m.object.GetNamespace(), m.object.GetName())
 			}
 		}
 		if r.partial["x.yaml"] && len(r.problems) == 0 {
-			t.Error("something is missing, and no problem says so")
+			t.Error("an object is lost without a problem")
 		}
 	})
 }

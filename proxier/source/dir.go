@@ -88,7 +88,7 @@ func (d *Dir) list(watch func(directory string, all bool)) (files []string, err 
 		if entry.Name()[0] == '.' || !slices.Contains(extensions, filepath.Ext(file)) {
 			continue
 		}
-		// Skip directories, and pipes, which would block the reader. Do not skip an error: reading reports it.
+		// Skip directories, and pipes, which would block. Do not skip an error: reading reports it.
 		if info, err := os.Stat(file); err != nil || info.Mode().IsRegular() {
 			files = append(files, file)
 		}

@@ -15,12 +15,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// node returns a document with a Node; its label v tells versions of it apart.
+// node returns a document with a Node. The label v distinguishes its versions.
 func node(name, v string) string {
 	return "---\napiVersion: v1\nkind: Node\nmetadata: {name: " + name + ", labels: {v: '" + v + "'}}\n"
 }
 
-// put makes file have this content in one step, as careful editors do.
+// put replaces a file atomically, as many editors do.
 func put(t *testing.T, file, text string) {
 	t.Helper()
 	temporary := filepath.Join(t.TempDir(), "new")
@@ -41,7 +41,7 @@ func tag(obj runtime.Object) string {
 	return o.GetName() + " " + o.GetLabels()["v"]
 }
 
-// load returns what Load gives, with the directory taken out of the problems.
+// load returns the objects and problems of Load, without the directory in the problems.
 func load(t *testing.T, dir, path string) (objects, problems []string) {
 	t.Helper()
 	found, errs, err := NewDir(path).Load()
@@ -59,7 +59,8 @@ func TestLoadDirectory(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir+"/b.yaml", node("b", "1")+node("shared", "2")+node("b", "2"))
 	put(t, dir+"/a.yml", node("a", "1")+node("shared", "1"))
-	put(t, dir+"/c.json", `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "c", "labels": {"v": "1"}}}`)
+	put(t, dir+"/c.json", `{"apiVersion": "v1", "kind": "Node",
+		"metadata": {"name": "c", "labels": {"v": "1"}}}`)
 	put(t, dir+"/d.yaml", "apiVersion: v1\nkind: Pod\n---\na: [")
 	put(t, dir+"/.hidden.yaml", node("hidden", "1"))
 	put(t, dir+"/note.txt", node("note", "1"))
@@ -113,7 +114,8 @@ func TestLoadFile(t *testing.T) {
 
 func TestLoadSameNameOfTwoKinds(t *testing.T) {
 	file := t.TempDir() + "/x.yaml"
-	put(t, file, node("a", "1")+"---\napiVersion: v1\nkind: ServiceList\nitems: [{metadata: {name: a}}, {metadata: {name: a, namespace: x}}]\n")
+	put(t, file, node("a", "1")+"---\napiVersion: v1\nkind: ServiceList\n"+
+		"items: [{metadata: {name: a}}, {metadata: {name: a, namespace: x}}]\n")
 	objects, problems, err := NewDir(file).Load()
 	must(t, err)
 	if len(objects) != 3 || len(problems) > 0 {
@@ -124,7 +126,7 @@ func TestLoadSameNameOfTwoKinds(t *testing.T) {
 	}
 }
 
-func TestLoadNothingThere(t *testing.T) {
+func TestLoadMissingPath(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Symlink("nowhere", dir+"/link"))
 	for _, path := range []string{dir + "/none", dir + "/none/x.yaml", dir + "/link"} {
