@@ -90,7 +90,7 @@ func (s *syncer) sync() error {
 	s.metrics.EndpointChangesPending.Set(0)
 	changes := s.take()
 	start := time.Now()
-	full := s.resync || changes.Ground || s.ruleset == nil
+	full := s.resync || changes.Environment || s.ruleset == nil
 	d, err := &rules.Delta{}, error(nil)
 	if full {
 		d, err = s.full()
@@ -108,7 +108,7 @@ func (s *syncer) sync() error {
 	s.resync = false
 	if full {
 		s.early = s.state.Take() // while everything was compared
-		s.tellRepaired(d, len(changes.Services)+len(s.early.Services) > 0 || changes.Ground || s.early.Ground)
+		s.tellRepaired(d, len(changes.Services)+len(s.early.Services) > 0 || changes.Environment || s.early.Environment)
 		s.untidy = false // what was left over is in d
 	}
 	s.health.Updated()
@@ -132,7 +132,7 @@ func (s *syncer) sync() error {
 func (s *syncer) take() state.Changes {
 	changes := s.state.Take()
 	maps.Copy(changes.Services, s.early.Services)
-	changes.Ground = changes.Ground || s.early.Ground
+	changes.Environment = changes.Environment || s.early.Environment
 	changes.Triggers = append(s.early.Triggers, changes.Triggers...)
 	s.early = state.Changes{}
 	return changes

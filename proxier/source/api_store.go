@@ -16,13 +16,13 @@ import (
 type store struct {
 	*informer
 	seed     maphash.Seed
-	versions map[types.NamespacedName]uint64 // of the objects that the sink has
+	versions map[cache.ObjectName]uint64 // of the objects that the sink has
 }
 
 var _ cache.TransformingStore = (*store)(nil)
 
 func newStore(i *informer) *store {
-	return &store{informer: i, seed: maphash.MakeSeed(), versions: map[types.NamespacedName]uint64{}}
+	return &store{informer: i, seed: maphash.MakeSeed(), versions: map[cache.ObjectName]uint64{}}
 }
 
 // version distinguishes the states of an object. The resource version alone does not: an API server whose
@@ -54,7 +54,7 @@ func (s *store) Delete(item any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.remove(types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()})
+	s.remove(cache.MetaObjectToName(obj))
 	return nil
 }
 
@@ -63,7 +63,7 @@ func (s *store) Delete(item any) error {
 func (s *store) Replace(items []any, _ string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	listed := make(map[types.NamespacedName]struct{}, len(items))
+	listed := make(map[cache.ObjectName]struct{}, len(items))
 	for i, item := range items {
 		name, err := s.apply(item)
 		if err != nil {
@@ -113,16 +113,16 @@ func (s *store) Transformer() cache.TransformFunc {
 }
 
 // delivered stands in a list for an object that the sink has.
-type delivered types.NamespacedName
+type delivered cache.ObjectName
 
 // apply passes an object to the sink, unless the sink has it in this version.
-func (s *store) apply(item any) (types.NamespacedName, error) {
+func (s *store) apply(item any) (cache.ObjectName, error) {
 	if name, ok := item.(delivered); ok {
-		return types.NamespacedName(name), nil
+		return cache.ObjectName(name), nil
 	}
 	obj, ok := item.(object)
 	if !ok {
-		return types.NamespacedName{}, fmt.Errorf("watch %s: unexpected type %T", s.name, item)
+		return cache.ObjectName{}, fmt.Errorf("watch %s: unexpected type %T", s.name, item)
 	}
 	name, hash := s.identify(obj)
 	if had, ok := s.versions[name]; !ok || had != hash {
@@ -132,19 +132,19 @@ func (s *store) apply(item any) (types.NamespacedName, error) {
 }
 
 // identify returns the name of an object and the hash of its version.
-func (s *store) identify(obj object) (types.NamespacedName, uint64) {
-	return types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()},
-		maphash.Comparable(s.seed, version{obj.GetUID(), obj.GetResourceVersion()})
+func (s *store) identify(obj object) (cache.ObjectName, uint64) {
+	state := version{obj.GetUID(), obj.GetResourceVersion()}
+	return cache.MetaObjectToName(obj), maphash.Comparable(s.seed, state)
 }
 
-func (s *store) deliver(name types.NamespacedName, hash uint64, obj object) {
+func (s *store) deliver(name cache.ObjectName, hash uint64, obj object) {
 	reduce(obj)
 	s.versions[name] = hash
 	s.sink.Apply(obj)
 }
 
 // remove deletes an object from the sink, if the sink has it.
-func (s *store) remove(name types.NamespacedName) {
+func (s *store) remove(name cache.ObjectName) {
 	if _, ok := s.versions[name]; !ok {
 		return
 	}

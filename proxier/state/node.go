@@ -10,11 +10,11 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// Node is what counts of our Node.
+// Node contains the fields of our Node that the rules depend on.
 type Node struct {
 	Zone     string
-	Addrs    []netip.Addr // all internal and external addresses
-	Primary  []netip.Addr // the first internal one of each family, else the first external one
+	Addrs    []netip.Addr // all internal addresses, and then all external addresses
+	Primary  []netip.Addr // the first one of each family in Addrs
 	PodCIDRs []netip.Prefix
 }
 
@@ -22,7 +22,8 @@ func newNode(obj *corev1.Node) Node {
 	n := Node{Zone: obj.Labels[corev1.LabelTopologyZone]}
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for _, a := range obj.Status.Addresses {
-			if addr, err := parseAddr(a.Address); err == nil && a.Type == kind && !slices.Contains(n.Addrs, addr) {
+			addr, err := parseAddr(a.Address)
+			if err == nil && a.Type == kind && !slices.Contains(n.Addrs, addr) {
 				n.add(addr)
 			}
 		}
@@ -39,7 +40,7 @@ func newNode(obj *corev1.Node) Node {
 	return n
 }
 
-// add adds an address; the first of its family is primary.
+// add adds an address. The first one of its family is primary.
 func (n *Node) add(addr netip.Addr) {
 	n.Addrs = append(n.Addrs, addr)
 	family := rules.FamilyOf(addr)
@@ -52,7 +53,7 @@ func (n Node) equal(m Node) bool {
 	return n.Zone == m.Zone && slices.Equal(n.Addrs, m.Addrs) && slices.Equal(n.PodCIDRs, m.PodCIDRs)
 }
 
-// serviceCIDRs returns the ranges of a ServiceCIDR; what cannot be read is left out.
+// serviceCIDRs returns the CIDRs of a ServiceCIDR, without those that are invalid.
 func serviceCIDRs(obj *networkingv1.ServiceCIDR) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range obj.Spec.CIDRs {

@@ -8,17 +8,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
 
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// labelServiceProxyName marks a Service that another proxy takes care of (KEP-2447).
+// labelServiceProxyName marks a Service that another proxy implements (KEP-2447).
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// service is a Service reduced to what counts.
+// service contains the fields of a Service that the rules depend on.
 type service struct {
 	rules    rules.Service // without endpoints
-	broken   bool          // nothing of it can be programmed
+	broken   bool          // no part of it can be programmed
 	problems []string
 }
 
@@ -26,18 +27,17 @@ func serviceName(svc *corev1.Service) rules.ServiceName {
 	return rules.ServiceName{Namespace: svc.Namespace, Name: svc.Name}
 }
 
-// newService returns nil for a Service that is not ours to program: headless,
-// ExternalName, not yet allocated, or another proxy's. A field that is not set has
-// the default of the API, because a manifest need not come from an API server.
+// newService returns nil for a Service that we do not program: a headless Service, an ExternalName, a Service
+// without a cluster IP, or a Service of another proxy. A field that is not set has the default of the API,
+// because the API server sets no defaults in a manifest.
 func newService(svc *corev1.Service) *service {
 	clusterIP := svc.Spec.ClusterIP
 	if clusterIP == "" && len(svc.Spec.ClusterIPs) > 0 {
 		clusterIP = svc.Spec.ClusterIPs[0]
 	}
-	if svc.Spec.Type == corev1.ServiceTypeExternalName || clusterIP == "" || clusterIP == corev1.ClusterIPNone {
-		return nil
-	}
-	if _, other := svc.Labels[labelServiceProxyName]; other {
+	_, otherProxy := svc.Labels[labelServiceProxyName]
+	externalName := svc.Spec.Type == corev1.ServiceTypeExternalName
+	if clusterIP == "" || clusterIP == corev1.ClusterIPNone || otherProxy || externalName {
 		return nil
 	}
 	s := &service{}
@@ -70,7 +70,7 @@ func (s *service) addresses(svc *corev1.Service) {
 	ingress := make([]string, len(svc.Status.LoadBalancer.Ingress))
 	for i, in := range svc.Status.LoadBalancer.Ingress {
 		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
-			ingress[i] = in.IP // a host name is no IP, and is passed over
+			ingress[i] = in.IP // "" for a host name
 		}
 	}
 	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", ingress, true)
@@ -84,7 +84,7 @@ func (s *service) addresses(svc *corev1.Service) {
 	}
 }
 
-// parseAddrs reads the addresses of a field; empty ones are no problem if they may be.
+// parseAddrs parses the addresses of a field. With mayBeEmpty, it ignores empty ones.
 func (s *service) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
 	var out []netip.Addr
 	for i, text := range texts {
@@ -103,7 +103,8 @@ func (s *service) parseAddrs(field string, texts []string, mayBeEmpty bool) []ne
 
 func (s *service) policies(svc *corev1.Service) {
 	spec := &svc.Spec
-	s.rules.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
+	internal := ptr.Deref(spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster)
+	s.rules.InternalLocal = internal == corev1.ServiceInternalTrafficPolicyLocal
 	s.rules.ExternalLocal = spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	if spec.HealthCheckNodePort != 0 && s.rules.ExternalLocal {
 		if validPort(spec.HealthCheckNodePort) {
@@ -120,13 +121,14 @@ func (s *service) policies(svc *corev1.Service) {
 		if t := *c.ClientIP.TimeoutSeconds; t > 0 && t <= 86400 {
 			seconds = t
 		} else {
-			s.problem("spec.sessionAffinityConfig.clientIP.timeoutSeconds: %d is not within 1 to 86400, %d is used", t, seconds)
+			const field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+			s.problem("%s: %d is not within 1 to 86400, %d is used", field, t, seconds)
 		}
 	}
 	s.rules.AffinityTimeout = time.Duration(seconds) * time.Second
 }
 
-// port adds one port, unless it is nonsense.
+// port adds a port, unless it is invalid.
 func (s *service) port(svc *corev1.Service, i int) {
 	p := &svc.Spec.Ports[i]
 	field := fmt.Sprintf("spec.ports[%d]", i)

@@ -14,11 +14,11 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// serviceCase changes web, and says what comes of that in rules and problems.
+// serviceCase is a change of web, with the resulting Service and problems.
 type serviceCase struct {
 	name     string
 	change   func(*corev1.Service)
-	want     func(*rules.Service) // nil: as web
+	want     func(*rules.Service) // the change of webRules, or nil
 	problems []string
 }
 
@@ -57,20 +57,24 @@ func addressCases() []serviceCase {
 	lb := func(ips ...string) func(*corev1.Service) {
 		return func(s *corev1.Service) {
 			for _, ip := range ips {
-				s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
+				s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress,
+					corev1.LoadBalancerIngress{IP: ip})
 			}
 		}
 	}
 	return []serviceCase{
-		{"as it is", func(*corev1.Service) {}, nil, nil},
+		{"unchanged", func(*corev1.Service) {}, nil, nil},
 		{"clusterIP only", func(s *corev1.Service) { s.Spec.ClusterIPs = nil }, nil, nil},
 		{"clusterIPs only", func(s *corev1.Service) { s.Spec.ClusterIP = "" }, nil, nil},
 		{"dual stack", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.10", "fd00:96::10"} },
 			func(s *rules.Service) { s.ClusterIPs = addrs("10.96.0.10 fd00:96::10") }, nil},
-		{"leading zeros", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"010.096.000.010"} }, nil, nil},
-		{"IPv4 in IPv6", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"::ffff:10.96.0.10"} }, nil, nil},
+		{"leading zeros",
+			func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"010.096.000.010"} }, nil, nil},
+		{"IPv4 in IPv6",
+			func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"::ffff:10.96.0.10"} }, nil, nil},
 		{"bad ClusterIPs, one good", func(s *corev1.Service) {
-			s.Spec.ClusterIPs = []string{"", "nonsense", "10.96.0.10", "10.96.0.300", "None", "10.96.0.0/16", "fe80::1%eth0"}
+			s.Spec.ClusterIPs = []string{"", "nonsense", "10.96.0.10", "10.96.0.300", "None", "10.96.0.0/16",
+				"fe80::1%eth0"}
 		}, nil, []string{
 			`spec.clusterIPs[0]: "" is no IP address`,
 			`spec.clusterIPs[1]: "nonsense" is no IP address`,
@@ -80,7 +84,8 @@ func addressCases() []serviceCase {
 			`spec.clusterIPs[6]: "fe80::1%eth0" is no IP address`,
 		}},
 		{"addresses that would capture the host", func(s *corev1.Service) {
-			s.Spec.ClusterIPs = []string{"10.96.0.10", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"}
+			s.Spec.ClusterIPs = []string{"10.96.0.10", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1",
+				"ff02::1", "::ffff:127.0.0.1"}
 		}, nil, []string{
 			"spec.clusterIPs[1]: 127.0.0.1 is unspecified, loopback or multicast",
 			"spec.clusterIPs[2]: ::1 is unspecified, loopback or multicast",
@@ -90,7 +95,8 @@ func addressCases() []serviceCase {
 			"spec.clusterIPs[6]: ff02::1 is unspecified, loopback or multicast",
 			"spec.clusterIPs[7]: 127.0.0.1 is unspecified, loopback or multicast",
 		}},
-		{"external IPs", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.1", "x", "2001:db8::1"} },
+		{"external IPs",
+			func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.1", "x", "2001:db8::1"} },
 			func(s *rules.Service) { s.ExternalIPs = addrs("198.51.100.1 2001:db8::1") },
 			[]string{`spec.externalIPs[1]: "x" is no IP address`}},
 		{"load-balancer IPs", lb("203.0.113.1", "", "x", "2001:db8::2"),
@@ -101,7 +107,8 @@ func addressCases() []serviceCase {
 		}, nil, nil},
 		{"ipMode", func(s *corev1.Service) {
 			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
-				{IP: "203.0.113.1", IPMode: new(corev1.LoadBalancerIPModeProxy)}, {IP: "203.0.113.2", IPMode: new(corev1.LoadBalancerIPModeVIP)},
+				{IP: "203.0.113.1", IPMode: new(corev1.LoadBalancerIPModeProxy)},
+				{IP: "203.0.113.2", IPMode: new(corev1.LoadBalancerIPModeVIP)},
 				{IP: "203.0.113.3"}, {IP: "203.0.113.4", IPMode: new(corev1.LoadBalancerIPMode("Other"))},
 			}
 		}, func(s *rules.Service) { s.LoadBalancerIPs = addrs("203.0.113.2 203.0.113.3") }, nil},
@@ -119,15 +126,19 @@ func rangeCases() []serviceCase {
 		return func(s *rules.Service) { s.Restricted, s.SourceRanges = true, prefixes(cidrs) }
 	}
 	return []serviceCase{
-		{"source ranges", ranges("10.0.0.0/8", " 192.0.2.0/24\t", "2001:db8::/32"), admitted("10.0.0.0/8 192.0.2.0/24 2001:db8::/32"), nil},
-		{"source ranges with host bits", ranges("10.1.2.3/8", "010.0.0.0/16"), admitted("10.0.0.0/8 10.0.0.0/16"), nil},
-		{"bad source ranges admit nobody", ranges("10.0.0.0", "", "10.0.0.0/33", "x/8"), restricted(""), []string{
-			`spec.loadBalancerSourceRanges[0]: "10.0.0.0" is no CIDR`,
-			`spec.loadBalancerSourceRanges[1]: "" is no CIDR`,
-			`spec.loadBalancerSourceRanges[2]: "10.0.0.0/33" is no CIDR`,
-			`spec.loadBalancerSourceRanges[3]: "x/8" is no CIDR`,
-		}},
-		{"one bad source range", ranges("bad", "10.0.0.0/8"), restricted("10.0.0.0/8"), []string{`spec.loadBalancerSourceRanges[0]: "bad" is no CIDR`}},
+		{"source ranges", ranges("10.0.0.0/8", " 192.0.2.0/24\t", "2001:db8::/32"),
+			admitted("10.0.0.0/8 192.0.2.0/24 2001:db8::/32"), nil},
+		{"source ranges with host bits", ranges("10.1.2.3/8", "010.0.0.0/16"),
+			admitted("10.0.0.0/8 10.0.0.0/16"), nil},
+		{"bad source ranges admit no client", ranges("10.0.0.0", "", "10.0.0.0/33", "x/8"), restricted(""),
+			[]string{
+				`spec.loadBalancerSourceRanges[0]: "10.0.0.0" is no CIDR`,
+				`spec.loadBalancerSourceRanges[1]: "" is no CIDR`,
+				`spec.loadBalancerSourceRanges[2]: "10.0.0.0/33" is no CIDR`,
+				`spec.loadBalancerSourceRanges[3]: "x/8" is no CIDR`,
+			}},
+		{"one bad source range", ranges("bad", "10.0.0.0/8"), restricted("10.0.0.0/8"),
+			[]string{`spec.loadBalancerSourceRanges[0]: "bad" is no CIDR`}},
 	}
 }
 
@@ -135,29 +146,39 @@ func policyCases() []serviceCase {
 	affinity := func(seconds *int32) func(*corev1.Service) {
 		return func(s *corev1.Service) {
 			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: seconds}}
+			config := &corev1.ClientIPConfig{TimeoutSeconds: seconds}
+			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: config}
 		}
 	}
-	timeout := func(d time.Duration) func(*rules.Service) { return func(s *rules.Service) { s.AffinityTimeout = d } }
-	bad := func(seconds string) []string {
-		return []string{"spec.sessionAffinityConfig.clientIP.timeoutSeconds: " + seconds + " is not within 1 to 86400, 10800 is used"}
+	timeout := func(d time.Duration) func(*rules.Service) {
+		return func(s *rules.Service) { s.AffinityTimeout = d }
 	}
+	bad := func(seconds string) []string {
+		return []string{"spec.sessionAffinityConfig.clientIP.timeoutSeconds: " + seconds +
+			" is not within 1 to 86400, 10800 is used"}
+	}
+	local := corev1.ServiceInternalTrafficPolicyLocal
 	return []serviceCase{
 		{"policies Cluster", func(s *corev1.Service) {
 			s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyCluster)
 			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
 		}, nil, nil},
-		{"internalTrafficPolicy Local", func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) },
+		{"internalTrafficPolicy Local",
+			func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = &local },
 			func(s *rules.Service) { s.InternalLocal = true }, nil},
-		{"externalTrafficPolicy Local", func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal },
+		{"externalTrafficPolicy Local",
+			func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = "Local" },
 			func(s *rules.Service) { s.ExternalLocal = true }, nil},
-		{"policies that are none", func(s *corev1.Service) {
+		{"unknown policies", func(s *corev1.Service) {
 			s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicy("local"))
 			s.Spec.ExternalTrafficPolicy, s.Spec.SessionAffinity = "Nearby", "Cookie"
 		}, nil, nil},
-		{"affinity without config", func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, timeout(3 * time.Hour), nil},
+		{"affinity without config",
+			func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP },
+			timeout(3 * time.Hour), nil},
 		{"affinity config without clientIP", func(s *corev1.Service) {
-			s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityClientIP, &corev1.SessionAffinityConfig{}
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{}
 		}, timeout(3 * time.Hour), nil},
 		{"affinity without timeout", affinity(nil), timeout(3 * time.Hour), nil},
 		{"affinity 1 s", affinity(new(int32(1))), timeout(time.Second), nil},
@@ -180,28 +201,51 @@ func portCases() []serviceCase {
 		return func(s *rules.Service) { s.Ports = append(s.Ports, ports...) }
 	}
 	return []serviceCase{
-		{"no ports", func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *rules.Service) { s.Ports = nil }, nil},
-		{"no name and no protocol", ports(corev1.ServicePort{Port: 81}), plus(rules.ServicePort{Protocol: rules.TCP, Port: 81}), nil},
-		{"protocols", ports(corev1.ServicePort{Name: "a", Protocol: "UDP", Port: 80}, corev1.ServicePort{Name: "b", Protocol: "SCTP", Port: 65535}),
-			plus(rules.ServicePort{Name: "a", Protocol: rules.UDP, Port: 80}, rules.ServicePort{Name: "b", Protocol: rules.SCTP, Port: 65535}), nil},
-		{"nodePort", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 65535}), plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1, NodePort: 65535}), nil},
-		{"bad protocols", ports(corev1.ServicePort{Name: "a", Protocol: "tcp", Port: 1}, corev1.ServicePort{Name: "b", Protocol: "ICMP", Port: 1}), nil, []string{
-			`spec.ports[1].protocol: "tcp" is none of TCP, UDP and SCTP`, `spec.ports[2].protocol: "ICMP" is none of TCP, UDP and SCTP`}},
-		{"bad ports", ports(corev1.ServicePort{Name: "a"}, corev1.ServicePort{Name: "b", Port: 70000}, corev1.ServicePort{Name: "c", Port: -1}), nil, []string{
-			"spec.ports[1].port: 0 is not within 1 to 65535", "spec.ports[2].port: 70000 is not within 1 to 65535", "spec.ports[3].port: -1 is not within 1 to 65535"}},
-		{"a bad nodePort leaves the port", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 70000}, corev1.ServicePort{Name: "b", Port: 2, NodePort: -5}),
-			plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1}, rules.ServicePort{Name: "b", Protocol: rules.TCP, Port: 2}), []string{
-				"spec.ports[1].nodePort: 70000 is not within 1 to 65535", "spec.ports[2].nodePort: -5 is not within 1 to 65535"}},
-		{"bad names", ports(corev1.ServicePort{Name: "A B", Port: 1}, corev1.ServicePort{Name: "x\"\n", Port: 1}, corev1.ServicePort{Name: strings.Repeat("x", 64), Port: 1}), nil, []string{
-			`spec.ports[1].name: "A B" is no name of a port`, `spec.ports[2].name: "x\"\n" is no name of a port`,
-			`spec.ports[3].name: "` + strings.Repeat("x", 64) + `" is no name of a port`}},
-		{"two of one name", ports(corev1.ServicePort{Name: "http", Port: 81}, corev1.ServicePort{Port: 82}, corev1.ServicePort{Port: 83}),
+		{"no ports",
+			func(s *corev1.Service) { s.Spec.Ports = nil }, func(s *rules.Service) { s.Ports = nil }, nil},
+		{"no name and no protocol", ports(corev1.ServicePort{Port: 81}),
+			plus(rules.ServicePort{Protocol: rules.TCP, Port: 81}), nil},
+		{"protocols",
+			ports(corev1.ServicePort{Name: "a", Protocol: "UDP", Port: 80},
+				corev1.ServicePort{Name: "b", Protocol: "SCTP", Port: 65535}),
+			plus(rules.ServicePort{Name: "a", Protocol: rules.UDP, Port: 80},
+				rules.ServicePort{Name: "b", Protocol: rules.SCTP, Port: 65535}), nil},
+		{"nodePort", ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 65535}),
+			plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1, NodePort: 65535}), nil},
+		{"bad protocols",
+			ports(corev1.ServicePort{Name: "a", Protocol: "tcp", Port: 1},
+				corev1.ServicePort{Name: "b", Protocol: "ICMP", Port: 1}), nil, []string{
+				`spec.ports[1].protocol: "tcp" is none of TCP, UDP and SCTP`,
+				`spec.ports[2].protocol: "ICMP" is none of TCP, UDP and SCTP`}},
+		{"bad ports",
+			ports(corev1.ServicePort{Name: "a"}, corev1.ServicePort{Name: "b", Port: 70000},
+				corev1.ServicePort{Name: "c", Port: -1}), nil, []string{
+				"spec.ports[1].port: 0 is not within 1 to 65535",
+				"spec.ports[2].port: 70000 is not within 1 to 65535",
+				"spec.ports[3].port: -1 is not within 1 to 65535"}},
+		{"a bad nodePort leaves the port",
+			ports(corev1.ServicePort{Name: "a", Port: 1, NodePort: 70000},
+				corev1.ServicePort{Name: "b", Port: 2, NodePort: -5}),
+			plus(rules.ServicePort{Name: "a", Protocol: rules.TCP, Port: 1},
+				rules.ServicePort{Name: "b", Protocol: rules.TCP, Port: 2}), []string{
+				"spec.ports[1].nodePort: 70000 is not within 1 to 65535",
+				"spec.ports[2].nodePort: -5 is not within 1 to 65535"}},
+		{"bad names",
+			ports(corev1.ServicePort{Name: "A B", Port: 1}, corev1.ServicePort{Name: "x\"\n", Port: 1},
+				corev1.ServicePort{Name: strings.Repeat("x", 64), Port: 1}), nil, []string{
+				`spec.ports[1].name: "A B" is no name of a port`,
+				`spec.ports[2].name: "x\"\n" is no name of a port`,
+				`spec.ports[3].name: "` + strings.Repeat("x", 64) + `" is no name of a port`}},
+		{"duplicate names",
+			ports(corev1.ServicePort{Name: "http", Port: 81}, corev1.ServicePort{Port: 82},
+				corev1.ServicePort{Port: 83}),
 			plus(rules.ServicePort{Protocol: rules.TCP, Port: 82}), []string{
-				`spec.ports[1].name: "http" is the name of two ports, the first counts`, `spec.ports[3].name: "" is the name of two ports, the first counts`}},
+				`spec.ports[1].name: "http" is the name of two ports, the first counts`,
+				`spec.ports[3].name: "" is the name of two ports, the first counts`}},
 	}
 }
 
-// A Service that is not ours to program is as if it were not there.
+// A Service that we do not program has no effect.
 func TestServiceNotOurs(t *testing.T) {
 	tests := map[string]func(*corev1.Service){
 		"ExternalName": func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
@@ -209,8 +253,10 @@ func TestServiceNotOurs(t *testing.T) {
 		"headless, clusterIPs only": func(s *corev1.Service) {
 			s.Spec.ClusterIP, s.Spec.ClusterIPs = "", []string{corev1.ClusterIPNone}
 		},
-		"not allocated":   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
-		"another proxy's": func(s *corev1.Service) { s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": ""} },
+		"not allocated": func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
+		"another proxy's": func(s *corev1.Service) {
+			s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": ""}
+		},
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -222,15 +268,15 @@ func TestServiceNotOurs(t *testing.T) {
 			if got := taken(s); got != "[] false" {
 				t.Errorf("changes are %s, want none", got)
 			}
-			s.Apply(web()) // it becomes ours, and ceases to be
+			s.Apply(web()) // now we program it
 			check(t, s, webRules())
 			if got := taken(s); got != "[default/web] false" {
-				t.Errorf("changes when it becomes ours are %s", got)
+				t.Errorf("changes are %s, want its addition", got)
 			}
 			s.Apply(svc)
 			check(t, s, nil)
 			if got := taken(s); got != "[default/web] false" {
-				t.Errorf("changes when it ceases to be ours are %s", got)
+				t.Errorf("changes are %s, want its removal", got)
 			}
 			if got := s.Services(); len(got) != 0 {
 				t.Errorf("services are %v, want none", got)
@@ -240,7 +286,8 @@ func TestServiceNotOurs(t *testing.T) {
 }
 
 // A manifest written by hand leaves out what the API server sets: see pkg/apis/core/v1/defaults.go and
-// pkg/apis/discovery/v1/defaults.go in Kubernetes, and the allocation of cluster IPs. It has the same effect without.
+// pkg/apis/discovery/v1/defaults.go in Kubernetes, and the allocation of cluster IPs. It has the same effect
+// without.
 func TestDefaults(t *testing.T) {
 	cluster := new(corev1.ServiceInternalTrafficPolicyCluster)
 	affinity := func(seconds *int32) *corev1.SessionAffinityConfig {
@@ -251,31 +298,39 @@ func TestDefaults(t *testing.T) {
 	for name, test := range map[string]struct{ written, defaulted corev1.ServiceSpec }{
 		"cluster IP": {
 			corev1.ServiceSpec{ClusterIP: "10.96.0.10", Ports: ports},
-			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
+				Ports:           tcp,
 				SessionAffinity: "None", InternalTrafficPolicy: cluster},
 		},
 		"cluster IPs": {
 			corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.10", "fd00::1"}, Ports: ports},
-			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10", "fd00::1"}, Ports: tcp,
+			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10",
+				ClusterIPs: []string{"10.96.0.10", "fd00::1"}, Ports: tcp,
 				SessionAffinity: "None", InternalTrafficPolicy: cluster},
 		},
 		"node port and affinity": {
-			corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.96.0.10", Ports: ports, SessionAffinity: "ClientIP"},
-			corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+			corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.96.0.10", Ports: ports,
+				SessionAffinity: "ClientIP"},
+			corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
+				Ports:           tcp,
 				SessionAffinity: "ClientIP", SessionAffinityConfig: affinity(new(int32(10800))),
 				InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
 		},
 		"load balancer and affinity without a timeout": {
-			corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.10", Ports: ports, SessionAffinity: "ClientIP",
+			corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.10", Ports: ports,
+				SessionAffinity:       "ClientIP",
 				SessionAffinityConfig: affinity(nil)},
-			corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
+			corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.96.0.10",
+				ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
 				SessionAffinity: "ClientIP", SessionAffinityConfig: affinity(new(int32(10800))),
 				InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
 		},
 		"external IP": {
 			corev1.ServiceSpec{ClusterIP: "10.96.0.10", Ports: ports, ExternalIPs: []string{"198.51.100.1"}},
-			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: tcp,
-				ExternalIPs: []string{"198.51.100.1"}, SessionAffinity: "None", InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
+			corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
+				Ports:       tcp,
+				ExternalIPs: []string{"198.51.100.1"}, SessionAffinity: "None",
+				InternalTrafficPolicy: cluster, ExternalTrafficPolicy: "Cluster"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -291,11 +346,13 @@ func TestDefaults(t *testing.T) {
 				}
 				return got
 			}
-			want := compiled(test.defaulted, discoveryv1.EndpointPort{Name: new(""), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))})
+			port := discoveryv1.EndpointPort{Port: new(int32(8080))}
+			got := compiled(test.written, port)
+			port.Name, port.Protocol = new(""), new(corev1.ProtocolTCP)
+			want := compiled(test.defaulted, port)
 			if want == nil || len(want.Ports) != 1 || len(want.Ports[0].Endpoints) != 1 {
 				t.Fatalf("with defaults: %v", want)
 			}
-			got := compiled(test.written, discoveryv1.EndpointPort{Port: new(int32(8080))})
 			if diff := cmp.Diff(want, got, netipComparers()); diff != "" {
 				t.Errorf("service (-with defaults +as written):\n%s", diff)
 			}
@@ -303,12 +360,13 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// Names go into the names of chains and maps: nonsense must not.
+// The names of chains and maps contain the name of the Service, which must be valid.
 func TestServiceNames(t *testing.T) {
 	for _, name := range []rules.ServiceName{
 		{Namespace: "default", Name: ""}, {Namespace: "", Name: "web"}, {Namespace: "default", Name: "Web"},
 		{Namespace: "a b", Name: "web"}, {Namespace: "default", Name: "web; flush ruleset"},
-		{Namespace: "default", Name: "a/b"}, {Namespace: "default", Name: "a.b"}, {Namespace: "default", Name: strings.Repeat("x", 64)},
+		{Namespace: "default", Name: "a/b"}, {Namespace: "default", Name: "a.b"},
+		{Namespace: "default", Name: strings.Repeat("x", 64)},
 	} {
 		svc := web()
 		svc.Namespace, svc.Name = name.Namespace, name.Name
