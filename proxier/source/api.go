@@ -41,14 +41,14 @@ func NewAPI(client *Client, nodeName string) *API {
 // without end, at intervals that grow to between 10 s and 20 s.
 //
 // It calls Synced when all objects have been applied. It waits for the Services and EndpointSlices without a
-// limit, and then up to 30 s for our Node and the ServiceCIDRs. It does not wait for a resource that the API
-// server forbids or does not serve. It asks once whether the API server serves ServiceCIDRs.
+// limit, and then up to 30 s for our Node and the ServiceCIDRs, unless the API server forbids or does not
+// serve them. It asks once whether the API server serves ServiceCIDRs.
 //
 // It ignores an object that it lists or watches again in the version that it applied. It removes from an
 // object the fields that no proxy reads before it applies the object.
 //
 // It reports an error of a resource once until it changes or is solved. It does not call sink and report
-// concurrently, nor after it has returned. They must not call the API.
+// concurrently, nor after it has returned.
 func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
 	r := &apiRun{sink: sink, report: report}
 	services := newInformer(r, a.client.services, selector{

@@ -8,12 +8,13 @@
 // which links all APIs of Kubernetes: with the Clientset and its informers the program has 35 MB instead of
 // 21 MB (client-go 0.37).
 //
-// The contract is the same for both sources. They call the Sink from one goroutine at a time: Apply for every
-// object that exists at the start, then Synced, once, then Apply and Delete for the changes. Objects of
-// different resources come in no particular order. A source does not apply the same version of an object
-// twice, and deletes only objects that it applied. When a whole list is compared, after a reconnection or a
-// change of a file, it applies new objects before it deletes old ones. Errors go to the function report, each
-// of them once until it is solved or changes; a source that has called Synced does not give up.
+// The contract is the same for both sources. They make one call to the Sink at a time: Apply for every object
+// that exists at the start, then Synced, once. Apply and Delete for changes may come before Synced, too.
+// Objects of different resources come in no particular order. A source does not apply the same version of an
+// object twice, and deletes only objects that it applied. When it compares a whole list, after a reconnection
+// or a change of a file, it applies new objects before it deletes old ones. It calls the function report for
+// each error once, until the error is solved or changes. A source that has called Synced runs until its
+// context ends.
 //
 // Start reading at API.Run in api.go, or at Dir.Run in follow.go.
 package source
