@@ -46,12 +46,14 @@ func decoded(text string) (names, problems []string) {
 	return r.names(), messages(r.problems)
 }
 
-func TestDecodeWhole(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		text string
-		want runtime.Object
-	}{{
+// wholeCase is a file with one object.
+type wholeCase struct {
+	name, text string
+	want       runtime.Object
+}
+
+func serviceCase() wholeCase {
+	return wholeCase{
 		name: "service as kubectl prints it",
 		text: `
 apiVersion: v1
@@ -94,7 +96,11 @@ status:
 				SessionAffinity: "None", Type: "ClusterIP",
 			},
 		},
-	}, {
+	}
+}
+
+func TestDecodeWhole(t *testing.T) {
+	for _, test := range []wholeCase{serviceCase(), {
 		name: "endpoint slice by hand",
 		text: `{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "web-1"},
 			"addressType": "IPv4", "endpoints": [{"addresses": ["10.244.1.1"]}], "ports": [{"port": 8080}]}`,

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ const (
 )
 
 func TestDecodeProblems(t *testing.T) {
-	for _, test := range append(fieldCases(), documentCases()...) {
+	for _, test := range slices.Concat(fieldCases(), documentCases(), listCases()) {
 		t.Run(test.name, func(t *testing.T) {
 			r := read(test.text + "---\napiVersion: v1\nkind: Node\nmetadata: {name: last}\n")
 			if diff := cmp.Diff(append(test.objects, "Node last"), r.names()); diff != "" {
@@ -133,7 +134,11 @@ func documentCases() []problemCase {
 		name: "unsupported version", text: "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSliceList\n",
 		problems: []string{"document 1 (EndpointSliceList): " +
 			"apiVersion discovery.k8s.io/v1beta1 is not supported, use discovery.k8s.io/v1"},
-	}, {
+	}}
+}
+
+func listCases() []problemCase {
+	return []problemCase{{
 		name: "items", text: goodNode + "---\napiVersion: v1\nkind: List\nitem: []\nitems:\n- null\n" +
 			"- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: x}, spec: 5}\n" +
 			"- {apiVersion: v1, kind: Node, metadata: {name: b}}\n",

@@ -15,7 +15,7 @@ import (
 
 // FuzzService applies a Service with any content, and a slice with endpoints for it.
 func FuzzService(f *testing.F) {
-	for _, tt := range slices.Concat(addressCases(), rangeCases(), policyCases(), portCases()) {
+	for _, tt := range serviceCases() {
 		svc := web()
 		tt.change(svc)
 		f.Add(marshal(f, svc))
@@ -42,7 +42,7 @@ func FuzzService(f *testing.F) {
 // FuzzSlice applies an EndpointSlice with any content, and a Service with session affinity and the ports of
 // the slice.
 func FuzzSlice(f *testing.F) {
-	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), conditionCases()) {
+	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), metadataCases(), conditionCases()) {
 		slice := webSlice("web-1", "10.244.1.1")
 		tt.change(slice)
 		f.Add(marshal(f, slice))

@@ -20,7 +20,7 @@ type sliceCase struct {
 }
 
 func TestSlice(t *testing.T) {
-	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), conditionCases()) {
+	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), metadataCases(), conditionCases()) {
 		t.Run(tt.name, func(t *testing.T) {
 			slice, want := webSlice("web-1", "10.244.1.1"), webRules()
 			tt.change(slice)
@@ -106,6 +106,12 @@ func endpointCases() []sliceCase {
 		}},
 		{"unknown address type", func(s *discoveryv1.EndpointSlice) { s.AddressType = "IPX" }, nil,
 			[]string{`EndpointSlice web-1: addressType: "IPX" is none of IPv4, IPv6 and FQDN`}},
+	}
+}
+
+func metadataCases() []sliceCase {
+	first := []rules.Endpoint{ready("10.244.1.1:8080")}
+	return []sliceCase{
 		{"host names",
 			func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeFQDN }, nil, nil},
 		{"headless",
