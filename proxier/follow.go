@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/health"
@@ -15,7 +16,7 @@ import (
 // follow runs the source: the API server, or the manifests that are configured.
 func (p *Proxier) follow(ctx context.Context) error {
 	if p.client != nil {
-		return source.NewAPI(p.client, p.name).Run(ctx, p, desired.LogProblem)
+		return source.NewAPI(p.client, p.name).Run(ctx, p, logAPIError)
 	}
 	p.health.SetNodeEligible(true) // manifests do not drain a node
 	return source.NewDir(p.config.Source).Run(ctx, p, desired.LogProblem)
@@ -58,3 +59,6 @@ func (p *Proxier) changed(obj runtime.Object) {
 
 // Synced says that the source has delivered all objects that existed at its start.
 func (p *Proxier) Synced() { p.once.Do(func() { close(p.synced) }) }
+
+// logAPIError logs that objects of a resource could not be read. The informer retries.
+func logAPIError(err error) { klog.ErrorS(err, "Failed to list or watch, retrying") }

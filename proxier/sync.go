@@ -22,7 +22,7 @@ func (r *reconciler) sync() error {
 	r.metrics.ServiceChangesPending.Set(0)
 	r.metrics.EndpointChangesPending.Set(0)
 	changes := r.take()
-	if changes.Ground {
+	if changes.Environment {
 		r.require(environment)
 	}
 	if r.due != none && r.compare.suspected {
@@ -47,7 +47,7 @@ func (r *reconciler) sync() error {
 	r.due = none
 	if why != none {
 		r.early = r.state.Take() // that came in while everything was compared
-		changed := len(changes.Services)+len(r.early.Services) > 0 || r.early.Ground
+		changed := len(changes.Services)+len(r.early.Services) > 0 || r.early.Environment
 		r.reportRepaired(why, changed, d)
 		r.cleanup.due = nil // the leftovers are in d
 		r.compare.compared(took)
@@ -69,7 +69,7 @@ func (r *reconciler) sync() error {
 func (r *reconciler) take() state.Changes {
 	changes := r.state.Take()
 	maps.Copy(changes.Services, r.early.Services)
-	changes.Ground = changes.Ground || r.early.Ground
+	changes.Environment = changes.Environment || r.early.Environment
 	changes.Triggers = append(r.early.Triggers, changes.Triggers...)
 	r.early = state.Changes{}
 	return changes

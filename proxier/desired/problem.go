@@ -25,11 +25,10 @@ type Problem struct {
 
 func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service, p.Message) }
 
-// LogProblem logs a problem of a source.
+// LogProblem logs a problem of manifests or of an object.
 func LogProblem(err error) {
-	var passed *source.Passed
-	if errors.As(err, &passed) {
-		klog.InfoS("Ignored objects of other kinds", "objects", passed.Error())
+	if ignored, ok := errors.AsType[source.Ignored](err); ok {
+		klog.InfoS("Ignored objects of other kinds", "objects", ignored.Error())
 		return
 	}
 	klog.InfoS("Skipped invalid object", "err", err)

@@ -20,89 +20,89 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// groundPatience is how long the start waits for our Node and the ServiceCIDRs, once the Services and EndpointSlices
-// are there. A kubelet that starts beside us has registered its Node by then.
-const groundPatience = 30 * time.Second
+// environmentTimeout is how long the start waits for our Node and the ServiceCIDRs after the Services and
+// EndpointSlices have been applied. A kubelet that starts at the same time has registered its Node by then.
+const environmentTimeout = 30 * time.Second
 
-// API is a source that follows an API server. It keeps no objects: of each it remembers the version that it delivered.
+// API is a source that follows an API server. It is an informer without a cache: it does not keep the
+// objects, but the version of each object that it applied.
 type API struct {
 	client   *Client
 	nodeName string
 }
 
-// NewAPI returns the source of what the client sees: Services and EndpointSlices, as far as they concern a service
-// proxy, the Node of that name and no other, and ServiceCIDRs.
+// NewAPI returns a source for the Services and EndpointSlices that concern a service proxy, the Node of that
+// name, and the ServiceCIDRs.
 func NewAPI(client *Client, nodeName string) *API {
 	return &API{client: client, nodeName: nodeName}
 }
 
-// Run follows the API server until ctx ends, and returns nil then; there is no other error. It goes on without end to
-// try what does not work, at intervals that grow to between 10 s and 20 s.
+// Run follows the API server until ctx ends, and then returns nil; there is no other error. It retries
+// without end, at intervals that grow to between 10 s and 20 s.
 //
-// Synced is called when all that is there has been applied. It needs the Services and EndpointSlices. After these, our
-// Node and the ServiceCIDRs are waited for as well, but for no longer than 30 s, and not for what the API server refuses
-// or does not serve. Whether it serves ServiceCIDRs is asked once.
+// It calls Synced when all objects have been applied. It waits for the Services and EndpointSlices without a
+// limit, and then up to 30 s for our Node and the ServiceCIDRs, unless the API server forbids or does not
+// serve them. It asks once whether the API server serves ServiceCIDRs.
 //
-// Between two calls to sink there is a difference in the objects: one that is listed or watched again in the version
-// that was applied is passed by, and so is the deletion of one that was not applied. Apply may come with parts left out
-// that no proxy looks at. Of an object that goes to Delete only the type, namespace and name are sure to be set.
+// It ignores an object that it lists or watches again in the version that it applied. It removes from an
+// object the fields that no proxy reads before it applies the object.
 //
-// Trouble goes to report, by resource, once until it changes or goes away. Sink and report are not called concurrently,
-// and not after Run returned; they are not to call back.
+// It reports an error of a resource once until it changes or is solved. It does not call sink and report
+// concurrently, nor after it has returned.
 func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
-	r := &follow{sink: sink, report: report}
-	services := newKind(r, a.client.services, selector{
-		// Labels that the proxies of Kubernetes agree on (KEP-2447), and what makes a Service headless.
+	r := &apiRun{sink: sink, report: report}
+	services := newInformer(r, a.client.services, selector{
+		// The label with which a Service chooses another proxy (KEP-2447), and headless Services.
 		labels: "!service.kubernetes.io/service-proxy-name",
 		fields: fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone),
 	}, func() object { return &corev1.Service{} })
-	slices := newKind(r, a.client.slices, selector{
+	slices := newInformer(r, a.client.slices, selector{
 		labels: "!" + corev1.IsHeadlessService,
 	}, func() object { return &discoveryv1.EndpointSlice{} })
-	node := newKind(r, a.client.nodes, selector{
+	node := newInformer(r, a.client.nodes, selector{
 		fields: fields.OneTermEqualSelector(metav1.ObjectNameField, a.nodeName),
 	}, func() object { return &corev1.Node{} })
-	node.awaited = true
-	cidrs := newKind(r, a.client.cidrs, selector{},
+	node.awaitObject = true
+	cidrs := newInformer(r, a.client.cidrs, selector{},
 		func() object { return &networkingv1.ServiceCIDR{} })
 
 	var wg sync.WaitGroup
-	for _, k := range []*kind{services, slices, node} {
-		wg.Go(func() { k.run(ctx) })
+	for _, i := range []*informer{services, slices, node} {
+		wg.Go(func() { i.run(ctx) })
 	}
 	wg.Go(func() {
 		if a.serves(ctx, cidrs) {
 			cidrs.run(ctx)
 		}
 	})
-	r.announce(ctx, []*kind{services, slices}, []*kind{node, cidrs})
+	r.sync(ctx, []*informer{services, slices}, []*informer{node, cidrs})
 	wg.Wait()
 	return nil
 }
 
-// follow is one Run of an API.
-type follow struct {
-	mu      sync.Mutex // held while the sink or report is called
-	sink    Sink
-	report  func(error)
-	granted bool // the API server has given what is needed: what it refuses, it means to
+// apiRun is one Run of an API. Its informers share it.
+type apiRun struct {
+	mu         sync.Mutex // held while sink or report is called
+	sink       Sink
+	report     func(error)
+	authorized bool // the required informers are synced: a refusal of another resource is not temporary
 }
 
-// announce calls Synced when everything has been delivered that is to be had.
-func (r *follow) announce(ctx context.Context, needed, wanted []*kind) {
-	for _, k := range needed {
-		if !k.wait(ctx) {
+// sync calls Synced when the required informers are synced, and the optional ones or their timeout.
+func (r *apiRun) sync(ctx context.Context, required, optional []*informer) {
+	for _, i := range required {
+		if !i.wait(ctx) {
 			return
 		}
 	}
 	r.mu.Lock()
-	r.granted = true
+	r.authorized = true
 	r.mu.Unlock()
-	patience, cancel := context.WithTimeout(ctx, groundPatience)
+	limited, cancel := context.WithTimeout(ctx, environmentTimeout)
 	defer cancel()
-	for _, k := range wanted {
-		if !k.wait(patience) && ctx.Err() == nil {
-			r.tell(fmt.Errorf("start without %s: there are none after %v", k.name, groundPatience))
+	for _, i := range optional {
+		if !i.wait(limited) && ctx.Err() == nil {
+			r.reportError(fmt.Errorf("start without %s: none received within %v", i.name, environmentTimeout))
 		}
 	}
 	r.mu.Lock()
@@ -112,118 +112,122 @@ func (r *follow) announce(ctx context.Context, needed, wanted []*kind) {
 	}
 }
 
-func (r *follow) tell(err error) {
+func (r *apiRun) reportError(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report(err)
 }
 
-// kind is a resource that is followed.
-type kind struct {
-	*follow
-	name    string // as in RBAC: "services"
-	lister  cache.ListerWatcher
-	new     func() object
-	awaited bool // an empty list is not all there is to come
+// informer lists and watches one resource.
+type informer struct {
+	*apiRun
+	name        string // as in RBAC: "services"
+	lister      cache.ListerWatcher
+	new         func() object
+	awaitObject bool // an empty list does not make it synced
 
-	lost bool // the last watch could not be started; used by the reflector's goroutine only
+	watchFailed bool // the last watch could not be started; only the goroutine of the reflector uses it
 
-	once    sync.Once
-	settled chan struct{} // closed when what is there has been delivered, or the API server will not give it
-	told    string        // what stands in the way and was reported
+	once     sync.Once
+	synced   chan struct{} // closed when the objects have been applied, or the API server refuses them
+	reported string        // the error that is reported and not solved
 }
 
-// selector picks the objects of a resource.
+// selector selects objects of a resource.
 type selector struct {
 	labels string
 	fields fields.Selector
 }
 
-func newKind(r *follow, c resource, s selector, new func() object) *kind {
-	k := &kind{follow: r, name: c.name, new: new, settled: make(chan struct{})}
-	narrow := func(options *metav1.ListOptions) {
+func newInformer(r *apiRun, c resource, s selector, new func() object) *informer {
+	i := &informer{apiRun: r, name: c.name, new: new, synced: make(chan struct{})}
+	limit := func(options *metav1.ListOptions) {
 		options.LabelSelector = s.labels
 		if s.fields != nil {
 			options.FieldSelector = s.fields.String()
 		}
 	}
-	k.lister = &cache.ListWatch{
+	i.lister = &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			narrow(&options)
+			limit(&options)
 			list, err := c.list(ctx, options)
 			if err != nil {
-				k.trouble(ctx, "list", err)
+				i.result(ctx, "list", err)
 			}
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			narrow(&options)
-			err := k.reconnect(options, func(options metav1.ListOptions) error {
+			limit(&options)
+			err := i.checkVersion(options, func(options metav1.ListOptions) error {
 				_, err := c.list(ctx, options)
 				return err
 			})
 			if err != nil {
-				k.trouble(ctx, "watch", err)
+				i.result(ctx, "watch", err)
 				return nil, err
 			}
 			w, err := c.watch(ctx, options)
-			k.lost = err != nil
-			switch {
-			case err == nil:
-				k.trouble(ctx, "watch", nil)
-			case options.SendInitialEvents == nil || utilnet.IsConnectionRefused(err) || apierrors.IsTooManyRequests(err):
-				k.trouble(ctx, "watch", err)
-			default: // the reflector tries a list, the server may be too old for a watch with initial events
+			i.watchFailed = err != nil
+			// If the API server is too old for a watch with initial events, the reflector lists.
+			tooOld := options.SendInitialEvents != nil && err != nil &&
+				!utilnet.IsConnectionRefused(err) && !apierrors.IsTooManyRequests(err)
+			if !tooOld {
+				i.result(ctx, "watch", err)
 			}
 			return w, err
 		},
 	}
-	return k
+	return i
 }
 
 // run lists and watches until ctx ends.
-func (k *kind) run(ctx context.Context) {
-	// With many nodes, all proxies come back when the API server does: not all at once.
-	backoff := wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 13, Cap: 10 * time.Second}
-	reflector := cache.NewReflectorWithOptions(k.lister, k.new(), newMirror(k), cache.ReflectorOptions{Name: k.name, Backoff: &backoff})
-	_ = backoff.DelayWithReset(clock.RealClock{}, 2*time.Minute).Until(ctx, true, true, func(ctx context.Context) (bool, error) {
-		_ = reflector.ListAndWatchWithContext(ctx) // what the API server answered was told on the way
+func (i *informer) run(ctx context.Context) {
+	// The jitter spreads the proxies of many nodes when the API server comes back.
+	backoff := wait.Backoff{
+		Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 13, Cap: 10 * time.Second,
+	}
+	options := cache.ReflectorOptions{Name: i.name, Backoff: &backoff}
+	reflector := cache.NewReflectorWithOptions(i.lister, i.new(), newStore(i), options)
+	delay := backoff.DelayWithReset(clock.RealClock{}, 2*time.Minute)
+	_ = delay.Until(ctx, true, true, func(ctx context.Context) (bool, error) {
+		_ = reflector.ListAndWatchWithContext(ctx) // the lister has reported the error
 		return false, nil
 	})
 }
 
-// wait returns whether the resource is settled by the end of ctx.
-func (k *kind) wait(ctx context.Context) bool {
+// wait waits until the informer is synced. It returns false if ctx ends before.
+func (i *informer) wait(ctx context.Context) bool {
 	select {
-	case <-k.settled:
+	case <-i.synced:
 		return true
 	case <-ctx.Done():
 	}
-	return k.done() // both were there
+	return i.hasSynced() // select chooses at random if both are true
 }
 
-// reconnect asks, where a watch is to go on after the API server was away, whether the server has come as far as
-// the watch was. If its storage was replaced it may not have, and it would accept the watch and say nothing. The error
-// has the reflector list again.
-func (k *kind) reconnect(options metav1.ListOptions, list func(metav1.ListOptions) error) error {
-	if !k.lost || options.SendInitialEvents != nil || options.ResourceVersion == "" {
+// checkVersion makes the reflector list again if the API server does not have the version at which a watch
+// resumes after the server was away. If its storage was replaced by an older one, it would accept the watch
+// and send nothing until it reaches that version.
+func (i *informer) checkVersion(options metav1.ListOptions, list func(metav1.ListOptions) error) error {
+	if !i.watchFailed || options.SendInitialEvents != nil || options.ResourceVersion == "" {
 		return nil
 	}
 	return list(metav1.ListOptions{
 		LabelSelector: options.LabelSelector, FieldSelector: options.FieldSelector, Limit: 1,
-		ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+		ResourceVersion:      options.ResourceVersion,
+		ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
 	})
 }
 
-// settle says that the start need not wait for this resource any more.
-func (k *kind) settle() {
-	k.once.Do(func() { close(k.settled) })
+// setSynced ends the wait for this resource at the start.
+func (i *informer) setSynced() {
+	i.once.Do(func() { close(i.synced) })
 }
 
-// done returns whether the resource is settled.
-func (k *kind) done() bool {
+// hasSynced returns whether setSynced was called.
+func (i *informer) hasSynced() bool {
 	select {
-	case <-k.settled:
+	case <-i.synced:
 		return true
 	default:
 		return false

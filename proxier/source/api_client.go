@@ -20,8 +20,9 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// Client reaches an API server for what a service proxy needs of it. It is not client-go's Clientset, with which
-// the program is twice as large: that one has every API, and much of it ends up in memory.
+// Client is a client for the resources of the Kubernetes API that a service proxy needs. It is not
+// client-go's Clientset, which links every API: the program would have 33 MB instead of 21 MB (client-go
+// 0.37), and much of that would be in memory on every node.
 type Client struct {
 	services   resource
 	slices     resource
@@ -31,7 +32,8 @@ type Client struct {
 	events     rest.Interface
 }
 
-// NewClient returns a client for the API server. It reads the kubeconfig or the pod's service account, but does not connect.
+// NewClient returns a client. It reads the kubeconfig or the service account of the pod, but does not
+// connect.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	connection, err := cfg.connection()
 	if err != nil {
@@ -40,7 +42,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return NewClientFor(connection)
 }
 
-// NewClientFor returns a client for the API server of the connection, which it does not change.
+// NewClientFor returns a client for a connection, which it does not change.
 func NewClientFor(connection *rest.Config) (*Client, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -49,7 +51,7 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 			return nil, fmt.Errorf("configure the API client: %w", err)
 		}
 	}
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // for the options of all groups
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
 	g := &groups{connection: *connection, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
@@ -68,15 +70,15 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 	}, nil
 }
 
-// groups makes clients of groups of the API.
+// groups creates the clients of API groups.
 type groups struct {
 	connection rest.Config
 	http       *http.Client
 	codecs     runtime.NegotiatedSerializer
-	err        error // the first
+	err        error // the first one
 }
 
-// share sets up what all groups have in common: one limit of requests, and one connection.
+// share creates what the groups share: the rate limiter and the connection.
 func (g *groups) share() {
 	c := &g.connection
 	if c.UserAgent == "" {
@@ -110,8 +112,8 @@ func (g *groups) client(version schema.GroupVersion) rest.Interface {
 	return client
 }
 
-// resource lists and watches the objects of one resource, in all namespaces. client-go's gentype does that as well, but
-// links what fakes and server-side apply need, which is a tenth of the program.
+// resource lists and watches one resource in all namespaces. It is not client-go's gentype, because that
+// package links the code for fakes and server-side apply, a tenth of the program.
 type resource struct {
 	group   rest.Interface
 	name    string // as in RBAC: "services"
@@ -135,25 +137,27 @@ func (r resource) request(options metav1.ListOptions) *rest.Request {
 	return req
 }
 
-// Node returns the Node of that name. It lists: to get Nodes takes a right that is not needed otherwise.
+// Node returns the Node of that name. It lists, because the proxy has no other need for the right to get
+// Nodes.
 func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
-	answer, err := c.nodes.list(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	selected := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	answer, err := c.nodes.list(ctx, metav1.ListOptions{FieldSelector: selected})
 	if err != nil {
-		return nil, fmt.Errorf("ask the API server: %w", err)
+		return nil, fmt.Errorf("list nodes: %w", err)
 	}
 	list, ok := answer.(*corev1.NodeList)
 	if !ok {
-		return nil, fmt.Errorf("ask the API server: got a %T", answer)
+		return nil, fmt.Errorf("list nodes: unexpected type %T", answer)
 	}
 	for i := range list.Items {
 		if list.Items[i].Name == name {
 			return &list.Items[i], nil
 		}
 	}
-	return nil, fmt.Errorf("the API server has no Node %q", name)
+	return nil, fmt.Errorf("list nodes: Node %q not found", name)
 }
 
-// CreateEvent stores an Event.
+// CreateEvent creates an Event.
 func (c *Client) CreateEvent(ctx context.Context, event *eventsv1.Event) error {
 	return c.events.Post().Namespace(event.Namespace).Resource("events").Body(event).Do(ctx).Error()
 }

@@ -7,18 +7,18 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// ClientConfig says how to reach an API server, in the terms of kube-proxy's clientConnection and --master. Without
-// Kubeconfig and Master it is the one of the cluster that the process is a pod of.
+// ClientConfig configures the connection to an API server, as kube-proxy's clientConnection and --master do.
+// Without Kubeconfig and Master, it is the API server of the cluster in which the process is a pod.
 type ClientConfig struct {
 	Kubeconfig string // path of a kubeconfig file
-	Master     string // URL of the API server, instead of the one in Kubeconfig
+	Master     string // URL of the API server, overrides the one in Kubeconfig
 
-	QPS                float32 // requests per second; 0 is client-go's default, less than 0 no limit
+	QPS                float32 // requests per second; 0 is client-go's default, negative is unlimited
 	Burst              int     // requests at once
-	ContentType        string  // of what is sent; "" is protobuf
-	AcceptContentTypes string  // of what is asked for; "" is protobuf, else JSON
+	ContentType        string  // of requests; "" is protobuf
+	AcceptContentTypes string  // of responses; "" is protobuf or else JSON
 
-	UserAgent string // "" is client-go's default, made of the name of the program
+	UserAgent string // "" is client-go's default, which contains the name of the program
 }
 
 func (cfg ClientConfig) connection() (*rest.Config, error) {

@@ -26,7 +26,8 @@ func TestClientRequests(t *testing.T) {
 	var got []string
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		got = []string{r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Accept"), r.Header.Get("Content-Type"), r.UserAgent(), string(body[:min(4, len(body))])}
+		got = []string{r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Accept"),
+			r.Header.Get("Content-Type"), r.UserAgent(), string(body[:min(4, len(body))])}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"kind": "Event", "apiVersion": "v1", "metadata": {"name": "e"}}`)
 	}))
@@ -36,23 +37,23 @@ func TestClientRequests(t *testing.T) {
 	kubeconfig := t.TempDir() + "/kubeconfig"
 	must(t, os.WriteFile(kubeconfig, []byte(testKubeconfig), 0o600))
 
+	const path, json, protobuf = "/apis/events.k8s.io/v1/namespaces/shop/events",
+		"application/json", "application/vnd.kubernetes.protobuf"
 	for _, test := range []struct {
-		name string
-		cfg  ClientConfig
-		want []string
+		name         string
+		send, accept string
+		want         []string
 	}{
-		{"defaults", ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me"}, []string{
-			"/apis/events.k8s.io/v1/namespaces/shop/events", "Bearer sesame",
-			"application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf", "me", "k8s\x00",
-		}},
-		{"json", ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me", ContentType: "application/json", AcceptContentTypes: "application/json"}, []string{
-			"/apis/events.k8s.io/v1/namespaces/shop/events", "Bearer sesame", "application/json", "application/json", "me", `{"ki`,
-		}},
+		{"defaults", "", "",
+			[]string{path, "Bearer sesame", protobuf + "," + json, protobuf, "me", "k8s\x00"}},
+		{"json", json, json, []string{path, "Bearer sesame", json, json, "me", `{"ki`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			client, err := NewClient(test.cfg)
+			client, err := NewClient(ClientConfig{Kubeconfig: kubeconfig, Master: server.URL, UserAgent: "me",
+				ContentType: test.send, AcceptContentTypes: test.accept})
 			must(t, err)
-			must(t, client.CreateEvent(t.Context(), &eventsv1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "shop"}}))
+			event := &eventsv1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "shop"}}
+			must(t, client.CreateEvent(t.Context(), event))
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("request (-want +got):\n%s", diff)
 			}
@@ -83,9 +84,10 @@ func TestClientConnection(t *testing.T) {
 func TestClientErrors(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for want, cfg := range map[string]ClientConfig{
-		"configure the API client: stat /nowhere/kubeconfig: no such file or directory": {Kubeconfig: "/nowhere/kubeconfig"},
-		"configure the API client: unable to load in-cluster configuration":             {},
+		"stat /nowhere/kubeconfig: no such file or directory": {Kubeconfig: "/nowhere/kubeconfig"},
+		"unable to load in-cluster configuration":             {},
 	} {
+		want = "configure the API client: " + want
 		if _, err := NewClient(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", cfg, err, want)
 		}

@@ -11,21 +11,23 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// serves asks the API server whether it has the resource k of networking.k8s.io/v1, until it answers or ctx ends. One
-// that it does not have is settled.
-func (a *API) serves(ctx context.Context, k *kind) bool {
+// serves asks the API server whether it serves the resource of the informer, which is in
+// networking.k8s.io/v1. It retries until the API server answers or ctx ends. If the resource is not served,
+// the informer is synced.
+func (a *API) serves(ctx context.Context, i *informer) bool {
+	path := []string{"/apis", networkingv1.SchemeGroupVersion.String()}
 	backoff := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 1, Steps: 6, Cap: 30 * time.Second}
 	for ctx.Err() == nil {
 		list := &metav1.APIResourceList{}
-		err := a.client.networking.Get().AbsPath("/apis", networkingv1.SchemeGroupVersion.String()).Do(ctx).Into(list)
+		err := a.client.networking.Get().AbsPath(path...).Do(ctx).Into(list)
 		if err == nil || apierrors.IsNotFound(err) {
-			if err == nil && hasResource(list, k.name) {
+			if err == nil && hasResource(list, i.name) {
 				return true
 			}
-			k.settle()
+			i.setSynced()
 			return false
 		}
-		k.trouble(ctx, "look for", err)
+		i.result(ctx, "discover", err)
 		select {
 		case <-time.After(backoff.Step()):
 		case <-ctx.Done():

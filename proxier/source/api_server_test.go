@@ -29,20 +29,21 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// apiServer is as much of an API server as reflectors can tell, with connections in memory: it lives in a synctest bubble.
+// apiServer behaves as an API server for reflectors. Its connections are in memory, because it runs in a
+// synctest bubble.
 type apiServer struct {
-	noWatchList bool // as servers before 1.32
-	noCIDRs     bool // as servers before 1.33
+	noWatchList bool // like API servers before 1.32
+	noCIDRs     bool // like API servers before 1.33
 
 	mu        sync.Mutex
 	revision  int
-	compacted int // watches from before are told so
+	compacted int // a watch from an earlier revision fails
 	uids      int
 	objects   map[string]map[types.NamespacedName]object // by resource
 	log       []change
-	moved     chan struct{} // closed, and replaced, at each change
+	moved     chan struct{} // closed and replaced at each change
 	refuse    map[string]error
-	away      bool
+	stopped   bool
 	conns     map[net.Conn]bool
 	requests  map[string]int // by "list services", "watch services"
 
@@ -50,14 +51,14 @@ type apiServer struct {
 	transport   *http.Transport
 }
 
-// change is what happened to an object.
+// change is a change of an object.
 type change struct {
 	revision int
 	resource string
 	old, new object
 }
 
-// newAPIServer starts a server that ends with the test.
+// newAPIServer starts a server, which stops at the end of the test.
 func newAPIServer(t *testing.T) *apiServer {
 	s := &apiServer{
 		refuse: map[string]error{}, conns: map[net.Conn]bool{}, requests: map[string]int{},
@@ -95,8 +96,9 @@ func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 func (s *apiServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.away {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	if s.stopped {
+		refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: refused}
 	}
 	ours, theirs := net.Pipe()
 	s.conns[theirs] = true
@@ -124,8 +126,8 @@ func (s *apiServer) empty() {
 	s.log, s.revision, s.uids = nil, 1, s.uids+1000
 }
 
-// forget is empty for a server that runs.
-func (s *apiServer) forget() {
+// reset is empty for a running server.
+func (s *apiServer) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.empty()
@@ -135,25 +137,25 @@ func (s *apiServer) forget() {
 func (s *apiServer) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.away = true
+	s.stopped = true
 	for conn := range s.conns {
 		_ = conn.Close()
 	}
 	clear(s.conns)
 }
 
-// start takes connections again. The history of changes that watches could go on from is gone if compact.
+// start accepts connections again. With compact, watches cannot resume: the history of changes is gone.
 func (s *apiServer) start(compact bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.away = false
+	s.stopped = false
 	if compact {
 		s.compacted = s.revision
 	}
 }
 
-// answer has requests of the name "list services" refused, or not any more with nil.
-func (s *apiServer) answer(name string, err error) {
+// refuseRequests makes requests with a name like "list services" fail, or succeed again if err is nil.
+func (s *apiServer) refuseRequests(name string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse[name] = err
@@ -165,7 +167,7 @@ func (s *apiServer) count(name string) int {
 	return s.requests[name]
 }
 
-// put stores an object, and remove takes one out.
+// put stores an object, and remove deletes one.
 func (s *apiServer) put(obj object)    { s.change(obj, obj.DeepCopyObject().(object)) }
 func (s *apiServer) remove(obj object) { s.change(obj, nil) }
 
@@ -216,7 +218,7 @@ func kindOf(resource string) schema.GroupVersionKind {
 	return kinds[0]
 }
 
-// stamp sets kind and apiVersion, as objects on the wire have them.
+// stamp sets kind and apiVersion, which encoded objects have.
 func stamp(obj object) { obj.GetObjectKind().SetGroupVersionKind(kindOf(resourceOf(obj))) }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -228,20 +230,22 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		verb = "watch"
 	}
 	if r.URL.Path == "/apis/networking.k8s.io/v1" {
-		verb, resource = "look for", "servicecidrs"
+		verb, resource = "discover", "servicecidrs"
 	}
 	s.mu.Lock()
 	s.requests[verb+" "+resource]++
 	err := s.refuse[verb+" "+resource]
-	if seen, _ := strconv.Atoi(q.Get("resourceVersion")); seen > s.revision && (verb == "list" || q.Get("sendInitialEvents") != "") {
+	seen, _ := strconv.Atoi(q.Get("resourceVersion"))
+	if seen > s.revision && (verb == "list" || q.Get("sendInitialEvents") != "") {
 		err = tooLarge()
 	}
 	s.mu.Unlock()
 	switch {
 	case err != nil:
 		fail(w, err)
-	case verb == "look for":
-		list := metav1.APIResourceList{GroupVersion: "networking.k8s.io/v1", APIResources: []metav1.APIResource{{Name: "ingresses"}}}
+	case verb == "discover":
+		list := metav1.APIResourceList{GroupVersion: "networking.k8s.io/v1"}
+		list.APIResources = []metav1.APIResource{{Name: "ingresses"}}
 		if !s.noCIDRs {
 			list.APIResources = append(list.APIResources, metav1.APIResource{Name: resource})
 		}
@@ -253,8 +257,8 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// tooLarge is the answer to a client that knows more than the server. A watch without initial events gets none: it
-// waits for the server to come that far.
+// tooLarge is the response to a client that has a later revision than the server. A watch without initial
+// events does not get it, but waits for the server to reach the revision.
 func tooLarge() error {
 	err := apierrors.NewTimeoutError("Too large resource version", 1)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
@@ -289,7 +293,7 @@ func (s *apiServer) list(w http.ResponseWriter, resource string, f filter) {
 	})
 }
 
-// watch streams the changes after a revision, and the objects before them if they are asked for.
+// watch streams the changes after a revision, and before them the objects if the client requests these.
 func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, f filter) {
 	q := r.URL.Query()
 	initial := q.Get("sendInitialEvents") == "true"

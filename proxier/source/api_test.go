@@ -24,19 +24,19 @@ import (
 type apiCase struct {
 	t      *testing.T
 	server *apiServer
-	sink   *tellingSink
+	sink   *recordingSink
 	stop   func()
 }
 
-// tellingSink notes what it is told, as "+ Service shop/web a" with the annotation v, and what is reported as "! text".
-type tellingSink struct {
-	t    *testing.T
-	busy sync.Mutex
-	told []string
-	over bool
+// recordingSink records what it receives, as "+ Service shop/web a" with the label v, and errors as "! text".
+type recordingSink struct {
+	t        *testing.T
+	busy     sync.Mutex
+	received []string
+	over     bool
 }
 
-func (s *tellingSink) note(format string, args ...any) {
+func (s *recordingSink) note(format string, args ...any) {
 	if !s.busy.TryLock() {
 		s.t.Error("called concurrently")
 		return
@@ -45,31 +45,31 @@ func (s *tellingSink) note(format string, args ...any) {
 	if s.over {
 		s.t.Error("called after the end of Run")
 	}
-	s.told = append(s.told, fmt.Sprintf(format, args...))
+	s.received = append(s.received, fmt.Sprintf(format, args...))
 }
 
-func (s *tellingSink) Apply(obj runtime.Object) {
+func (s *recordingSink) Apply(obj runtime.Object) {
 	o := obj.(object)
 	if o.GetManagedFields() != nil {
 		s.t.Errorf("%s has managedFields", o.GetName())
 	}
 	s.note("%s", strings.TrimRight("+ "+title(o)+" "+o.GetLabels()["v"], " "))
 }
-func (s *tellingSink) Delete(obj runtime.Object) { s.note("- %s", title(obj.(object))) }
-func (s *tellingSink) Synced()                   { s.note("synced") }
+func (s *recordingSink) Delete(obj runtime.Object) { s.note("- %s", title(obj.(object))) }
+func (s *recordingSink) Synced()                   { s.note("synced") }
 
 func title(o object) string {
 	name := strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/")
 	return strings.TrimPrefix(fmt.Sprintf("%T ", o), "*v1.") + name
 }
 
-// runAPI calls steps in a bubble; begin starts the source.
+// runAPI runs the steps of a test in a synctest bubble; begin starts the source.
 func runAPI(t *testing.T, steps func(c *apiCase)) {
 	t.Helper()
 	for _, mode := range []string{"watch list", "list and watch"} {
 		t.Run(mode, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &apiCase{t: t, server: newAPIServer(t), sink: &tellingSink{t: t}, stop: func() {}}
+				c := &apiCase{t: t, server: newAPIServer(t), sink: &recordingSink{t: t}, stop: func() {}}
 				c.server.noWatchList = mode == "list and watch"
 				steps(c)
 				c.stop()
@@ -78,7 +78,7 @@ func runAPI(t *testing.T, steps func(c *apiCase)) {
 	}
 }
 
-// begin starts the source on the node here.
+// begin starts the source for the Node "here".
 func (c *apiCase) begin() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -98,18 +98,18 @@ func (c *apiCase) begin() {
 	}
 }
 
-// take waits until nothing goes on, and returns what the sink was told since the last time.
+// take waits until all goroutines are idle, and returns what the sink received since the last call.
 func (c *apiCase) take() []string {
 	synctest.Wait()
 	c.sink.busy.Lock()
 	defer c.sink.busy.Unlock()
-	told := c.sink.told
-	c.sink.told = nil
-	return told
+	received := c.sink.received
+	c.sink.received = nil
+	return received
 }
 
-// expect waits until nothing goes on, and compares what the sink was told since the last time. The resources come in
-// without an order among them, so what is told is sorted, "synced" last.
+// expect waits until all goroutines are idle, and compares what the sink received since the last call. The
+// resources have no order among them, so it sorts what comes before "synced", and what comes after it.
 func (c *apiCase) expect(want ...string) {
 	c.t.Helper()
 	compare(c.t, want, c.take())
@@ -124,7 +124,7 @@ func compare(t *testing.T, want, got []string) {
 		slices.Sort(got)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("told (-want +got):\n%s", diff)
+		t.Errorf("received (-want +got):\n%s", diff)
 	}
 }
 
@@ -151,18 +151,28 @@ func apiCIDR(name string) *networkingv1.ServiceCIDR {
 }
 
 // fill puts one object of each kind on the server.
-func (c *apiCase) fill() {
-	for _, obj := range []object{apiService("web", "1"), apiSlice("web-a", "1"), apiNode("here", "1"), apiCIDR("kubernetes")} {
-		c.server.put(obj)
+func (c *apiCase) fill() { c.putAll("1") }
+
+func (c *apiCase) putAll(v string) {
+	c.server.put(apiService("web", v))
+	c.server.put(apiSlice("web-a", v))
+	c.server.put(apiNode("here", v))
+	c.server.put(apiCIDR("kubernetes"))
+}
+
+// filled is what the sink receives of the objects of fill.
+func filled() []string {
+	return []string{
+		"+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "+ ServiceCIDR kubernetes",
 	}
 }
 
-// started fills the server, starts the source and takes in what it tells at first.
+// started fills the server, starts the source and expects the objects.
 func (c *apiCase) started() {
 	c.t.Helper()
 	c.fill()
 	c.begin()
-	c.expect("+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "+ ServiceCIDR kubernetes", "synced")
+	c.expect(append(filled(), "synced")...)
 }
 
 func TestAPIFollows(t *testing.T) {
@@ -173,11 +183,12 @@ func TestAPIFollows(t *testing.T) {
 		c.server.remove(apiSlice("web-a", ""))
 		c.server.put(apiNode("here", "2"))
 		c.server.remove(apiCIDR("kubernetes"))
-		c.expect("+ Node here 2", "+ Service shop/new 1", "+ Service shop/web 2", "- EndpointSlice shop/web-a", "- ServiceCIDR kubernetes")
+		c.expect("+ Node here 2", "+ Service shop/new 1", "+ Service shop/web 2",
+			"- EndpointSlice shop/web-a", "- ServiceCIDR kubernetes")
 	})
 }
 
-func TestAPILeavesOut(t *testing.T) {
+func TestAPIFilters(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		headless, foreign := apiService("headless", "1"), apiService("foreign", "1")
 		headless.Spec.ClusterIP = "None"
@@ -193,7 +204,7 @@ func TestAPILeavesOut(t *testing.T) {
 			c.server.put(obj)
 		}
 		c.expect()
-		c.server.put(apiService("foreign", "3")) // it is ours now
+		c.server.put(apiService("foreign", "3")) // ours now, because it has no label
 		c.expect("+ Service shop/foreign 3")
 		c.server.put(foreign)
 		c.expect("- Service shop/foreign")
@@ -208,7 +219,7 @@ func TestAPIEmptyCluster(t *testing.T) {
 	})
 }
 
-func TestAPIAway(t *testing.T) {
+func TestAPIServerStops(t *testing.T) {
 	for _, compact := range []bool{false, true} {
 		runAPI(t, func(c *apiCase) {
 			c.server.put(apiService("old", "1"))
@@ -218,14 +229,14 @@ func TestAPIAway(t *testing.T) {
 
 			c.server.stop()
 			time.Sleep(10 * time.Minute)
-			told := c.take()
-			for _, line := range told {
+			received := c.take()
+			for _, line := range received {
 				if line[0] != '!' || !strings.HasSuffix(line, "connect: connection refused") {
-					c.t.Errorf("told %q", line)
+					c.t.Errorf("received %q", line)
 				}
 			}
-			if len(told) != 4 { // one for each resource
-				c.t.Errorf("%d reports of one outage:\n%s", len(told), strings.Join(told, "\n"))
+			if len(received) != 4 { // one for each resource
+				c.t.Errorf("%d reports of one outage:\n%s", len(received), strings.Join(received, "\n"))
 			}
 			c.server.put(apiService("web", "2"))
 			c.server.remove(apiService("old", ""))
@@ -245,7 +256,7 @@ func TestAPIWatchEnds(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		c.started()
 		before := c.server.count("watch services")
-		time.Sleep(time.Hour) // a watch is for no more than 10 minutes
+		time.Sleep(time.Hour) // the reflector limits a watch to 10 minutes
 		c.expect()
 		if n := c.server.count("watch services") - before; n < 5 {
 			c.t.Errorf("%d watches in an hour", n)
@@ -253,55 +264,58 @@ func TestAPIWatchEnds(t *testing.T) {
 	})
 }
 
-// Objects of the same names at the same revisions are others.
-func TestAPIEmptyHanded(t *testing.T) {
+// Objects in a new storage are not those with the same names and revisions in the old one.
+func TestAPIStorageReplaced(t *testing.T) {
 	for _, compact := range []bool{false, true} {
 		runAPI(t, func(c *apiCase) {
 			c.started()
 			c.server.stop()
 			time.Sleep(time.Second)
-			c.server.forget()
+			c.server.reset()
 			c.fill()
 			c.server.remove(apiCIDR("kubernetes"))
 			c.server.start(compact)
 			time.Sleep(2 * time.Minute)
-			told := slices.DeleteFunc(c.take(), func(line string) bool { return line[0] == '!' })
-			compare(c.t, []string{"+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "- ServiceCIDR kubernetes"}, told)
+			compare(c.t, append(filled()[:3], "- ServiceCIDR kubernetes"), withoutErrors(c.take()))
 		})
 	}
 }
 
-// A watch from a revision that the new storage does not have yet would be silent.
-func TestAPIBehind(t *testing.T) {
+// A watch from a revision that the new storage has not reached would get no events.
+func TestAPIStorageBehind(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		c.started()
 		for range 10 {
-			for _, obj := range []object{apiService("web", "2"), apiSlice("web-a", "2"), apiNode("here", "2"), apiCIDR("kubernetes")} {
-				c.server.put(obj)
-			}
+			c.putAll("2")
 			c.take()
 		}
 		c.server.stop()
 		time.Sleep(5 * time.Second)
-		c.server.forget()
+		c.server.reset()
 		c.server.start(false)
 		time.Sleep(time.Minute)
-		told := slices.DeleteFunc(c.take(), func(line string) bool { return line[0] == '!' })
-		compare(c.t, []string{"- EndpointSlice shop/web-a", "- Node here", "- Service shop/web", "- ServiceCIDR kubernetes"}, told)
+		compare(c.t, []string{
+			"- EndpointSlice shop/web-a", "- Node here", "- Service shop/web", "- ServiceCIDR kubernetes",
+		}, withoutErrors(c.take()))
 		c.fill()
-		c.expect("+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1", "+ ServiceCIDR kubernetes")
+		c.expect(filled()...)
 	})
 }
 
+func withoutErrors(received []string) []string {
+	return slices.DeleteFunc(received, func(line string) bool { return line[0] == '!' })
+}
+
 func forbidden(verb, resource string) error {
-	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", fmt.Errorf("no right to %s", verb))
+	gr := schema.GroupResource{Resource: resource}
+	return apierrors.NewForbidden(gr, "", fmt.Errorf("no right to %s", verb))
 }
 
 func TestAPIForbidden(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		for _, resource := range []string{"services", "nodes", "servicecidrs"} {
-			c.server.answer("list "+resource, forbidden("list", resource))
-			c.server.answer("watch "+resource, forbidden("watch", resource))
+			c.server.refuseRequests("list "+resource, forbidden("list", resource))
+			c.server.refuseRequests("watch "+resource, forbidden("watch", resource))
 		}
 		c.fill()
 		c.begin()
@@ -312,12 +326,13 @@ func TestAPIForbidden(t *testing.T) {
 			"! list services: services is forbidden: no right to list",
 			"+ EndpointSlice shop/web-a 1",
 		)
-		c.server.answer("list services", nil)
+		c.server.refuseRequests("list services", nil)
 		time.Sleep(2 * time.Minute)
-		c.expect("! watch services: services is forbidden: no right to watch", "+ Service shop/web 1", "synced")
-		c.server.answer("watch services", nil)
-		c.server.answer("list nodes", nil)
-		c.server.answer("watch nodes", nil)
+		c.expect("! watch services: services is forbidden: no right to watch",
+			"+ Service shop/web 1", "synced")
+		c.server.refuseRequests("watch services", nil)
+		c.server.refuseRequests("list nodes", nil)
+		c.server.refuseRequests("watch nodes", nil)
 		time.Sleep(2 * time.Minute)
 		c.expect("+ Node here 1")
 	})
@@ -328,10 +343,10 @@ func TestAPIStartsWithoutNode(t *testing.T) {
 		c.fill()
 		c.server.remove(apiNode("here", ""))
 		c.begin()
-		time.Sleep(groundPatience - time.Second)
+		time.Sleep(environmentTimeout - time.Second)
 		c.expect("+ EndpointSlice shop/web-a 1", "+ Service shop/web 1", "+ ServiceCIDR kubernetes")
 		time.Sleep(time.Second)
-		c.expect("! start without nodes: there are none after 30s", "synced")
+		c.expect("! start without nodes: none received within 30s", "synced")
 		c.server.put(apiNode("here", "1"))
 		c.expect("+ Node here 1")
 	})
@@ -340,7 +355,7 @@ func TestAPIStartsWithoutNode(t *testing.T) {
 func TestAPIAwaitsNode(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		c.begin()
-		time.Sleep(groundPatience - time.Second)
+		time.Sleep(environmentTimeout - time.Second)
 		c.expect()
 		c.server.put(apiNode("here", "1"))
 		c.expect("+ Node here 1", "synced")
@@ -350,17 +365,17 @@ func TestAPIAwaitsNode(t *testing.T) {
 func TestAPIServiceCIDRsNotServed(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		c.server.noCIDRs = true
-		c.server.answer("look for servicecidrs", apierrors.NewInternalError(fmt.Errorf("starting")))
+		c.server.refuseRequests("discover servicecidrs", apierrors.NewInternalError(fmt.Errorf("starting")))
 		c.fill()
 		c.begin()
-		want := []string{"+ EndpointSlice shop/web-a 1", "+ Node here 1", "+ Service shop/web 1"}
-		c.expect(append([]string{"! look for servicecidrs: Internal error occurred: starting"}, want...)...)
-		c.server.answer("look for servicecidrs", nil)
+		starting := "! discover servicecidrs: Internal error occurred: starting"
+		c.expect(append([]string{starting}, filled()[:3]...)...)
+		c.server.refuseRequests("discover servicecidrs", nil)
 		time.Sleep(10 * time.Second)
 		c.expect("synced")
 		time.Sleep(time.Hour)
 		if n := c.server.count("list servicecidrs") + c.server.count("watch servicecidrs"); n > 0 {
-			c.t.Errorf("%d requests for what is not served", n)
+			c.t.Errorf("%d requests for a resource that is not served", n)
 		}
 	})
 }
@@ -370,7 +385,9 @@ func TestReduce(t *testing.T) {
 	full.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "now", "other": "x"}
 	full.Finalizers = []string{"x"}
 	full.OwnerReferences = []metav1.OwnerReference{{Name: "x"}}
-	full.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, TargetRef: &corev1.ObjectReference{Name: "pod"}}}
+	full.Endpoints = []discoveryv1.Endpoint{
+		{Addresses: []string{"10.0.0.1"}, TargetRef: &corev1.ObjectReference{Name: "pod"}},
+	}
 	reduce(full)
 	want := apiSlice("a", "1")
 	want.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "now"}

@@ -1,9 +1,13 @@
 package source
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,167 +17,225 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	kjson "sigs.k8s.io/json"
+	serializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/yaml"
 )
 
-// maxNesting is how deep Lists may stand in Lists; kubectl prints one level.
-const maxNesting = 4
+// Ignored is the problem that there are objects of kinds which the proxy does not use: their number by kind
+// and API group. It is for information, because no object that the proxy needs is missing.
+type Ignored map[string]int
 
-// object is a Kubernetes object of one of the four kinds.
+func (i Ignored) Error() string {
+	kinds := strings.TrimPrefix(fmt.Sprint(map[string]int(i)), "map") // fmt sorts them
+	return "ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: " + kinds
+}
+
+// maxDepth is how deep Lists may be nested; kubectl prints one level.
+const maxDepth = 4
+
+// object is a Service, an EndpointSlice, a Node or a ServiceCIDR.
 type object interface {
 	runtime.Object
 	metav1.Object
 }
 
-// identity tells objects apart.
+// identity distinguishes objects.
 type identity struct {
-	kind, namespace, name string // namespace is empty for kinds without
+	kind string
+	cache.ObjectName
 }
 
-// manifest is an object and where it was read.
+// String returns "Service default/web" or "Node n1".
+func (id identity) String() string { return strings.TrimSpace(id.kind + " " + id.ObjectName.String()) }
+
+// manifest is an object and the file that contains it.
 type manifest struct {
 	identity
 	object object
-	place  place
+	file   string
 }
 
-// contents is what a file holds.
-type contents struct {
-	manifests []manifest // in the order of the file
+// reading collects the objects in files. It decodes every document, and every item of a List, separately, so
+// that an error in one does not affect the others.
+type reading struct {
+	manifests []manifest // in the order of files and documents
 	problems  []error
-	passed    map[string]int // objects of other kinds
-	partial   bool           // something in the file could not be decoded: an object may be missing
+	partial   map[string]bool // files with objects that could not be decoded
+	retry     bool            // a file could not be read, which may change without an event
+
+	scheme    *runtime.Scheme
+	decoder   runtime.Decoder
+	places    map[identity]string // of manifests, for messages
+	ignored   Ignored
+	file      string // that is being decoded
+	documents int    // in file so far
 }
 
-// header is what every object begins with.
-type header struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
+func newReading() *reading {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.Node{})
+	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
+	scheme.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.ServiceCIDR{})
+	// A ServiceCIDR of v1beta1 has the same fields.
+	beta := schema.GroupVersion{Group: networkingv1.GroupName, Version: "v1beta1"}
+	scheme.AddKnownTypes(beta, &networkingv1.ServiceCIDR{})
+	// A metav1.List leaves its items encoded.
+	for _, gvk := range slices.Collect(maps.Keys(scheme.AllKnownTypes())) {
+		scheme.AddKnownTypeWithName(gvk.GroupVersion().WithKind(gvk.Kind+"List"), &metav1.List{})
+	}
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &metav1.List{})
+	strict := serializer.SerializerOptions{Strict: true}
+	return &reading{
+		partial: map[string]bool{}, places: map[identity]string{}, ignored: Ignored{}, scheme: scheme,
+		decoder: serializer.NewSerializerWithOptions(serializer.DefaultMetaFactory, scheme, scheme, strict),
+	}
 }
 
-// list is a List, or a list of one kind.
-type list struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata"`
-	Items           []json.RawMessage `json:"items"`
+// note records problems that do not prevent the use of an object.
+func (r *reading) note(place string, errs ...error) {
+	for _, err := range errs {
+		r.problems = append(r.problems, fmt.Errorf("%s: %w", place, err))
+	}
 }
 
-// decode reads the manifests of a file. Each document, and each item of a List, stands for itself: what is wrong with one
-// is a problem and the others are kept.
-func decode(file string, data []byte) contents {
-	c := contents{passed: map[string]int{}}
-	at := place{file: file}
-	for _, document := range splitDocuments(data) {
-		values, strict, err := document.values()
-		for _, value := range values {
-			at.document++
-			c.note(at, strict...)
-			c.value(at, value, header{}, 0)
+// lose records a problem that prevents the use of one or more objects.
+func (r *reading) lose(place string, err error) {
+	r.note(place, err)
+	r.partial[r.file] = true
+}
+
+// place returns the place of the next document, for messages.
+func (r *reading) place() string {
+	r.documents++
+	return fmt.Sprintf("%s: document %d", r.file, r.documents)
+}
+
+// decode decodes a file. It splits the file before parsing, because a parser stops at the first error. The
+// YAMLReader of apimachinery does not split at the document marker "...": the objects after it would be lost
+// silently.
+func (r *reading) decode(file string, data []byte) {
+	r.file, r.documents = file, 0
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	start, end := 0, 0
+	for line := range bytes.Lines(data) {
+		marker := bytes.HasPrefix(line, []byte("---")) || bytes.HasPrefix(line, []byte("..."))
+		if marker && (len(line) == 3 || strings.ContainsRune(space, rune(line[3]))) {
+			r.document(data[:end], start)
+			start = end + 3 // the rest of the line is part of the next document
+		}
+		end += len(line)
+	}
+	r.document(data, start)
+}
+
+const space = " \t\r\n"
+
+// document decodes a document, which is data from start on: YAML, or JSON objects one after another. Errors
+// contain the line in data.
+func (r *reading) document(data []byte, start int) {
+	content := bytes.TrimLeft(data[start:], space)
+	for len(content) > 0 && (content[0] == '#' || content[0] == '%') { // a comment or a directive
+		_, content, _ = bytes.Cut(content, []byte("\n"))
+		content = bytes.TrimLeft(content, space)
+	}
+	switch {
+	case len(content) == 0:
+	case content[0] == '{': // the YAML parser would stop silently after the first object
+		r.json(data, len(data)-len(content))
+	default:
+		r.yaml(data, start)
+	}
+}
+
+func (r *reading) json(data []byte, start int) {
+	decoder := json.NewDecoder(bytes.NewReader(data[start:]))
+	for {
+		var value json.RawMessage
+		err := decoder.Decode(&value)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+			data = data[:min(start+int(syntax.Offset), len(data))]
 		}
 		if err != nil {
-			at.document++
-			c.lose(at, err)
+			r.lose(r.place(), fmt.Errorf("json: line %d: %w", 1+bytes.Count(data, []byte("\n")), err))
+			return
 		}
-	}
-	return c
-}
-
-// note records problems that cost nothing.
-func (c *contents) note(at place, errs ...error) {
-	for _, err := range errs {
-		c.problems = append(c.problems, fmt.Errorf("%s: %w", at, err))
+		r.value(r.place(), value, schema.GroupVersionKind{}, 0)
 	}
 }
 
-// lose records a problem for which something is left out.
-func (c *contents) lose(at place, err error) {
-	c.note(at, err)
-	c.partial = true
+func (r *reading) yaml(data []byte, start int) {
+	place := r.place()
+	value, err := yaml.YAMLToJSONStrict(data[start:])
+	if err != nil {
+		// Parse again, with the lines before the document empty, so that errors contain the line in data.
+		text := bytes.Repeat([]byte("\n"), bytes.Count(data[:start], []byte("\n")))
+		text = append(text, data[start:]...)
+		_, duplicate := yaml.YAMLToJSONStrict(text)
+		if value, err = yaml.YAMLToJSON(text); err != nil {
+			r.lose(place, err)
+			return
+		}
+		r.note(place, errors.New(strings.Join(strings.Fields(duplicate.Error()), " ")))
+	}
+	r.value(place, value, schema.GroupVersionKind{}, 0)
 }
 
-// value takes an object or a List. What its header lacks is taken from implied: the items of a ServiceList need not
-// say that they are Services.
-func (c *contents) value(at place, data []byte, implied header, depth int) {
-	h := implied
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &h); err != nil {
-		c.lose(at, fieldError[header](data, err))
+// value decodes an object or a List. It may lack the apiVersion and kind that the List around it implies.
+func (r *reading) value(place string, data []byte, implied schema.GroupVersionKind, depth int) {
+	if !bytes.HasPrefix(data, []byte("{")) {
+		r.lose(place, errors.New("not an object"))
 		return
 	}
-	if h.Kind == "" {
-		c.lose(at, errors.New("kind: missing"))
+	if depth > maxDepth {
+		r.lose(place, fmt.Errorf("in more than %d nested lists", maxDepth))
 		return
 	}
-	if h.APIVersion == "" {
-		c.lose(at, errors.New("apiVersion: missing"))
+	decoded, gvk, err := r.decoder.Decode(data, &implied, nil)
+	if gvk == nil {
+		r.lose(place, err)
 		return
 	}
-	kind, isList := strings.CutSuffix(h.Kind, "List")
-	of := header{APIVersion: h.APIVersion, Kind: kind}
-	if h == (header{APIVersion: "v1", Kind: "List"}) {
-		of = header{}
-	} else if known := versions(kind); !slices.Contains(known, h.APIVersion) {
-		if known != nil && group(known[0]) == group(h.APIVersion) {
-			c.lose(at, fmt.Errorf("apiVersion: %s has no %s that is understood here; want %s", h.APIVersion, h.Kind, known[0]))
+	id := identify(gvk.Kind, data)
+	at := strings.TrimSuffix(fmt.Sprintf("%s (%s)", place, id), " ()")
+	strict, isStrict := runtime.AsStrictDecodingError(err)
+	switch {
+	case isStrict: // the object is good without its unknown and duplicate fields
+		r.note(at, strict.Errors()...)
+	case runtime.IsMissingKind(err): // err would print the whole object
+		r.lose(at, errors.New("kind is missing"))
+	case runtime.IsMissingVersion(err):
+		r.lose(at, errors.New("apiVersion is missing"))
+	case runtime.IsNotRegisteredError(err):
+		if versions := r.scheme.VersionsForGroupKind(gvk.GroupKind()); len(versions) > 0 {
+			r.lose(at, fmt.Errorf("apiVersion %s is not supported, use %s", gvk.GroupVersion(), versions[0]))
 		} else {
-			c.pass(h)
+			r.ignored[gvk.GroupKind().String()]++
 		}
-		return
+	case err != nil:
+		r.lose(at, err)
 	}
-	if isList {
-		c.list(at, data, of, depth)
-	} else {
-		c.object(at, data, kind)
-	}
-}
-
-// pass counts an object that is of no use here.
-func (c *contents) pass(h header) {
-	kind := h.Kind
-	if versions(kind) != nil { // a Service, but of another API group
-		kind += "." + group(h.APIVersion)
-	}
-	c.passed[kind]++
-}
-
-// list takes each item of a List.
-func (c *contents) list(at place, data []byte, of header, depth int) {
-	if depth == maxNesting {
-		c.lose(at, fmt.Errorf("lists nested more than %d deep", maxNesting))
-		return
-	}
-	var l list
-	strict, err := kjson.UnmarshalStrict(data, &l)
-	if err != nil {
-		c.lose(at, fieldError[list](data, err))
-		return
-	}
-	c.note(at, strict...)
-	for i, item := range l.Items {
-		c.value(at.item(i), item, of, depth+1)
+	switch obj := decoded.(type) {
+	case object:
+		gvk.Version = "v1"
+		obj.GetObjectKind().SetGroupVersionKind(*gvk)
+		r.add(at, manifest{id, obj, r.file})
+	case *metav1.List:
+		if gvk.Kind == "List" { // of objects of any kind
+			*gvk = schema.GroupVersionKind{}
+		}
+		gvk.Kind = strings.TrimSuffix(gvk.Kind, "List")
+		for i, item := range obj.Items {
+			r.value(fmt.Sprintf("%s, item %d", place, i+1), item.Raw, *gvk, depth+1)
+		}
 	}
 }
 
-// object takes an object of one of the four kinds.
-func (c *contents) object(at place, data []byte, kind string) {
-	id := identify(kind, data)
-	at.object = id.String()
-	obj, strict, err := decodeKind(kind, data)
-	if err != nil {
-		c.lose(at, err)
-		return
-	}
-	c.note(at, strict...)
-	if id.name == "" {
-		c.lose(at, errors.New("metadata.name: missing"))
-		return
-	}
-	obj.SetNamespace(id.namespace)
-	obj.GetObjectKind().SetGroupVersionKind(schema.FromAPIVersionAndKind(versions(kind)[0], kind))
-	setDefaults(obj)
-	c.manifests = append(c.manifests, manifest{identity: id, object: obj, place: at})
-}
-
-// identify reads the identity of an object that may otherwise be undecodable.
+// identify returns the identity of an object, even if the object cannot be decoded.
 func identify(kind string, data []byte) identity {
 	var partial struct {
 		Metadata struct {
@@ -181,76 +243,25 @@ func identify(kind string, data []byte) identity {
 			Name      string `json:"name"`
 		} `json:"metadata"`
 	}
-	// What is wrong with the metadata is told by the decoding of the whole object.
-	_ = kjson.UnmarshalCaseSensitivePreserveInts(data, &partial)
-	id := identity{kind: kind, name: partial.Metadata.Name}
-	if kind == "Service" || kind == "EndpointSlice" {
-		id.namespace = partial.Metadata.Namespace
-		if id.namespace == "" {
-			id.namespace = metav1.NamespaceDefault
-		}
+	_ = utiljson.Unmarshal(data, &partial) // value reports the error
+	id := identity{kind, cache.ObjectName{Name: partial.Metadata.Name}}
+	if id.Name != "" && (kind == "Service" || kind == "EndpointSlice") {
+		id.Namespace = cmp.Or(partial.Metadata.Namespace, metav1.NamespaceDefault)
 	}
 	return id
 }
 
-// String prints "Service default/web", "Node n1", and the kind alone without a name.
-func (id identity) String() string {
+// add adds an object, unless there is one with the same identity.
+func (r *reading) add(at string, m manifest) {
+	first, duplicate := r.places[m.identity]
 	switch {
-	case id.name == "":
-		return id.kind
-	case id.namespace == "":
-		return id.kind + " " + id.name
+	case m.Name == "":
+		r.lose(at, errors.New("metadata.name is missing"))
+	case duplicate:
+		r.note(at, fmt.Errorf("ignored, it is already in %s", first))
+	default:
+		m.object.SetNamespace(m.Namespace)
+		r.places[m.identity] = at
+		r.manifests = append(r.manifests, m)
 	}
-	return id.kind + " " + id.namespace + "/" + id.name
-}
-
-// versions returns the API versions in which a kind is understood, nil for a kind that is of no use.
-// The objects are delivered in the first; the others have its shape.
-func versions(kind string) []string {
-	switch kind {
-	case "Service", "Node":
-		return []string{"v1"}
-	case "EndpointSlice":
-		return []string{"discovery.k8s.io/v1"}
-	case "ServiceCIDR":
-		return []string{"networking.k8s.io/v1", "networking.k8s.io/v1beta1"}
-	}
-	return nil
-}
-
-// group returns the API group of an apiVersion, empty for the core group.
-func group(apiVersion string) string {
-	before, _, found := strings.Cut(apiVersion, "/")
-	if !found {
-		return ""
-	}
-	return before
-}
-
-// decodeKind decodes an object of one of the four kinds. Unknown and duplicate fields are strict errors, the object is good
-// without them: an API server may be newer than this program. Any other error names the field.
-func decodeKind(kind string, data []byte) (obj object, strict []error, err error) {
-	switch kind {
-	case "Service":
-		return decodeAs[corev1.Service](data)
-	case "EndpointSlice":
-		return decodeAs[discoveryv1.EndpointSlice](data)
-	case "Node":
-		return decodeAs[corev1.Node](data)
-	case "ServiceCIDR":
-		return decodeAs[networkingv1.ServiceCIDR](data)
-	}
-	return nil, nil, fmt.Errorf("kind: %s is not known", kind)
-}
-
-func decodeAs[T any, P interface {
-	*T
-	object
-}](data []byte) (object, []error, error) {
-	obj := P(new(T))
-	strict, err := kjson.UnmarshalStrict(data, obj)
-	if err != nil {
-		return nil, nil, fieldError[T](data, err)
-	}
-	return obj, strict, nil
 }

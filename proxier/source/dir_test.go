@@ -15,12 +15,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// node returns a document with a Node; its label v tells versions of it apart.
+// node returns a document with a Node. The label v distinguishes its versions.
 func node(name, v string) string {
 	return "---\napiVersion: v1\nkind: Node\nmetadata: {name: " + name + ", labels: {v: '" + v + "'}}\n"
 }
 
-// put makes file have this content in one step, as careful editors do.
+// put replaces a file atomically, as many editors do.
 func put(t *testing.T, file, text string) {
 	t.Helper()
 	temporary := filepath.Join(t.TempDir(), "new")
@@ -41,7 +41,7 @@ func tag(obj runtime.Object) string {
 	return o.GetName() + " " + o.GetLabels()["v"]
 }
 
-// load returns what Load gives, with the directory taken out of the problems.
+// load returns the objects and problems of Load, without the directory in the problems.
 func load(t *testing.T, dir, path string) (objects, problems []string) {
 	t.Helper()
 	found, errs, err := NewDir(path).Load()
@@ -59,7 +59,8 @@ func TestLoadDirectory(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir+"/b.yaml", node("b", "1")+node("shared", "2")+node("b", "2"))
 	put(t, dir+"/a.yml", node("a", "1")+node("shared", "1"))
-	put(t, dir+"/c.json", `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "c", "labels": {"v": "1"}}}`)
+	put(t, dir+"/c.json", `{"apiVersion": "v1", "kind": "Node",
+		"metadata": {"name": "c", "labels": {"v": "1"}}}`)
 	put(t, dir+"/d.yaml", "apiVersion: v1\nkind: Pod\n---\na: [")
 	put(t, dir+"/.hidden.yaml", node("hidden", "1"))
 	put(t, dir+"/note.txt", node("note", "1"))
@@ -77,9 +78,9 @@ func TestLoadDirectory(t *testing.T) {
 		want := []string{
 			"b.yaml: document 2 (Node shared): ignored, it is already in a.yml: document 2 (Node shared)",
 			"b.yaml: document 3 (Node b): ignored, it is already in b.yaml: document 1 (Node b)",
-			"d.yaml: document 2: line 4: did not find expected node content",
+			"d.yaml: document 2: yaml: line 4: did not find expected node content",
 			"read manifests: open h.yaml: no such file or directory",
-			"passed over: 1 Pod objects (not Service, EndpointSlice, Node or ServiceCIDR)",
+			"ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: [Pod:1]",
 		}
 		if diff := cmp.Diff(want, problems); diff != "" {
 			t.Errorf("problems (-want +got):\n%s", diff)
@@ -87,14 +88,17 @@ func TestLoadDirectory(t *testing.T) {
 	}
 }
 
-func TestLoadPassedIsNoFailure(t *testing.T) {
+func TestLoadIgnored(t *testing.T) {
 	file := t.TempDir() + "/x"
 	put(t, file, "apiVersion: v1\nkind: Pod\n")
 	_, problems, err := NewDir(file).Load()
 	must(t, err)
-	var passed *Passed
-	if len(problems) != 1 || !errors.As(problems[0], &passed) || passed.Kinds["Pod"] != 1 {
-		t.Errorf("problems %q, passed %v", problems, passed)
+	var ignored Ignored
+	if len(problems) != 1 || !errors.As(problems[0], &ignored) {
+		t.Fatalf("problems %q", problems)
+	}
+	if diff := cmp.Diff(Ignored{"Pod": 1}, ignored); diff != "" {
+		t.Errorf("ignored (-want +got):\n%s", diff)
 	}
 }
 
@@ -110,7 +114,8 @@ func TestLoadFile(t *testing.T) {
 
 func TestLoadSameNameOfTwoKinds(t *testing.T) {
 	file := t.TempDir() + "/x.yaml"
-	put(t, file, node("a", "1")+"---\napiVersion: v1\nkind: ServiceList\nitems: [{metadata: {name: a}}, {metadata: {name: a, namespace: x}}]\n")
+	put(t, file, node("a", "1")+"---\napiVersion: v1\nkind: ServiceList\n"+
+		"items: [{metadata: {name: a}}, {metadata: {name: a, namespace: x}}]\n")
 	objects, problems, err := NewDir(file).Load()
 	must(t, err)
 	if len(objects) != 3 || len(problems) > 0 {
@@ -121,7 +126,7 @@ func TestLoadSameNameOfTwoKinds(t *testing.T) {
 	}
 }
 
-func TestLoadNothingThere(t *testing.T) {
+func TestLoadMissingPath(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Symlink("nowhere", dir+"/link"))
 	for _, path := range []string{dir + "/none", dir + "/none/x.yaml", dir + "/link"} {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -14,148 +12,115 @@ import (
 )
 
 const (
-	quiet    = 50 * time.Millisecond // without an event, until a burst of them counts as over
-	patience = time.Second           // with a burst that does not end
-	retry    = 2 * time.Second       // when something could not be read or watched
+	quietPeriod   = 50 * time.Millisecond // without an event, after which a burst of events is over
+	maxBurst      = time.Second           // after which to read even if events continue
+	retryInterval = 2 * time.Second       // when something could not be read or watched
 )
 
-// Run applies everything that is there to sink, calls its Synced, and then follows the changes until ctx ends; it
-// returns nil then. An error is only returned before Synced: when the path cannot be read, or the kernel has no watcher to spare.
+// Run applies all objects to sink, calls its Synced, and follows the changes until ctx ends; then it returns
+// nil. It returns an error only before Synced, if it cannot read the path or create a watcher.
 //
-// After that, trouble is given to report and Run goes on. report gets the problems that Load has, each of them once
-// until it goes away. Objects stay as they were applied while the path, their file, or anything in their file cannot be
-// read: a file may be half written. They are deleted when they are gone from a file that can be read, or with their file.
-// So an empty path has no objects, and one that was removed still has those it had.
-//
-// Both sink and report are called by the goroutine that called Run.
+// It reports the problems that Load returns, each once until it is solved. While the path or a file cannot be
+// read, or a part of a file cannot be decoded, Run keeps the objects that were there, because a file may be
+// half written. It deletes an object when its file is gone, or can be decoded completely and does not contain
+// the object. It calls sink and report in the goroutine of its caller.
 func (d *Dir) Run(ctx context.Context, sink Sink, report func(error)) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch manifests in %s: %w", d.path, err)
 	}
 	defer watcher.Close()
-	f := follower{dir: d, sink: sink, report: report, watcher: watcher}
+	f := follower{Dir: d, sink: sink, report: report, watcher: watcher}
 	if err := f.reload(); err != nil {
 		return err
 	}
 	sink.Synced()
-	f.follow(ctx)
+	for f.wait(ctx) {
+		if err := f.reload(); err != nil {
+			f.reportNew([]error{err})
+		}
+	}
 	return nil
 }
 
 // follower is one Run of a Dir.
 type follower struct {
-	dir     *Dir
+	*Dir
 	sink    Sink
 	report  func(error)
 	watcher *fsnotify.Watcher
 
-	listed     listing
-	delivered  []manifest      // what the sink has, in the order in which it is read
-	reported   map[string]bool // problems that are there and were told
-	incomplete bool            // something could not be read or watched
+	directories map[string]bool // the watched ones; false if only the entry of the path matters
+	delivered   []manifest      // the objects that sink has
+	reported    map[string]bool // the problems that are not solved
+	retry       bool            // something could not be read or watched
 }
 
-// follow reloads after each burst of events until ctx ends.
-func (f *follower) follow(ctx context.Context) {
-	timer := time.NewTimer(retry)
+// wait waits until it is time to read again. It returns false when ctx ends.
+func (f *follower) wait(ctx context.Context) bool {
+	timer := time.NewTimer(retryInterval)
 	defer timer.Stop()
-	if !f.incomplete {
+	if !f.retry {
 		timer.Stop()
 	}
-	var burst time.Time // when the events began that the timer waits for
-	changed := func() {
-		now := time.Now()
-		if burst.IsZero() {
-			burst = now
-		}
-		timer.Reset(max(0, min(quiet, patience-now.Sub(burst))))
-	}
+	var deadline time.Time
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
+		case <-timer.C:
+			return true
 		case event := <-f.watcher.Events:
-			if f.matters(event) {
-				changed()
+			if !f.matters(event.Name) {
+				continue
 			}
 		case err := <-f.watcher.Errors:
-			// The kernel dropped events, or something worse happened: look.
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				f.report(fmt.Errorf("watch manifests in %s: %w", f.dir.path, err))
-			}
-			changed()
-		case <-timer.C:
-			burst = time.Time{}
-			if err := f.reload(); err != nil {
-				f.tell([]error{err})
-			}
-			if f.incomplete {
-				timer.Reset(retry)
+			if !errors.Is(err, fsnotify.ErrEventOverflow) { // reading again makes up for lost events
+				f.report(fmt.Errorf("watch manifests in %s: %w", f.path, err))
 			}
 		}
+		if deadline.IsZero() {
+			deadline = time.Now().Add(maxBurst)
+		}
+		timer.Reset(min(quietPeriod, time.Until(deadline)))
 	}
 }
 
-// matters tells an event that concerns manifests from what else goes on in a directory that has to be watched.
-func (f *follower) matters(event fsnotify.Event) bool {
-	name := filepath.Clean(event.Name)
-	_, itself := f.listed.directories[name]
-	return itself || name == f.listed.self || f.listed.directories[filepath.Dir(name)]
+// matters returns true for an event that concerns manifests, and false for one of another file next to them.
+func (f *follower) matters(name string) bool {
+	_, watched := f.directories[name]
+	return watched || f.directories[filepath.Dir(name)] || filepath.Base(name) == filepath.Base(f.path)
 }
 
-// reload reads everything and delivers what has changed. With an error the path cannot be read, and nothing was changed.
+// reload reads the manifests and delivers the changes. It returns an error, and delivers nothing, if it
+// cannot read the path.
 func (f *follower) reload() error {
-	f.incomplete = true
-	files, problems, err := f.list()
+	var problems []error
+	f.retry, f.directories = true, map[string]bool{}
+	r, err := f.read(func(directory string, all bool) {
+		real, err := filepath.EvalSymlinks(directory)
+		if _, watched := f.directories[real]; err == nil && !watched {
+			err = f.watcher.Add(real) // again, because another directory may have the name now
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("watch manifests in %s: %w", directory, err))
+			return
+		}
+		f.directories[real] = f.directories[real] || all
+	})
 	if err != nil {
 		return err
 	}
-	s, err := f.dir.read(files)
-	if err != nil {
-		return err
-	}
-	f.incomplete = s.unread || len(problems) > 0
-	f.tell(append(problems, s.problems...))
-	f.deliver(f.remember(s))
+	f.retry = r.retry || len(problems) > 0
+	f.reportNew(append(problems, r.problems...))
+	f.deliver(r)
 	return nil
 }
 
-// list lists the files with everything already being watched that they depend on, so that no change after the listing
-// goes without an event.
-func (f *follower) list() (files []string, problems []error, err error) {
-	f.listed, _ = f.dir.list()
-	for {
-		problems = f.watch()
-		again, err := f.dir.list()
-		if maps.Equal(again.directories, f.listed.directories) {
-			return again.files, problems, err
-		}
-		f.listed = again
-	}
-}
-
-// watch has exactly the listed directories watched, and returns what is in the way.
-func (f *follower) watch() []error {
-	for _, directory := range f.watcher.WatchList() {
-		if _, listed := f.listed.directories[directory]; !listed {
-			_ = f.watcher.Remove(directory) // fails only if the directory is gone
-		}
-	}
-	var problems []error
-	for _, directory := range slices.Sorted(maps.Keys(f.listed.directories)) {
-		// Also for those watched: it may be another directory of the same name by now.
-		if err := f.watcher.Add(directory); err != nil {
-			problems = append(problems, fmt.Errorf("watch manifests in %s: %w", directory, err))
-		}
-	}
-	return problems
-}
-
-// tell reports the problems that were not there the last time.
-func (f *follower) tell(problems []error) {
+// reportNew reports the problems that did not exist at the last call.
+func (f *follower) reportNew(problems []error) {
 	before := f.reported
-	f.reported = make(map[string]bool, len(problems))
+	f.reported = map[string]bool{}
 	for _, problem := range problems {
 		text := problem.Error()
 		if !before[text] && !f.reported[text] {
@@ -165,41 +130,27 @@ func (f *follower) tell(problems []error) {
 	}
 }
 
-// remember adds to what was read the objects that were delivered from a file which cannot be decoded in full now.
-func (f *follower) remember(s snapshot) []manifest {
-	wanted := s.manifests
-	read := index(wanted)
+// deliver applies the new and changed objects, and then deletes those that are gone: there is no gap when an
+// EndpointSlice replaces another.
+func (f *follower) deliver(r *reading) {
+	gone := map[identity]object{}
 	for _, m := range f.delivered {
-		if _, ok := read[m.identity]; !ok && s.partial[m.place.file] {
-			wanted = append(wanted, m)
-		}
+		gone[m.identity] = m.object
 	}
-	return wanted
-}
-
-// deliver brings the sink from what it has to wanted. New objects come before old ones go, so that an EndpointSlice
-// that takes the place of another leaves no gap.
-func (f *follower) deliver(wanted []manifest) {
-	had, wants := index(f.delivered), index(wanted)
-	for i, m := range wanted {
-		if old, ok := had[m.identity]; ok && equality.Semantic.DeepEqual(old.object, m.object) {
-			wanted[i].object = old.object
-			continue
+	for _, m := range r.manifests {
+		if !equality.Semantic.DeepEqual(gone[m.identity], m.object) {
+			f.sink.Apply(m.object)
 		}
-		f.sink.Apply(m.object)
+		delete(gone, m.identity)
 	}
 	for _, m := range f.delivered {
-		if _, ok := wants[m.identity]; !ok {
+		switch {
+		case gone[m.identity] == nil:
+		case r.partial[m.file]: // it may be among the objects that could not be decoded
+			r.manifests = append(r.manifests, m)
+		default:
 			f.sink.Delete(m.object)
 		}
 	}
-	f.delivered = wanted
-}
-
-func index(manifests []manifest) map[identity]manifest {
-	indexed := make(map[identity]manifest, len(manifests))
-	for _, m := range manifests {
-		indexed[m.identity] = m
-	}
-	return indexed
+	f.delivered = r.manifests
 }

@@ -14,24 +14,26 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// running is a Run and what it did that was not looked at yet.
+// running is a Run with the calls that it made and that the test has not checked.
 type running struct {
-	dir  string
-	does chan string
+	dir   string
+	calls chan string
 }
 
-func (r *running) Apply(obj runtime.Object)  { r.does <- "apply " + tag(obj) }
-func (r *running) Delete(obj runtime.Object) { r.does <- "delete " + tag(obj) }
-func (r *running) Synced()                   { r.does <- "synced" }
+func (r *running) Apply(obj runtime.Object)  { r.calls <- "apply " + tag(obj) }
+func (r *running) Delete(obj runtime.Object) { r.calls <- "delete " + tag(obj) }
+func (r *running) Synced()                   { r.calls <- "synced" }
 
-// run starts the source of path, in a directory that is taken out of its reports.
+// run starts the source for path. It removes dir from the reports.
 func run(t *testing.T, dir, path string) *running {
 	t.Helper()
-	r := &running{dir: dir, does: make(chan string, 1000)}
+	r := &running{dir: dir, calls: make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- NewDir(path).Run(ctx, r, func(err error) { r.does <- "report " + strings.ReplaceAll(err.Error(), dir+"/", "") })
+		done <- NewDir(path).Run(ctx, r, func(err error) {
+			r.calls <- "report " + strings.ReplaceAll(err.Error(), dir+"/", "")
+		})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -41,23 +43,23 @@ func run(t *testing.T, dir, path string) *running {
 				t.Errorf("run: %v", err)
 			}
 		case <-time.After(10 * time.Second):
-			t.Error("run does not end with its context")
+			t.Error("Run does not return at the end of its context")
 		}
 	})
 	return r
 }
 
-// expect waits for these, and nothing else, to be done next.
+// expect waits for the next calls, which must be these.
 func (r *running) expect(t *testing.T, want ...string) {
 	t.Helper()
 	var got []string
 	timeout := time.After(20 * time.Second)
 	for len(got) < len(want) {
 		select {
-		case did := <-r.does:
-			got = append(got, did)
+		case call := <-r.calls:
+			got = append(got, call)
 		case <-timeout:
-			t.Fatalf("waited in vain; (-want +got):\n%s", cmp.Diff(want, got))
+			t.Fatalf("timeout (-want +got):\n%s", cmp.Diff(want, got))
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -88,12 +90,12 @@ func TestRunChanges(t *testing.T) {
 	must(t, os.Remove(dir+"/b.yaml"))
 	r.expect(t, "delete b2 2", "delete b3 1")
 
-	// To another file, and out of sight.
+	// One file keeps its objects under another name, the other is not a manifest any more.
 	must(t, os.Rename(dir+"/a.yaml", dir+"/z.yaml"))
 	must(t, os.Rename(dir+"/c.yaml", dir+"/c.yaml~"))
 	r.expect(t, "delete c 1", "delete d 1")
 
-	// Nothing is done for an object that is as it was.
+	// An object that has not changed is not applied again.
 	put(t, dir+"/z.yaml", "# the same\n"+node("a", "1")+node("end", "1"))
 	r.expect(t, "apply end 1")
 }
@@ -105,25 +107,26 @@ func TestRunHalfWritten(t *testing.T) {
 	r.expect(t, "apply a 1", "apply b 1", "apply c 1", "synced")
 
 	put(t, dir+"/x.yaml", node("a", "2")+"---\napiVersion: v1\nkind: Node\nmetadata: {name: b, lab")
-	r.expect(t, "report x.yaml: document 2: line 8: did not find expected ',' or '}'", "apply a 2")
+	r.expect(t, "report x.yaml: document 2: yaml: line 8: did not find expected ',' or '}'", "apply a 2")
 
-	// The same problem is not told again, and what is kept gives way to what is there.
+	// The same problem is not reported again. An object in another file replaces one that was kept.
 	put(t, dir+"/y.yaml", node("c", "2"))
 	r.expect(t, "apply c 2")
 
-	put(t, dir+"/x.yaml", node("a", "3")+"---\napiVersion: v1\nkind: Node\nmetadata: {name: b, labels: {v: 1}}\n")
-	r.expect(t, "report x.yaml: document 2 (Node b): metadata.labels.v: want string, got number", "apply a 3")
+	put(t, dir+"/x.yaml", node("a", "3")+strings.Replace(node("b", "1"), "'1'", "1", 1))
+	r.expect(t, "report x.yaml: document 2 (Node b): json: cannot unmarshal number into Go struct field "+
+		"ObjectMeta.metadata.labels of type string", "apply a 3")
 
 	put(t, dir+"/x.yaml", node("a", "3"))
 	r.expect(t, "delete b 1")
 
-	// The problem went away, so it is told again when it comes back.
+	// A problem that was solved is reported again when it comes back.
 	put(t, dir+"/x.yaml", "---\na: [")
-	r.expect(t, "report x.yaml: document 1: line 2: did not find expected node content")
+	r.expect(t, "report x.yaml: document 1: yaml: line 2: did not find expected node content")
 	put(t, dir+"/x.yaml", node("a", "4"))
 	r.expect(t, "apply a 4")
 	put(t, dir+"/x.yaml", "---\na: [")
-	r.expect(t, "report x.yaml: document 1: line 2: did not find expected node content")
+	r.expect(t, "report x.yaml: document 1: yaml: line 2: did not find expected node content")
 
 	must(t, os.Remove(dir+"/x.yaml"))
 	r.expect(t, "delete a 4")
@@ -135,13 +138,14 @@ func TestRunDuplicate(t *testing.T) {
 	put(t, dir+"/b.yaml", node("a", "2")+"---\napiVersion: v1\nkind: Pod\n")
 	r := run(t, dir, dir)
 	r.expect(t, "report b.yaml: document 1 (Node a): ignored, it is already in a.yaml: document 1 (Node a)",
-		"report passed over: 1 Pod objects (not Service, EndpointSlice, Node or ServiceCIDR)",
+		"report ignored objects that are not Services, EndpointSlices, Nodes or ServiceCIDRs: [Pod:1]",
 		"apply a 1", "synced")
 	must(t, os.Remove(dir+"/a.yaml"))
 	r.expect(t, "apply a 2")
 }
 
-// mountConfigMap gives dir the layout of a mounted ConfigMap, or replaces its contents, the way the kubelet does.
+// mountConfigMap creates the layout of a mounted ConfigMap in dir, or replaces its contents, as the kubelet
+// does.
 func mountConfigMap(t *testing.T, dir, version string, files map[string]string) {
 	t.Helper()
 	before, _ := os.Readlink(dir + "/..data")
@@ -152,7 +156,8 @@ func mountConfigMap(t *testing.T, dir, version string, files map[string]string) 
 	must(t, os.Symlink(".."+version, dir+"/..data_tmp"))
 	must(t, os.Rename(dir+"/..data_tmp", dir+"/..data"))
 	for name := range files {
-		if err := os.Symlink("..data/"+name, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Symlink("..data/"+name, filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			t.Fatal(err)
 		}
 	}
@@ -187,10 +192,10 @@ func TestRunLinks(t *testing.T) {
 	r := run(t, dir, dir+"/path")
 	r.expect(t, "apply a 1", "synced")
 
-	put(t, dir+"/files/x", node("a", "2")) // what a file's link leads to
+	put(t, dir+"/files/x", node("a", "2")) // the target of a link
 	r.expect(t, "apply a 2")
 
-	put(t, dir+"/first/y.yaml", node("b", "1")) // in what the path leads to
+	put(t, dir+"/first/y.yaml", node("b", "1")) // in the target of the path
 	r.expect(t, "apply b 1")
 
 	put(t, dir+"/second/z.yaml", node("b", "2"))
@@ -241,7 +246,7 @@ func TestRunFileComesBack(t *testing.T) {
 	r.expect(t, "delete a 2")
 }
 
-// Even the parent may go; then only looking again helps.
+// Without the parent of the path there is nothing to watch: Run retries.
 func TestRunParentComesBack(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.MkdirAll(dir+"/parent/manifests", 0o755))
@@ -270,7 +275,20 @@ func TestRunBurst(t *testing.T) {
 	r.expect(t, want...)
 }
 
-func TestRunNothingThere(t *testing.T) {
+func TestMatters(t *testing.T) {
+	directories := map[string]bool{"/etc": false, "/etc/manifests": true}
+	f := follower{Dir: NewDir("/etc/manifests"), directories: directories}
+	for name, want := range map[string]bool{
+		"/etc/manifests": true, "/etc/manifests/x.yaml": true, "/etc/manifests/..data": true, "/etc": true,
+		"/etc/passwd": false, "/srv/x.yaml": false, "/etc/manifests/sub/x.yaml": false,
+	} {
+		if got := f.matters(name); got != want {
+			t.Errorf("%s matters: %t, want %t", name, got, want)
+		}
+	}
+}
+
+func TestRunMissingPath(t *testing.T) {
 	path := t.TempDir() + "/none"
 	err := NewDir(path).Run(t.Context(), nil, nil)
 	if !errors.Is(err, fs.ErrNotExist) {

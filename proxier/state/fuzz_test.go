@@ -14,14 +14,15 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// FuzzService gives State a Service of any content, with endpoints behind it.
+// FuzzService applies a Service with any content, and a slice with endpoints for it.
 func FuzzService(f *testing.F) {
-	for _, tt := range slices.Concat(addressCases(), rangeCases(), policyCases(), portCases()) {
+	for _, tt := range serviceCases() {
 		svc := web()
 		tt.change(svc)
 		f.Add(marshal(f, svc))
 	}
-	f.Add([]byte(`{"metadata":{"name":"a\"; flush ruleset","namespace":"x"},"spec":{"clusterIP":"10.0.0.1","ports":[{"name":"\"","port":80}]}}`))
+	f.Add([]byte(`{"metadata": {"name": "a\"; flush ruleset", "namespace": "x"},
+		"spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "\"", "port": 80}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		svc := &corev1.Service{}
 		if json.Unmarshal(b, svc) != nil {
@@ -31,15 +32,18 @@ func FuzzService(f *testing.F) {
 		slice.Namespace, slice.Labels[discoveryv1.LabelServiceName] = svc.Namespace, svc.Name
 		slice.Ports = nil
 		for _, p := range svc.Spec.Ports {
-			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: new(p.Name), Protocol: new(p.Protocol), Port: new(int32(8080))})
+			slice.Ports = append(slice.Ports,
+				discoveryv1.EndpointPort{Name: new(p.Name), Protocol: new(p.Protocol),
+					Port: new(int32(8080))})
 		}
 		checkObjects(t, svc, slice)
 	})
 }
 
-// FuzzSlice gives State an EndpointSlice of any content, for a sticky Service with ports of all protocols.
+// FuzzSlice applies an EndpointSlice with any content, and a Service with session affinity and the ports of
+// the slice.
 func FuzzSlice(f *testing.F) {
-	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), conditionCases()) {
+	for _, tt := range slices.Concat(slicePortCases(), endpointCases(), metadataCases(), conditionCases()) {
 		slice := webSlice("web-1", "10.244.1.1")
 		tt.change(slice)
 		f.Add(marshal(f, slice))
@@ -53,7 +57,8 @@ func FuzzSlice(f *testing.F) {
 		svc.Namespace, svc.Name = slice.Namespace, slice.Labels[discoveryv1.LabelServiceName]
 		svc.Spec.ClusterIPs = []string{"10.96.0.10", "fd00:96::10"}
 		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-		svc.Spec.ExternalTrafficPolicy, svc.Spec.ExternalIPs = corev1.ServiceExternalTrafficPolicyLocal, []string{"198.51.100.1"}
+		svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		svc.Spec.ExternalIPs = []string{"198.51.100.1"}
 		for i, p := range slice.Ports[:min(len(slice.Ports), 5)] {
 			port := corev1.ServicePort{Port: int32(i + 1)}
 			if p.Name != nil {
@@ -77,17 +82,18 @@ func marshal(f *testing.F, obj any) []byte {
 	return b
 }
 
-// line is what a line of nft text may look like: quotes around comments only.
+// line is the pattern of a line of nft text: only comments are in quotes.
 const line = `^[\t ]*[-_a-z0-9@#./:,;={}()&|^!\[\]<> ]*("[-a-z0-9/:.]+"[-a-z0-9 /:.@|]*,?)?[ }]*$`
 
-// checkObjects compiles what State makes of the objects, and checks that no text
-// of theirs gets out of its place: the names are nft's own kind of words.
+// checkObjects compiles the objects, and checks that none of their text can change the meaning of the nft
+// text: all names are words for nft.
 func checkObjects(t *testing.T, svc *corev1.Service, slice *discoveryv1.EndpointSlice) {
 	s := New("n1")
 	s.Apply(slice)
 	s.Apply(svc)
 	r := rules.NewRuleset(rules.Config{MasqueradeMark: 0x4000, Families: service.Families()})
-	node := service.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
+	node := service.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"),
+		NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
 	for _, name := range s.Services() {
 		if out, _ := s.Service(name); out != nil {
 			r.Put(rules.Compile(out, node, r.Slots))
@@ -103,7 +109,7 @@ func checkObjects(t *testing.T, svc *corev1.Service, slice *discoveryv1.Endpoint
 	legal := regexp.MustCompile(line)
 	for l := range strings.SplitSeq(text.String(), "\n") {
 		if !legal.MatchString(l) {
-			t.Fatalf("a line is not legal: %q", l)
+			t.Fatalf("illegal line: %q", l)
 		}
 	}
 	s.Delete(svc)

@@ -15,13 +15,15 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// webName is the name of the Service that these tests are about.
+// webName is the name of the Service in these tests.
 func webName() service.Name { return service.Name{Namespace: "default", Name: "web"} }
 
-// web is a Service with one port.
+// web returns a Service with one port.
 func web() *corev1.Service {
 	return &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", CreationTimestamp: metav1.NewTime(time.Unix(1000, 0))},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "web", CreationTimestamp: metav1.NewTime(time.Unix(1000, 0)),
+		},
 		Spec: corev1.ServiceSpec{
 			Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
 			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}},
@@ -29,20 +31,24 @@ func web() *corev1.Service {
 	}
 }
 
-// webRules is what State makes of web.
+// webRules is the result for web.
 func webRules() *service.Service {
 	return &service.Service{
-		Name: webName(), Created: time.Unix(1000, 0), ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+		Name: webName(), Created: time.Unix(1000, 0), ClusterIPs: addrs("10.96.0.10"),
 		Ports: []service.Port{{Name: "http", Protocol: service.TCP, Port: 80}},
 	}
 }
 
-// webSlice is a slice of web with one endpoint an address.
+// webSlice returns a slice of web with one endpoint for each address.
 func webSlice(name string, addrs ...string) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "web"},
+		},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
+		Ports: []discoveryv1.EndpointPort{
+			{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))},
+		},
 	}
 	for _, a := range addrs {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}})
@@ -50,7 +56,7 @@ func webSlice(name string, addrs ...string) *discoveryv1.EndpointSlice {
 	return s
 }
 
-// ready is an endpoint that is ready.
+// ready returns an endpoint that is ready.
 func ready(backend string) service.Endpoint {
 	return service.Endpoint{Backend: netip.MustParseAddrPort(backend), Ready: true, Serving: true}
 }
@@ -63,7 +69,7 @@ func netipComparers() cmp.Options {
 	}
 }
 
-// check compares what s makes of web with what is wanted.
+// check compares the Service web of s with want.
 func check(t *testing.T, s *State, want *service.Service, problems ...string) {
 	t.Helper()
 	got, gotProblems := s.Service(webName())
@@ -75,7 +81,7 @@ func check(t *testing.T, s *State, want *service.Service, problems ...string) {
 	}
 }
 
-// taken writes what changed since it was last taken.
+// taken takes the changes: the names of the Services, and whether the environment changed.
 func taken(s *State) string {
 	c := s.Take()
 	var out []string
@@ -83,5 +89,5 @@ func taken(s *State) string {
 		out = append(out, name.String())
 	}
 	slices.Sort(out)
-	return fmt.Sprint(out, c.Ground)
+	return fmt.Sprint(out, c.Environment)
 }

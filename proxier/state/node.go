@@ -7,14 +7,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/nftproxy/nftproxy/proxier/address"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Node is what counts of our Node.
+// Node contains the fields of our Node that the rules depend on.
 type Node struct {
 	Zone     string
-	Addrs    []netip.Addr // all internal and external addresses
-	Primary  []netip.Addr // the first internal one of each family, else the first external one
+	Addrs    []netip.Addr // all internal addresses, and then all external addresses
+	Primary  []netip.Addr // the first one of each family in Addrs
 	PodCIDRs []netip.Prefix
 }
 
@@ -22,7 +23,8 @@ func newNode(obj *corev1.Node) Node {
 	n := Node{Zone: obj.Labels[corev1.LabelTopologyZone]}
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for _, a := range obj.Status.Addresses {
-			if addr, err := parseAddr(a.Address); err == nil && a.Type == kind && !slices.Contains(n.Addrs, addr) {
+			addr, err := parseAddr(a.Address)
+			if err == nil && a.Type == kind && !slices.Contains(n.Addrs, addr) {
 				n.add(addr)
 			}
 		}
@@ -32,14 +34,14 @@ func newNode(obj *corev1.Node) Node {
 		cidrs = []string{obj.Spec.PodCIDR}
 	}
 	for _, text := range cidrs {
-		if p, err := parsePrefix(text); err == nil {
+		if p, err := address.ParsePrefix(text); err == nil {
 			n.PodCIDRs = append(n.PodCIDRs, p)
 		}
 	}
 	return n
 }
 
-// add adds an address; the first of its family is primary.
+// add adds an address. The first one of its family is primary.
 func (n *Node) add(addr netip.Addr) {
 	n.Addrs = append(n.Addrs, addr)
 	family := service.FamilyOf(addr)
@@ -52,11 +54,11 @@ func (n Node) equal(m Node) bool {
 	return n.Zone == m.Zone && slices.Equal(n.Addrs, m.Addrs) && slices.Equal(n.PodCIDRs, m.PodCIDRs)
 }
 
-// serviceCIDRs returns the ranges of a ServiceCIDR; what cannot be read is left out.
+// serviceCIDRs returns the CIDRs of a ServiceCIDR, without those that are invalid.
 func serviceCIDRs(obj *networkingv1.ServiceCIDR) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range obj.Spec.CIDRs {
-		if p, err := parsePrefix(text); err == nil {
+		if p, err := address.ParsePrefix(text); err == nil {
 			out = append(out, p)
 		}
 	}

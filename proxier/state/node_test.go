@@ -10,7 +10,9 @@ import (
 )
 
 func nodeObject(name string, addresses ...corev1.NodeAddress) *corev1.Node {
-	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Addresses: addresses}}
+	obj := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	obj.Status.Addresses = addresses
+	return obj
 }
 
 func internal(a string) corev1.NodeAddress {
@@ -37,17 +39,27 @@ func TestNode(t *testing.T) {
 		{"empty", nodeObject("n1"), Node{}},
 		{"zone", zone, Node{Zone: "a"}},
 		{"another node", nodeObject("n2", internal("192.0.2.1")), Node{}},
-		{"one address", nodeObject("n1", internal("192.0.2.1")), Node{Addrs: addrs("192.0.2.1"), Primary: addrs("192.0.2.1")}},
+		{"one address", nodeObject("n1", internal("192.0.2.1")),
+			Node{Addrs: addrs("192.0.2.1"), Primary: addrs("192.0.2.1")}},
 		{"both families", nodeObject("n1", internal("2001:db8::1"), internal("192.0.2.1")),
 			Node{Addrs: addrs("2001:db8::1 192.0.2.1"), Primary: addrs("2001:db8::1 192.0.2.1")}},
-		{"internal before external, first of its family", nodeObject("n1", external("203.0.113.1"), external("2001:db8::9"), internal("192.0.2.2"), internal("192.0.2.1")),
-			Node{Addrs: addrs("192.0.2.2 192.0.2.1 203.0.113.1 2001:db8::9"), Primary: addrs("192.0.2.2 2001:db8::9")}},
-		{"external only", nodeObject("n1", external("203.0.113.1")), Node{Addrs: addrs("203.0.113.1"), Primary: addrs("203.0.113.1")}},
-		{"the same address twice", nodeObject("n1", internal("192.0.2.1"), external("192.0.2.1"), internal("::ffff:192.0.2.1")),
+		{"internal before external, first of its family", nodeObject("n1",
+			external("203.0.113.1"), external("2001:db8::9"), internal("192.0.2.2"), internal("192.0.2.1")),
+			Node{
+				Addrs:   addrs("192.0.2.2 192.0.2.1 203.0.113.1 2001:db8::9"),
+				Primary: addrs("192.0.2.2 2001:db8::9"),
+			}},
+		{"external only", nodeObject("n1", external("203.0.113.1")),
+			Node{Addrs: addrs("203.0.113.1"), Primary: addrs("203.0.113.1")}},
+		{"the same address twice",
+			nodeObject("n1", internal("192.0.2.1"), external("192.0.2.1"), internal("::ffff:192.0.2.1")),
 			Node{Addrs: addrs("192.0.2.1"), Primary: addrs("192.0.2.1")}},
-		{"other types and nonsense", nodeObject("n1", corev1.NodeAddress{Type: corev1.NodeHostName, Address: "192.0.2.9"},
-			internal("x"), internal(""), internal("127.0.0.1"), internal("192.0.2.1")), Node{Addrs: addrs("192.0.2.1"), Primary: addrs("192.0.2.1")}},
-		{"podCIDRs", cidrs("10.244.0.0/24", "10.244.0.0/24", "fd00::/64"), Node{PodCIDRs: prefixes("10.244.0.0/24 fd00::/64")}},
+		{"other types and invalid addresses", nodeObject("n1",
+			corev1.NodeAddress{Type: corev1.NodeHostName, Address: "192.0.2.9"},
+			internal("x"), internal(""), internal("127.0.0.1"), internal("192.0.2.1")),
+			Node{Addrs: addrs("192.0.2.1"), Primary: addrs("192.0.2.1")}},
+		{"podCIDRs", cidrs("10.244.0.0/24", "10.244.0.0/24", "fd00::/64"),
+			Node{PodCIDRs: prefixes("10.244.0.0/24 fd00::/64")}},
 		{"podCIDR only", cidrs("10.244.0.0/24"), Node{PodCIDRs: prefixes("10.244.0.0/24")}},
 		{"bad podCIDRs", cidrs("", "x", "", "10.244.0.7/24"), Node{PodCIDRs: prefixes("10.244.0.0/24")}},
 	}
@@ -59,14 +71,14 @@ func TestNode(t *testing.T) {
 				t.Errorf("node (-want +got):\n%s", diff)
 			}
 			changed := !cmp.Equal(tt.want, Node{}, netipComparers())
-			if got := s.Take().Ground; got != changed {
-				t.Errorf("ground changed: %t, want %t", got, changed)
+			if got := s.Take().Environment; got != changed {
+				t.Errorf("environment changed: %t, want %t", got, changed)
 			}
 		})
 	}
 }
 
-// Only what counts of a Node is a change: its heartbeat is not.
+// Only fields that the rules depend on are a change: the heartbeat of a Node is not.
 func TestNodeChanges(t *testing.T) {
 	with := func(change func(*corev1.Node)) *corev1.Node {
 		n := nodeObject("n1", internal("192.0.2.1"), external("203.0.113.1"))
@@ -95,43 +107,48 @@ func TestNodeChanges(t *testing.T) {
 		{"zone back", func(*corev1.Node) {}, true},
 		{"address", func(n *corev1.Node) { n.Status.Addresses[0].Address = "192.0.2.2" }, true},
 		{"address back", func(*corev1.Node) {}, true},
-		{"address less", func(n *corev1.Node) { n.Status.Addresses = n.Status.Addresses[:1] }, true},
+		{"one address less", func(n *corev1.Node) { n.Status.Addresses = n.Status.Addresses[:1] }, true},
 		{"address back", func(*corev1.Node) {}, true},
 		{"the primary address", func(n *corev1.Node) {
-			n.Status.Addresses[0].Type, n.Status.Addresses[1].Type = corev1.NodeExternalIP, corev1.NodeInternalIP
+			n.Status.Addresses[0].Type = corev1.NodeExternalIP
+			n.Status.Addresses[1].Type = corev1.NodeInternalIP
 		}, true},
 		{"the primary address back", func(*corev1.Node) {}, true},
 		{"podCIDR", func(n *corev1.Node) { n.Spec.PodCIDRs = append(n.Spec.PodCIDRs, "fd00::/64") }, true},
 	}
 	for _, step := range steps {
 		s.Apply(with(step.change))
-		if got := s.Take().Ground; got != step.want {
-			t.Errorf("%s: ground changed: %t, want %t", step.what, got, step.want)
+		if got := s.Take().Environment; got != step.want {
+			t.Errorf("%s: environment changed: %t, want %t", step.what, got, step.want)
 		}
 	}
 	before := s.Node()
 	s.Delete(with(func(*corev1.Node) {}))
-	if diff := cmp.Diff(before, s.Node(), netipComparers()); diff != "" || s.Take().Ground {
-		t.Errorf("a Node that is gone leaves its addresses (-want +got):\n%s", diff)
+	if diff := cmp.Diff(before, s.Node(), netipComparers()); diff != "" || s.Take().Environment {
+		t.Errorf("the addresses of a deleted Node remain (-want +got):\n%s", diff)
 	}
 }
 
 func TestServiceCIDRs(t *testing.T) {
 	cidr := func(name string, cidrs ...string) *networkingv1.ServiceCIDR {
-		return &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidrs}}
+		obj := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		obj.Spec.CIDRs = cidrs
+		return obj
 	}
+	const all = "10.96.0.0/16 10.97.0.0/16 fd00::/112"
 	s := New("n1")
 	steps := []struct {
 		what string
 		event
-		want   string
-		ground bool
+		want        string
+		environment bool
 	}{
-		{"both families", event{obj: cidr("b", "fd00::/112", "10.97.0.0/16")}, "10.97.0.0/16 fd00::/112", true},
-		{"a second one", event{obj: cidr("a", "10.96.0.0/16", "10.97.0.0/16")}, "10.96.0.0/16 10.97.0.0/16 fd00::/112", true},
-		{"the same", event{obj: cidr("a", "10.96.0.0/16", "10.97.0.0/16")}, "10.96.0.0/16 10.97.0.0/16 fd00::/112", false},
-		{"nonsense is left out", event{obj: cidr("a", "x", "10.96.0.9/16", "")}, "10.96.0.0/16 10.97.0.0/16 fd00::/112", true},
-		{"only nonsense", event{obj: cidr("a", "x")}, "10.97.0.0/16 fd00::/112", true},
+		{"both families", event{obj: cidr("b", "fd00::/112", "10.97.0.0/16")}, "10.97.0.0/16 fd00::/112",
+			true},
+		{"a second one", event{obj: cidr("a", "10.96.0.0/16", "10.97.0.0/16")}, all, true},
+		{"the same", event{obj: cidr("a", "10.96.0.0/16", "10.97.0.0/16")}, all, false},
+		{"invalid ones are left out", event{obj: cidr("a", "x", "10.96.0.9/16", "")}, all, true},
+		{"only invalid ones", event{obj: cidr("a", "x")}, "10.97.0.0/16 fd00::/112", true},
 		{"one is deleted", event{cidr("b"), true}, "", true},
 		{"an unknown one is deleted", event{cidr("z"), true}, "", false},
 		{"an empty one comes", event{obj: cidr("z")}, "", false},
@@ -141,8 +158,8 @@ func TestServiceCIDRs(t *testing.T) {
 		if diff := cmp.Diff(prefixes(step.want), s.ServiceCIDRs(), netipComparers()); diff != "" {
 			t.Errorf("%s: CIDRs (-want +got):\n%s", step.what, diff)
 		}
-		if got := s.Take().Ground; got != step.ground {
-			t.Errorf("%s: ground changed: %t, want %t", step.what, got, step.ground)
+		if got := s.Take().Environment; got != step.environment {
+			t.Errorf("%s: environment changed: %t, want %t", step.what, got, step.environment)
 		}
 	}
 }

@@ -8,17 +8,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
 
+	"github.com/nftproxy/nftproxy/proxier/address"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// labelServiceProxyName marks a Service that another proxy takes care of (KEP-2447).
+// labelServiceProxyName marks a Service that another proxy implements (KEP-2447).
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// trackedService is a Service reduced to what counts.
-type trackedService struct {
+// service contains the fields of a Service that the rules depend on.
+type serviceState struct {
 	rules    service.Service // without endpoints
-	broken   bool            // nothing of it can be programmed
+	broken   bool            // no part of it can be programmed
 	problems []string
 }
 
@@ -26,21 +28,25 @@ func serviceName(svc *corev1.Service) service.Name {
 	return service.Name{Namespace: svc.Namespace, Name: svc.Name}
 }
 
-// newService returns nil for a Service that is not ours to program: headless,
-// ExternalName, not yet allocated, or another proxy's.
-func newService(svc *corev1.Service) *trackedService {
-	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+// newService returns nil for a Service that we do not program: a headless Service, an ExternalName, a Service
+// without a cluster IP, or a Service of another proxy. A field that is not set has the default of the API,
+// because the API server sets no defaults in a manifest.
+func newService(svc *corev1.Service) *serviceState {
+	clusterIP := svc.Spec.ClusterIP
+	if clusterIP == "" && len(svc.Spec.ClusterIPs) > 0 {
+		clusterIP = svc.Spec.ClusterIPs[0]
+	}
+	_, otherProxy := svc.Labels[labelServiceProxyName]
+	externalName := svc.Spec.Type == corev1.ServiceTypeExternalName
+	if clusterIP == "" || clusterIP == corev1.ClusterIPNone || otherProxy || externalName {
 		return nil
 	}
-	if _, other := svc.Labels[labelServiceProxyName]; other {
-		return nil
-	}
-	s := &trackedService{}
+	s := &serviceState{}
 	s.rules.Name = serviceName(svc)
 	s.rules.Created = svc.CreationTimestamp.Time
 	if len(validation.IsDNS1123Label(svc.Namespace))+len(validation.IsDNS1123Label(svc.Name)) > 0 {
 		s.broken = true
-		s.problem("metadata: %q is no name of a namespace and Service", s.rules.Name)
+		s.problem("metadata: %q is not a valid namespace and name of a Service", s.rules.Name)
 		return s
 	}
 	s.addresses(svc)
@@ -51,11 +57,11 @@ func newService(svc *corev1.Service) *trackedService {
 	return s
 }
 
-func (s *trackedService) problem(format string, args ...any) {
+func (s *serviceState) problem(format string, args ...any) {
 	s.problems = append(s.problems, fmt.Sprintf(format, args...))
 }
 
-func (s *trackedService) addresses(svc *corev1.Service) {
+func (s *serviceState) addresses(svc *corev1.Service) {
 	ips := svc.Spec.ClusterIPs
 	if len(ips) == 0 {
 		ips = []string{svc.Spec.ClusterIP}
@@ -65,12 +71,12 @@ func (s *trackedService) addresses(svc *corev1.Service) {
 	ingress := make([]string, len(svc.Status.LoadBalancer.Ingress))
 	for i, in := range svc.Status.LoadBalancer.Ingress {
 		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
-			ingress[i] = in.IP // a host name is no IP, and is passed over
+			ingress[i] = in.IP // "" for a host name
 		}
 	}
 	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", ingress, true)
 	for i, text := range svc.Spec.LoadBalancerSourceRanges {
-		if p, err := parsePrefix(strings.TrimSpace(text)); err != nil {
+		if p, err := address.ParsePrefix(strings.TrimSpace(text)); err != nil {
 			s.rules.Restricted = true
 			s.problem("spec.loadBalancerSourceRanges[%d]: %v", i, err)
 		} else {
@@ -79,8 +85,8 @@ func (s *trackedService) addresses(svc *corev1.Service) {
 	}
 }
 
-// parseAddrs reads the addresses of a field; empty ones are no problem if they may be.
-func (s *trackedService) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
+// parseAddrs parses the addresses of a field. With mayBeEmpty, it ignores empty ones.
+func (s *serviceState) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
 	var out []netip.Addr
 	for i, text := range texts {
 		if text == "" && mayBeEmpty {
@@ -96,9 +102,10 @@ func (s *trackedService) parseAddrs(field string, texts []string, mayBeEmpty boo
 	return out
 }
 
-func (s *trackedService) policies(svc *corev1.Service) {
+func (s *serviceState) policies(svc *corev1.Service) {
 	spec := &svc.Spec
-	s.rules.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
+	internal := ptr.Deref(spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster)
+	s.rules.InternalLocal = internal == corev1.ServiceInternalTrafficPolicyLocal
 	s.rules.ExternalLocal = spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	if spec.HealthCheckNodePort != 0 && s.rules.ExternalLocal {
 		if validPort(spec.HealthCheckNodePort) {
@@ -115,14 +122,15 @@ func (s *trackedService) policies(svc *corev1.Service) {
 		if t := *c.ClientIP.TimeoutSeconds; t > 0 && t <= 86400 {
 			seconds = t
 		} else {
-			s.problem("spec.sessionAffinityConfig.clientIP.timeoutSeconds: %d is not within 1 to 86400, %d is used", t, seconds)
+			const field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+			s.problem("%s: %d is not within 1 to 86400, %d is used", field, t, seconds)
 		}
 	}
 	s.rules.AffinityTimeout = time.Duration(seconds) * time.Second
 }
 
-// port adds one port, unless it is nonsense.
-func (s *trackedService) port(svc *corev1.Service, i int) {
+// port adds a port, unless it is invalid.
+func (s *serviceState) port(svc *corev1.Service, i int) {
 	p := &svc.Spec.Ports[i]
 	field := fmt.Sprintf("spec.ports[%d]", i)
 	protocol, err := parseProtocol(p.Protocol)
@@ -134,12 +142,12 @@ func (s *trackedService) port(svc *corev1.Service, i int) {
 		s.problem("%s.port: %d is not within 1 to 65535", field, p.Port)
 		return
 	case p.Name != "" && len(validation.IsDNS1123Label(p.Name)) > 0:
-		s.problem("%s.name: %q is no name of a port", field, p.Name)
+		s.problem("%s.name: %q is not a valid port name", field, p.Name)
 		return
 	}
 	for _, q := range s.rules.Ports {
 		if q.Name == p.Name {
-			s.problem("%s.name: %q is the name of two ports, the first counts", field, p.Name)
+			s.problem("%s.name: %q is the name of two ports, the first one is used", field, p.Name)
 			return
 		}
 	}

@@ -9,11 +9,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// slice is an EndpointSlice reduced to what counts.
+// slice contains the fields of an EndpointSlice that the rules depend on.
 type slice struct {
 	service   service.Name
 	ports     []slicePort
@@ -27,19 +28,19 @@ type slicePort struct {
 	port     uint16
 }
 
-// endpoint is small: there may be 150,000.
+// endpoint is small, because there may be 150,000.
 type endpoint struct {
 	addr                        netip.Addr
 	node                        unique.Handle[string]
-	hints                       *hints // nil: none
+	hints                       *hints // nil without hints
 	ready, serving, terminating bool
 }
 
-// hints are the zones and nodes that an endpoint is meant for.
+// hints are the zones and nodes that should use an endpoint.
 type hints struct{ zones, nodes []string }
 
-// newSlice returns nil for a slice that no Service of ours can have: of a
-// headless Service, of host names, or of no Service.
+// newSlice returns nil for a slice that belongs to no Service that we program: a slice of a headless Service,
+// of host names, or without the label of a Service.
 func newSlice(obj *discoveryv1.EndpointSlice) *slice {
 	name := obj.Labels[discoveryv1.LabelServiceName]
 	_, headless := obj.Labels[corev1.IsHeadlessService]
@@ -54,7 +55,7 @@ func newSlice(obj *discoveryv1.EndpointSlice) *slice {
 	case discoveryv1.AddressTypeIPv6:
 		family = service.IPv6
 	default:
-		s.problem(obj, "addressType: %q is none of IPv4, IPv6 and FQDN", obj.AddressType)
+		s.problem(obj, "addressType: %q is not IPv4, IPv6 or FQDN", obj.AddressType)
 		return s
 	}
 	for i := range obj.Ports {
@@ -71,8 +72,7 @@ func (s *slice) problem(obj *discoveryv1.EndpointSlice, format string, args ...a
 	s.problems = append(s.problems, fmt.Sprintf("EndpointSlice %s: ", obj.Name)+fmt.Sprintf(format, args...))
 }
 
-// port adds one port. A port without number would stand for all ports: it has
-// no meaning behind a Service.
+// port adds a port. It ignores a port without a number, which means all ports: a Service cannot use it.
 func (s *slice) port(obj *discoveryv1.EndpointSlice, i int) {
 	p := &obj.Ports[i]
 	if p.Port == nil {
@@ -96,9 +96,8 @@ func (s *slice) port(obj *discoveryv1.EndpointSlice, i int) {
 	s.ports = append(s.ports, out)
 }
 
-// endpoint adds one endpoint. Of its addresses the first counts, as the API says.
-// Conditions that are not set count as in the API: ready and serving are true,
-// terminating is false.
+// endpoint adds an endpoint. The API defines that the first address is used, and that without a condition an
+// endpoint is ready, serving and not terminating.
 func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family service.Family) {
 	e := &obj.Endpoints[i]
 	if len(e.Addresses) == 0 {
@@ -113,17 +112,11 @@ func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family service.F
 		s.problem(obj, "endpoints[%d].addresses[0]: %v", i, err)
 		return
 	}
-	is := func(condition *bool, unset bool) bool {
-		if condition == nil {
-			return unset
-		}
-		return *condition
-	}
 	out := endpoint{
 		addr:        addr,
-		ready:       is(e.Conditions.Ready, true),
-		serving:     is(e.Conditions.Serving, true),
-		terminating: is(e.Conditions.Terminating, false),
+		ready:       ptr.Deref(e.Conditions.Ready, true),
+		serving:     ptr.Deref(e.Conditions.Serving, true),
+		terminating: ptr.Deref(e.Conditions.Terminating, false),
 	}
 	if e.NodeName != nil {
 		out.node = unique.Make(*e.NodeName)
@@ -140,7 +133,7 @@ func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family service.F
 	s.endpoints = append(s.endpoints, out)
 }
 
-// trigger returns when what led to the slice being as it is happened.
+// trigger returns the change that caused the last update of a slice, if the slice names it.
 func trigger(obj *discoveryv1.EndpointSlice) (Trigger, bool) {
 	at, err := time.Parse(time.RFC3339Nano, obj.Annotations[corev1.EndpointsLastChangeTriggerTime])
 	family := service.IPv4
@@ -150,7 +143,7 @@ func trigger(obj *discoveryv1.EndpointSlice) (Trigger, bool) {
 	return Trigger{family, at}, err == nil
 }
 
-// count returns how many endpoints serve the port of that name.
+// count returns the number of endpoints for a port.
 func (s *slice) count(name string, protocol service.Protocol) int {
 	n := 0
 	for _, p := range s.ports {
@@ -161,14 +154,17 @@ func (s *slice) count(name string, protocol service.Protocol) int {
 	return n
 }
 
-// appendEndpoints appends the endpoints that serve the port of that name.
+// appendEndpoints appends the endpoints for a port.
 func (s *slice) appendEndpoints(out []service.Endpoint, name string, protocol service.Protocol) []service.Endpoint {
 	for _, p := range s.ports {
 		if p.name != name || p.protocol != protocol {
 			continue
 		}
 		for _, e := range s.endpoints {
-			ep := service.Endpoint{Backend: netip.AddrPortFrom(e.addr, p.port), Ready: e.ready, Serving: e.serving, Terminating: e.terminating}
+			ep := service.Endpoint{
+				Backend: netip.AddrPortFrom(e.addr, p.port),
+				Ready:   e.ready, Serving: e.serving, Terminating: e.terminating,
+			}
 			if e.node != (unique.Handle[string]{}) {
 				ep.Node = e.node.Value()
 			}

@@ -1,9 +1,16 @@
-// Package state keeps what is known of the cluster and turns it into what the
-// rules are compiled from: Kubernetes objects in, rules.Service and rules.Node out.
+// Package state keeps the current state of the cluster in the form that rules are compiled from: it receives
+// Kubernetes objects and returns Services with their endpoints, our Node and the ServiceCIDRs.
 //
-// Objects are validated and reduced to what counts when they arrive. A bad part
-// of an object is left out and reported as a problem of the Service concerned;
-// nothing else suffers from it.
+// It validates an object on arrival and keeps only the fields that the rules need, because there may be
+// 150,000 endpoints. An object in the API may be older than the validation of the API server, and a manifest
+// is not validated at all. An invalid part of an object is left out and becomes a problem of the Service. The
+// other parts, and the other objects, remain.
+//
+// A source calls Apply and Delete, in any order. Take returns what changed since the last Take: the names of
+// Services, and whether the environment of all Services changed. Service then merges a Service with its
+// EndpointSlices. The result depends on the last state of each object only, not on the order of the calls.
+//
+// Start reading at State.Apply in state.go; service.go, slice.go and node.go have the fields of each object.
 package state
 
 import (
@@ -17,58 +24,52 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// State is what is known of the cluster. It is safe for concurrent use.
+// State is the state of the cluster. It is safe for concurrent use.
 type State struct {
 	nodeName string
 
 	mu       sync.Mutex
-	services map[service.Name]*trackedService
-	slices   map[service.Name]map[string]*slice // by the slice's name
-	owners   map[sliceName]service.Name         // whose the slice is
-	cidrs    map[string][]netip.Prefix          // by the ServiceCIDR's name
+	services map[service.Name]*serviceState
+	slices   map[service.Name]map[string]*slice    // by the name of the slice
+	owners   map[types.NamespacedName]service.Name // the Service of a slice
+	cidrs    map[string][]netip.Prefix             // by the name of the ServiceCIDR
 	node     Node
 	changes  Changes
 }
 
-// sliceName identifies an EndpointSlice in the cluster.
-type sliceName struct {
-	namespace, name string
-}
-
-// Changes is what changed since it was last taken.
+// Changes contains the changes since the last Take.
 type Changes struct {
 	Services map[service.Name]struct{}
-	// Ground says that what all Services stand on changed: the Node or a ServiceCIDR.
-	Ground bool
-	// Triggers are when what the changed EndpointSlices tell of happened, as far as
-	// they say so.
+	// Environment is true if the Node or a ServiceCIDR changed, which all Services depend on.
+	Environment bool
+	// Triggers are the changes that caused the updates of EndpointSlices, if the slices name them.
 	Triggers []Trigger
 }
 
-// Trigger is a change of endpoints of one family.
+// Trigger is a change in the cluster that caused an update of an EndpointSlice.
 type Trigger struct {
-	Family service.Family
+	Family service.Family // of the EndpointSlice
 	At     time.Time
 }
 
-// New returns a State for the node of the given name.
+// New returns an empty State for the node with this name.
 func New(nodeName string) *State {
 	return &State{
 		nodeName: nodeName,
-		services: map[service.Name]*trackedService{},
+		services: map[service.Name]*serviceState{},
 		slices:   map[service.Name]map[string]*slice{},
-		owners:   map[sliceName]service.Name{},
+		owners:   map[types.NamespacedName]service.Name{},
 		cidrs:    map[string][]netip.Prefix{},
 		changes:  Changes{Services: map[service.Name]struct{}{}},
 	}
 }
 
-// Apply takes in an object that is new or changed. Objects of other kinds, and
-// other Nodes than ours, are ignored.
+// Apply adds or updates an object. It ignores objects of other kinds, and Nodes other than ours.
 func (s *State) Apply(obj runtime.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +90,7 @@ func (s *State) Apply(obj runtime.Object) {
 	}
 }
 
-// Delete takes out an object that is gone.
+// Delete removes an object.
 func (s *State) Delete(obj runtime.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,10 +102,10 @@ func (s *State) Delete(obj runtime.Object) {
 	case *networkingv1.ServiceCIDR:
 		s.putCIDRs(obj.Name, nil)
 	}
-	// A Node that is gone leaves its addresses: the node is still there to be told so.
+	// The addresses of our Node remain: the node is still running.
 }
 
-func (s *State) putService(name service.Name, svc *trackedService) {
+func (s *State) putService(name service.Name, svc *serviceState) {
 	if svc == nil {
 		if _, known := s.services[name]; !known {
 			return
@@ -116,9 +117,9 @@ func (s *State) putService(name service.Name, svc *trackedService) {
 	s.changes.Services[name] = struct{}{}
 }
 
-// putSlice files a slice under its Service; it may have been under another one.
+// putSlice adds a slice to its Service, and removes it from the Service that it belonged to before.
 func (s *State) putSlice(namespace, name string, new *slice) {
-	id := sliceName{namespace, name}
+	id := types.NamespacedName{Namespace: namespace, Name: name}
 	if svc, known := s.owners[id]; known && (new == nil || new.service != svc) {
 		delete(s.owners, id)
 		delete(s.slices[svc], name)
@@ -141,7 +142,7 @@ func (s *State) putSlice(namespace, name string, new *slice) {
 func (s *State) putNode(node Node) {
 	if !node.equal(s.node) {
 		s.node = node
-		s.changes.Ground = true
+		s.changes.Environment = true
 	}
 }
 
@@ -153,10 +154,10 @@ func (s *State) putCIDRs(name string, cidrs []netip.Prefix) {
 	if cidrs == nil {
 		delete(s.cidrs, name)
 	}
-	s.changes.Ground = true
+	s.changes.Environment = true
 }
 
-// Take returns what changed since it was last called.
+// Take returns the changes since the last call.
 func (s *State) Take() Changes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,15 +166,15 @@ func (s *State) Take() Changes {
 	return taken
 }
 
-// Services returns the names of all Services that are to be programmed, sorted.
+// Services returns the names of all Services to program, sorted.
 func (s *State) Services() []service.Name {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.SortedFunc(maps.Keys(s.services), service.Name.Compare)
 }
 
-// Service returns a Service with its endpoints, and what was left out of it and
-// why. It is nil where there is nothing to program.
+// Service returns a Service with its endpoints, and the problems of the parts that were left out. It returns
+// nil if there is nothing to program.
 func (s *State) Service(name service.Name) (*service.Service, []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,14 +205,14 @@ func (s *State) Service(name service.Name) (*service.Service, []string) {
 	return &out, problems
 }
 
-// Node returns what is known of our Node.
+// Node returns our Node, which is empty before the first Apply of it.
 func (s *State) Node() Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.node
 }
 
-// ServiceCIDRs returns the ranges of all ServiceCIDRs, sorted.
+// ServiceCIDRs returns the CIDRs of all ServiceCIDRs, sorted.
 func (s *State) ServiceCIDRs() []netip.Prefix {
 	s.mu.Lock()
 	defer s.mu.Unlock()

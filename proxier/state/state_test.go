@@ -38,35 +38,36 @@ func TestTake(t *testing.T) {
 	moved.Labels[discoveryv1.LabelServiceName] = "other"
 	orphan := webSlice("web-1", "10.244.1.1")
 	orphan.Labels = nil
-	cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
+	cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "a"},
+		Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
 	s := New("n1")
 	steps := []struct {
 		what string
 		event
 		want string
 	}{
-		{"a Service comes", event{obj: web()}, "[default/web] false"},
+		{"a Service is added", event{obj: web()}, "[default/web] false"},
 		{"another one", event{obj: other}, "[default/other] false"},
-		{"a slice comes", event{obj: webSlice("web-1", "10.244.1.1")}, "[default/web] false"},
+		{"a slice is added", event{obj: webSlice("web-1", "10.244.1.1")}, "[default/web] false"},
 		{"the slice moves to another Service", event{obj: moved}, "[default/other default/web] false"},
-		{"and back", event{obj: webSlice("web-1", "10.244.1.1")}, "[default/other default/web] false"},
-		{"the slice is of no Service now", event{obj: orphan}, "[default/web] false"},
+		{"back again", event{obj: webSlice("web-1", "10.244.1.1")}, "[default/other default/web] false"},
+		{"the slice loses its Service", event{obj: orphan}, "[default/web] false"},
 		{"and again", event{obj: orphan}, "[] false"},
 		{"a second slice", event{obj: webSlice("web-2", "10.244.1.2")}, "[default/web] false"},
-		{"a slice that is not known goes", event{webSlice("web-9"), true}, "[] false"},
-		{"the slice goes, its last state being another Service's", event{obj: func() runtime.Object {
+		{"an unknown slice is deleted", event{webSlice("web-9"), true}, "[] false"},
+		{"the slice is deleted, with the label of another Service", event{obj: func() runtime.Object {
 			s := webSlice("web-2")
 			s.Labels[discoveryv1.LabelServiceName] = "other"
 			return s
 		}(), gone: true}, "[default/web] false"},
-		{"the Service goes", event{web(), true}, "[default/web] false"},
+		{"the Service is deleted", event{web(), true}, "[default/web] false"},
 		{"and again", event{web(), true}, "[] false"},
 		{"a ServiceCIDR", event{obj: cidr}, "[] true"},
 		{"the same", event{obj: cidr}, "[] false"},
-		{"it goes", event{cidr, true}, "[] true"},
+		{"it is deleted", event{cidr, true}, "[] true"},
 		{"and again", event{cidr, true}, "[] false"},
 		{"an object of another kind", event{obj: &corev1.Pod{}}, "[] false"},
-		{"and gone", event{&corev1.Pod{}, true}, "[] false"},
+		{"it is deleted, too", event{&corev1.Pod{}, true}, "[] false"},
 	}
 	for _, step := range steps {
 		s.do(step.event)
@@ -82,13 +83,13 @@ func TestTake(t *testing.T) {
 	}
 }
 
-// Changes that were taken belong to the taker.
+// Take returns a copy, which does not change.
 func TestTakeIsACopy(t *testing.T) {
 	s := New("n1")
 	first := s.Take()
 	s.Apply(web())
 	if len(first.Services) != 0 {
-		t.Errorf("changes that were taken before changed: %v", first.Services)
+		t.Errorf("the result of Take changed: %v", first.Services)
 	}
 }
 
@@ -96,14 +97,15 @@ func TestSlicesMerge(t *testing.T) {
 	s := New("n1")
 	s.Apply(web())
 	other := webSlice("web-2", "10.244.1.2", "10.244.1.1")
-	other.Ports[0].Port = new(int32(9090)) // the targetPort may differ from slice to slice
+	other.Ports[0].Port = new(int32(9090)) // slices may have different target ports
 	s.Apply(other)
 	s.Apply(webSlice("web-1", "10.244.1.1", "x"))
 	want := webRules()
-	want.Ports[0].Endpoints = []service.Endpoint{ready("10.244.1.1:8080"), ready("10.244.1.2:9090"), ready("10.244.1.1:9090")}
-	check(t, s, want, `EndpointSlice web-1: endpoints[1].addresses[0]: "x" is no IP address`)
+	want.Ports[0].Endpoints = []service.Endpoint{ready("10.244.1.1:8080"), ready("10.244.1.2:9090"),
+		ready("10.244.1.1:9090")}
+	check(t, s, want, `EndpointSlice web-1: endpoints[1].addresses[0]: "x" is not an IP address`)
 
-	s.Apply(webSlice("web-1")) // its problem goes with it
+	s.Apply(webSlice("web-1")) // without the problem
 	want.Ports[0].Endpoints = want.Ports[0].Endpoints[1:]
 	check(t, s, want)
 	s.Delete(other)
@@ -111,12 +113,13 @@ func TestSlicesMerge(t *testing.T) {
 	check(t, s, want)
 }
 
-// A bad part of an object leaves the rest of it, and all other objects.
+// An invalid part of an object does not affect its other parts, nor other objects.
 func TestBadPartsLeaveTheRest(t *testing.T) {
 	s := New("n1")
 	svc := web()
 	svc.Spec.ClusterIPs = append(svc.Spec.ClusterIPs, "x")
-	svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: "bad"}, corev1.ServicePort{Name: "dns", Protocol: "UDP", Port: 53})
+	svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: "bad"},
+		corev1.ServicePort{Name: "dns", Protocol: "UDP", Port: 53})
 	broken := web()
 	broken.Name = "Broken"
 	s.Apply(broken)
@@ -129,13 +132,13 @@ func TestBadPartsLeaveTheRest(t *testing.T) {
 	want.Ports[0].Endpoints = []service.Endpoint{ready("10.244.1.1:8080")}
 	want.Ports = append(want.Ports, service.Port{Name: "dns", Protocol: service.UDP, Port: 53})
 	check(t, s, want,
-		`spec.clusterIPs[1]: "x" is no IP address`,
+		`spec.clusterIPs[1]: "x" is not an IP address`,
 		"spec.ports[1].port: 0 is not within 1 to 65535",
-		`EndpointSlice web-0: addressType: "x" is none of IPv4, IPv6 and FQDN`,
-		`EndpointSlice web-1: endpoints[1].addresses[0]: "x" is no IP address`)
+		`EndpointSlice web-0: addressType: "x" is not IPv4, IPv6 or FQDN`,
+		`EndpointSlice web-1: endpoints[1].addresses[0]: "x" is not an IP address`)
 }
 
-// What Service returns is the caller's: changing it does not change the State.
+// Service returns a copy: the caller may change it.
 func TestServiceIsACopy(t *testing.T) {
 	s := New("n1")
 	s.Apply(web())
@@ -150,18 +153,19 @@ func TestServiceIsACopy(t *testing.T) {
 
 func TestServices(t *testing.T) {
 	s := New("n1")
-	for _, name := range []service.Name{{Namespace: "b", Name: "a"}, {Namespace: "a", Name: "b"}, {Namespace: "a", Name: "a"}} {
+	for _, name := range []service.Name{{Namespace: "b", Name: "a"}, {Namespace: "a", Name: "b"},
+		{Namespace: "a", Name: "a"}} {
 		svc := web()
 		svc.Namespace, svc.Name = name.Namespace, name.Name
 		s.Apply(svc)
 	}
-	s.Apply(webSlice("web-1")) // a slice alone makes no Service
+	s.Apply(webSlice("web-1")) // a slice alone is not a Service
 	if diff := cmp.Diff("[a/a a/b b/a]", fmt.Sprint(s.Services())); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
 }
 
-// Whatever the order of events, the last state of each object counts.
+// The result depends on the last state of each object, and not on the order of the events.
 func TestEventOrder(t *testing.T) {
 	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
@@ -186,7 +190,7 @@ func TestEventOrder(t *testing.T) {
 	}
 }
 
-// randomEvent is an event of the i-th object: three Services, four slices, a ServiceCIDR.
+// randomEvent returns an event of the i-th object. There are three Services, four slices and a ServiceCIDR.
 func randomEvent(rnd *rand.Rand, i int) event {
 	gone := rnd.IntN(4) == 0
 	services := []string{"web", "b", "c"}
@@ -210,7 +214,7 @@ func randomEvent(rnd *rand.Rand, i int) event {
 	}
 }
 
-// dump is all that can be asked of a State.
+// dump returns the result of every method of a State.
 func dump(s *State) []any {
 	out := []any{s.Services(), s.ServiceCIDRs()}
 	for _, name := range []string{"b", "c", "web"} {
@@ -220,7 +224,7 @@ func dump(s *State) []any {
 	return out
 }
 
-// State is for concurrent use; the race detector looks on.
+// A State is safe for concurrent use. This test is for the race detector.
 func TestConcurrentUse(t *testing.T) {
 	s := New("n1")
 	var wg sync.WaitGroup

@@ -9,30 +9,31 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// calls notes what a source does, as "+name@version" and "-name".
+// calls records the calls of a source, as "+name@version" and "-name".
 type calls []string
 
 func (c *calls) Apply(obj runtime.Object) {
-	s := obj.(*corev1.Service)
-	*c = append(*c, "+"+s.Name+"@"+s.ResourceVersion)
+	svc := obj.(*corev1.Service)
+	*c = append(*c, "+"+svc.Name+"@"+svc.ResourceVersion)
 }
 
 func (c *calls) Delete(obj runtime.Object) { *c = append(*c, "-"+obj.(*corev1.Service).Name) }
 
 func (c *calls) Synced() {}
 
-// The first list reaches the sink as it comes in, and nothing is kept of it; a stream that breaks off leaves
-// nothing behind that is gone. Of later lists, what is new comes with the whole.
-func TestMirrorCollects(t *testing.T) {
+// The sink gets the objects of the first list at once, and the reflector keeps only their names. If the
+// stream breaks off, the next list deletes what is gone. The sink gets the new objects of later lists at
+// their end.
+func TestStoreCollects(t *testing.T) {
 	got := &calls{}
-	k := newKind(&follow{sink: got}, resource{name: "services"}, selector{}, func() object { return &corev1.Service{} })
-	m := newMirror(k)
+	newService := func() object { return &corev1.Service{} }
+	s := newStore(newInformer(&apiRun{sink: got}, resource{name: "services"}, selector{}, newService))
 	svc := func(name, version string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: version}}
 	}
 	collect := func(objects ...*corev1.Service) (items []any) {
 		for _, obj := range objects {
-			item, err := m.Transformer()(obj)
+			item, err := s.Transformer()(obj)
 			must(t, err)
 			items = append(items, item)
 		}
@@ -51,14 +52,14 @@ func TestMirrorCollects(t *testing.T) {
 	items := collect(svc("a", "1"), svc("b", "3"), svc("b", "4"))
 	expect("stream", "+b@3", "+b@4")
 	for _, item := range items {
-		if _, ok := item.(known); !ok {
-			t.Errorf("first list: a %T is kept", item)
+		if _, ok := item.(delivered); !ok {
+			t.Errorf("first list: the reflector keeps a %T", item)
 		}
 	}
-	must(t, m.Replace(items, "4"))
+	must(t, s.Replace(items, "4"))
 	expect("first list", "-gone")
 	items = collect(svc("a", "1"), svc("b", "5"))
 	expect("later stream")
-	must(t, m.Replace(items, "5"))
+	must(t, s.Replace(items, "5"))
 	expect("later list", "+b@5")
 }
