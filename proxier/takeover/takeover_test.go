@@ -81,7 +81,8 @@ func TestNoTakeOver(t *testing.T) {
 	}
 	want := []string{
 		"KubeProxyRules: kube-proxy left its rules, " + removed(6, 13) + ", and no process updates them: " +
-			"if their chains are newer than nftproxy's, they translate new connections; --take-over removes them",
+			"if their chains are newer than nftproxy's, they translate new connections; " +
+			"--take-over removes them",
 		"KubeProxyRules: kube-proxy left interface kube-ipvs0, which nftproxy does not remove: delete it",
 	}
 	if diff := cmp.Diff(want, *reported); diff != "" {
