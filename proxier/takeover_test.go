@@ -54,7 +54,7 @@ func TestTakeOver(t *testing.T) {
 			d.write(t, "objects.yaml", migrationFile(t, "objects.yaml"))
 			release := ownTable(t)
 			running := startDaemon(t, l.Node(), dir, "--take-over")
-			time.Sleep(300 * time.Millisecond) // while nftproxy cannot program anything, their rules must serve
+			time.Sleep(300 * time.Millisecond) // their rules must serve while nftproxy cannot program
 			release()
 			eventually(t, l.Node(), false, test.theirs)
 			eventually(t, l.Node(), true, test.stays)
