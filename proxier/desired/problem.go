@@ -25,7 +25,7 @@ type Problem struct {
 
 func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service, p.Message) }
 
-// LogProblem logs a problem of a source.
+// LogProblem logs a problem with objects of a source.
 func LogProblem(err error) {
 	var passed *source.Passed
 	if errors.As(err, &passed) {
