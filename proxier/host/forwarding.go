@@ -7,8 +7,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// NotForwarding returns the sysctls that are 0 and so keep the host from forwarding packets of these families to
-// pods and to endpoints on other nodes.
+// NotForwarding returns the sysctls that are 0 and so keep the host from forwarding packets of these families
+// to pods and to endpoints on other nodes.
 func NotForwarding(families []service.Family) (sysctls []string) {
 	for _, f := range families {
 		path := "net/ipv4/ip_forward"
