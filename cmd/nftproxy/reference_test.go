@@ -23,7 +23,7 @@ const (
 	columns   = 100
 )
 
-// TestReference checks that the reference has the help of the commands, and with -update writes it.
+// TestReference checks that the reference has the help of the commands; -update writes it.
 func TestReference(t *testing.T) {
 	want := makeReference()
 	if *update {
@@ -50,8 +50,8 @@ func makeReference() string {
 	groups := config.NewOptions().AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	padding := regexp.MustCompile(` +\n`)
 	var page strings.Builder
-	page.WriteString("# Commands and flags\n\nOn this page you can look up every command and flag: it has the output of " +
-		"`nftproxy --help` and of\nthe help of each command. `make docs` generates it. " +
+	page.WriteString("# Commands and flags\n\n" +
+		"On this page you can look up every command and flag: it has the output of `nftproxy --help` and of\nthe help of each command. `make docs` generates it. " +
 		"[configuration.md](configuration.md) relates the flags to\nthe fields of the configuration file.\n")
 	for _, cmd := range append([]*cobra.Command{root}, root.Commands()...) {
 		if cmd != root && !cmd.IsAvailableCommand() {
@@ -60,13 +60,15 @@ func makeReference() string {
 		cmd.InitDefaultHelpFlag()
 		var help bytes.Buffer
 		writeHelp(&help, cmd, groups, columns)
-		fmt.Fprintf(&page, "\n## %s\n\n```\n%s```\n", cmd.CommandPath(), padding.ReplaceAllString(help.String(), "\n"))
+		text := padding.ReplaceAllString(help.String(), "\n")
+		fmt.Fprintf(&page, "\n## %s\n\n```\n%s```\n", cmd.CommandPath(), text)
 	}
 	return page.String()
 }
 
 func TestHelpGroupsFlags(t *testing.T) {
-	for _, line := range []string{"Usage:", "Commands:", "General flags:", "API server flags:", "Rules flags:", "Logs flags:"} {
+	for _, line := range []string{"Usage:", "Commands:",
+		"General flags:", "API server flags:", "Rules flags:", "Logs flags:"} {
 		if !strings.Contains(output(t, "--help"), "\n"+line+"\n") {
 			t.Errorf("the help has no %q", line)
 		}
