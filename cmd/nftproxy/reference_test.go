@@ -50,9 +50,12 @@ func makeReference() string {
 	groups := config.NewOptions().AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	padding := regexp.MustCompile(` +\n`)
 	var page strings.Builder
-	page.WriteString("# Commands and flags\n\n" +
-		"On this page you can look up every command and flag: it has the output of `nftproxy --help` and of\nthe help of each command. `make docs` generates it. " +
-		"[configuration.md](configuration.md) relates the flags to\nthe fields of the configuration file.\n")
+	page.WriteString(`# Commands and flags
+
+On this page you can look up every command and flag: it has the output of ` + "`nftproxy --help`" + ` and of
+the help of each command. ` + "`make docs`" + ` generates it. [configuration.md](configuration.md) relates the flags to
+the fields of the configuration file.
+`)
 	for _, cmd := range append([]*cobra.Command{root}, root.Commands()...) {
 		if cmd != root && !cmd.IsAvailableCommand() {
 			continue
