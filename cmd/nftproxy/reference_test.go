@@ -84,14 +84,14 @@ func TestHelpGroupsFlags(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		if !strings.Contains(output(t, "completion", shell), "nftproxy") {
-			t.Errorf("there is no completion for %s", shell)
+			t.Errorf("the completion for %s does not mention nftproxy", shell)
 		}
 	}
 	for _, c := range []struct{ typed, want string }{
 		{"cl", "cleanup"}, {"--detect-l", "--detect-local-mode"}, {"--detect-local-mode=", "NodeCIDR"},
 	} {
 		if got := output(t, cobra.ShellCompNoDescRequestCmd, c.typed); !strings.Contains(got, c.want+"\n") {
-			t.Errorf("%s is not completed to %s but %q", c.typed, c.want, got)
+			t.Errorf("completion of %s: got %q, want %s", c.typed, got, c.want)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func FindOutside() (left []Leftover, err error) {
 	tables, err := XTables()
 	var chains []string
 	for _, t := range tables {
-		theirs := slices.DeleteFunc(t.Chains, func(c kernel.TableChain) bool { return !isKubeProxys(c) })
+		theirs := slices.DeleteFunc(t.Chains, func(c kernel.TableChain) bool { return !ofKubeProxy(c) })
 		if n := len(theirs); n > 0 {
 			chains = append(chains, fmt.Sprintf("chains KUBE-* of table %s %s (%d)", t.Family, t.Name, n))
 		}

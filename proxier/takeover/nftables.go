@@ -126,7 +126,7 @@ func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
 		case t.Family != service.IPv4.String() && t.Family != service.IPv6.String():
 		case t.Name == kubeProxyTable:
 			r.deleteTable()
-		case isOfIPTables(t.Name) && slices.ContainsFunc(t.Chains, isKubeProxys):
+		case isOfIPTables(t.Name) && slices.ContainsFunc(t.Chains, ofKubeProxy):
 			if err := r.deleteChains(); err != nil {
 				return nil, nil, err
 			}
@@ -140,7 +140,7 @@ func isOfIPTables(table string) bool {
 	return slices.Contains([]string{"nat", "filter", "mangle"}, table)
 }
 
-func isKubeProxys(c kernel.TableChain) bool { return c.Hook == nil && isKubeProxyChain(c.Name) }
+func ofKubeProxy(c kernel.TableChain) bool { return c.Hook == nil && isKubeProxyChain(c.Name) }
 
 // removal appends the messages that remove kube-proxy from one table to a batch.
 type removal struct {
@@ -187,7 +187,7 @@ func (r *removal) deleteChains() error {
 		switch why, keep := kept[chain.Name]; {
 		case keep:
 			r.found.Kept = append(r.found.Kept, KubeProxyChain{r.name(), chain.Name, why})
-		case isKubeProxys(chain):
+		case ofKubeProxy(chain):
 			deleted[chain.Name] = true
 			r.found.Chains = append(r.found.Chains, KubeProxyChain{Table: r.name(), Name: chain.Name})
 		}
@@ -213,10 +213,10 @@ func (r *removal) deleteChains() error {
 	return nil
 }
 
-// otherJumps returns the rules that lead to a chain, of all chains that are not kube-proxy's.
+// otherJumps returns the rules that jump or go to a chain, from the chains of other programs.
 func (r *removal) otherJumps() (jumps []jump, err error) {
 	for _, chain := range r.table.Chains {
-		if isKubeProxys(chain) {
+		if ofKubeProxy(chain) {
 			continue
 		}
 		more, err := listJumps(r.conn, r.family(), r.table.Name, chain.Name)
@@ -243,7 +243,7 @@ func (r *removal) findKept(jumps []jump) (map[string]string, error) {
 	kept := map[string]string{}
 	theirs, base := map[string]bool{}, map[string]bool{}
 	for _, chain := range r.table.Chains {
-		theirs[chain.Name], base[chain.Name] = isKubeProxys(chain), chain.Hook != nil
+		theirs[chain.Name], base[chain.Name] = ofKubeProxy(chain), chain.Hook != nil
 	}
 	var unread []string // kept chains whose rules are still to be read
 	keep := func(name, why string) {

@@ -25,8 +25,7 @@ const askTimeout = 2 * time.Second
 const maxPage = 8 << 20
 
 // Running returns the mode of the kube-proxy that serves its metrics at an address of this node, host:port,
-// or "" if none does. nftproxy serves the same pages at the same address; the names of its metrics tell the
-// two apart.
+// or "" if none does. nftproxy serves the same pages at the same address, and has other metrics.
 func Running(ctx context.Context, addr string) (mode string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -151,7 +151,7 @@ func (w *watcher) reportRunning(mode string, found *KubeProxy) {
 		}
 	case found.Any() && w.removed:
 		reason, note = reasonKubeProxyRuns, fmt.Sprintf("the rules that nftproxy removed are back, %s: "+
-			"kube-proxy runs on this node again; remove it from this node", found)
+			"a kube-proxy on this node writes them; remove it from this node", found)
 	case found.Any():
 		reason, note = reasonKubeProxyRules, fmt.Sprintf("kube-proxy left its rules, %s, and no process "+
 			"updates them: if their chains are newer than nftproxy's, they translate new connections; "+

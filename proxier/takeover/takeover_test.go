@@ -57,7 +57,7 @@ func TestTakeOverWaits(t *testing.T) {
 		"TookOver: took over from kube-proxy: removed table ip kube-proxy, table ip6 kube-proxy",
 		"KubeProxyRules: kube-proxy left interface kube-ipvs0, which nftproxy does not remove: delete it",
 		"KubeProxyRuns: the rules that nftproxy removed are back, table ip kube-proxy, " +
-			"table ip6 kube-proxy: kube-proxy runs on this node again; remove it from this node",
+			"table ip6 kube-proxy: a kube-proxy on this node writes them; remove it from this node",
 	}
 	if diff := cmp.Diff(want, *reported); diff != "" {
 		t.Errorf("reported (-want +got):\n%s", diff)
