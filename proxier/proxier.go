@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -142,8 +141,8 @@ func (p *Proxier) probe() error {
 	if p.families, err = usable(missing); err != nil {
 		return err
 	}
-	for _, advice := range host.Forwarding(true, slices.Contains(p.families, service.IPv6)) {
-		klog.InfoS("This node does not forward packets", "advice", advice)
+	for _, sysctl := range host.NotForwarding(p.families) {
+		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1", "sysctl", sysctl)
 	}
 	return nil
 }

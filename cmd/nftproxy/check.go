@@ -10,18 +10,18 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/config"
 )
 
-const checkLong = `check reports whether this node is fit for nftproxy: which kernel features are missing,
-which other programs have rules and whether that matters, and how the configuration
-applies to this node. It changes nothing, and can run while nftproxy runs.
+const checkLong = `check reports whether this node is ready for nftproxy: which kernel features are
+missing, which other programs have rules and whether that matters, and how the
+configuration applies to this node. It changes nothing, and can run while nftproxy runs.
 
-It exits with 0 if the node is fit, 1 if there is a problem to solve first, and 2 if
-it could not find out.`
+It exits with 0 if the node is ready, with 1 if there is a problem to fix first, and
+with 2 if the check itself failed.`
 
 func newCheckCommand(options *config.Options) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Report whether this node is fit for nftproxy, and exit 1 if not",
+		Short: "Report whether this node is ready for nftproxy, and exit 1 if it is not",
 		Long:  checkLong,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,19 +50,19 @@ func newCheckCommand(options *config.Options) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "Form of the report: text or json.")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "Format of the report: text or json.")
 	return cmd
 }
 
-// nodesIfAny returns a function that asks the API server for Nodes, or nil if none is configured: a check works
-// without.
+// nodesIfAny returns a function that gets Nodes from the API server, or nil if no API server is configured:
+// the check works without it.
 func nodesIfAny(c *config.Config) check.NodeFunc {
 	if c.Source != "" {
 		return nil
 	}
 	api, err := client(c)
 	if err != nil {
-		klog.V(2).InfoS("Checking without an API server", "reason", err)
+		klog.V(2).InfoS("Checking without an API server", "err", err)
 		return nil
 	}
 	return api.Node

@@ -19,7 +19,7 @@ func newCleanupCommand() *cobra.Command {
 	}
 }
 
-// cleanup removes nftproxy's tables. Translated connections go on.
+// cleanup removes nftproxy's tables. Connections that are already translated continue.
 func cleanup(cmd *cobra.Command) error {
 	conn, err := kernel.Dial(kernel.Options{})
 	if err != nil {

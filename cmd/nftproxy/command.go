@@ -15,12 +15,12 @@ import (
 )
 
 const long = `nftproxy programs nftables so that connections to Kubernetes Services reach their
-endpoints, in place of kube-proxy and from kube-proxy's own flags and configuration.
+endpoints. It replaces kube-proxy and takes kube-proxy's flags and configuration file.
 
-With --source it takes the objects from manifests on disk:
+With --source it reads the objects from manifests on disk:
 
   nftproxy --source DIR --hostname-override NODE --dry-run   print the ruleset
-  nftproxy --source DIR --hostname-override NODE             program and follow it`
+  nftproxy --source DIR --hostname-override NODE             program it, and follow DIR`
 
 func newCommand() *cobra.Command {
 	options := config.NewOptions()
@@ -41,7 +41,7 @@ func newCommand() *cobra.Command {
 	return root
 }
 
-// complete makes the Config and sets logging up as it says.
+// complete returns the Config, after it has set up logging and logged the warnings.
 func complete(options *config.Options) (*config.Config, error) {
 	c, warnings, err := options.Complete()
 	if err != nil {
@@ -52,17 +52,16 @@ func complete(options *config.Options) (*config.Config, error) {
 		return nil, fmt.Errorf("set up logging: %w", err)
 	}
 	for _, w := range warnings {
-		klog.InfoS("Configuration", "warning", w)
+		klog.InfoS("Configuration warning", "warning", w)
 	}
 	return c, nil
 }
 
-// release is the version that an image is built as: the linker sets it (-X), where Go
-// records none because the build is to be reproducible.
+// release is the version of an image. The linker sets it (-X), because Go does not record a version in a
+// reproducible build.
 var release string
 
-// version is the version of the module: that of the release, or as Go recorded it in
-// the binary.
+// version returns the release, or the version of the module that Go recorded in the binary.
 func version() string {
 	if release != "" {
 		return release

@@ -13,7 +13,7 @@ import (
 // execute runs the command with the arguments and returns its output.
 func execute(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	if err := logsapi.ResetForTest(nil); err != nil { // it can be set up once in a process
+	if err := logsapi.ResetForTest(nil); err != nil { // a process can set up logging only once
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
@@ -28,7 +28,8 @@ const demo = "../../testdata/demo"
 
 func TestDryRun(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
-		out, err := execute(t, "--dry-run", "--source="+demo, "--hostname-override=node-a", "--cluster-cidr=10.244.0.0/16", "--logging-format="+format)
+		out, err := execute(t, "--dry-run", "--source="+demo, "--hostname-override=node-a",
+			"--cluster-cidr=10.244.0.0/16", "--logging-format="+format)
 		if err != nil || !strings.Contains(out, `comment "default/web:http" : goto cluster-`) {
 			t.Errorf("%s: error %v, output %.200s", format, err, out)
 		}
@@ -40,7 +41,8 @@ func TestWriteConfig(t *testing.T) {
 	if _, err := execute(t, "--write-config-to="+file, "--cluster-cidr=10.1.0.0/16"); err != nil {
 		t.Fatal(err)
 	}
-	if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), "clusterCIDR: 10.1.0.0/16") {
+	data, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(data), "clusterCIDR: 10.1.0.0/16") {
 		t.Errorf("error %v, file %s", err, data)
 	}
 }
@@ -51,7 +53,8 @@ func TestBadUse(t *testing.T) {
 		"--source is required":     {"diff"},
 		"unknown flag":             {"--no-such-flag"},
 		"no such file":             {"--dry-run", "--source=/no/such/dir", "--hostname-override=a"},
-		"clusterCIDR":              {"--dry-run", "--source=" + demo, "--hostname-override=a", "--cluster-cidr=nonsense"},
+		"clusterCIDR":              {"--dry-run", "--source=" + demo, "--cluster-cidr=nonsense"},
+		"must be text or json":     {"check", "-o", "yaml"},
 	} {
 		if _, err := execute(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: error %v, want one with %q", args, err, want)

@@ -31,7 +31,8 @@ func newDiffCommand(options *config.Options) *cobra.Command {
 	}
 }
 
-// diff prints what the daemon would change in the kernel for the manifests of c.Source, as nft commands.
+// diff prints the changes that the daemon would make in the kernel for the manifests of c.Source, as nft
+// commands.
 func diff(cmd *cobra.Command, c *config.Config) error {
 	conn, err := kernel.Dial(kernel.Options{Own: c.OwnTables})
 	if err != nil {
@@ -50,7 +51,7 @@ func diff(cmd *cobra.Command, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	d.ExpireClients = nil // the daemon decides that after the commit
+	d.ExpireClients = nil // the daemon finds out after the commit whether there are any
 	if err := d.WriteText(cmd.OutOrStdout()); err != nil {
 		return fmt.Errorf("write difference: %w", err)
 	}

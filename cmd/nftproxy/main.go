@@ -24,7 +24,7 @@ func main() {
 	}
 }
 
-// exitCode ends the process with that code and no message.
+// exitCode is an error that ends the process with this code and without a message.
 type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }

@@ -23,7 +23,7 @@ const (
 	columns   = 100
 )
 
-// TestReference checks that the reference has the help of the commands, and with -update writes it.
+// TestReference checks that the reference has the help of the commands; -update writes it.
 func TestReference(t *testing.T) {
 	want := makeReference()
 	if *update {
@@ -50,9 +50,12 @@ func makeReference() string {
 	groups := config.NewOptions().AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	padding := regexp.MustCompile(` +\n`)
 	var page strings.Builder
-	page.WriteString("# Commands and flags\n\nOn this page you can look up every command and flag: it has the output of " +
-		"`nftproxy --help` and of\nthe help of each command. `make docs` generates it. " +
-		"[configuration.md](configuration.md) relates the flags to\nthe fields of the configuration file.\n")
+	page.WriteString(`# Commands and flags
+
+On this page you can look up every command and flag: it has the output of ` + "`nftproxy --help`" + ` and of
+the help of each command. ` + "`make docs`" + ` generates it. [configuration.md](configuration.md) relates the flags to
+the fields of the configuration file.
+`)
 	for _, cmd := range append([]*cobra.Command{root}, root.Commands()...) {
 		if cmd != root && !cmd.IsAvailableCommand() {
 			continue
@@ -60,13 +63,15 @@ func makeReference() string {
 		cmd.InitDefaultHelpFlag()
 		var help bytes.Buffer
 		writeHelp(&help, cmd, groups, columns)
-		fmt.Fprintf(&page, "\n## %s\n\n```\n%s```\n", cmd.CommandPath(), padding.ReplaceAllString(help.String(), "\n"))
+		text := padding.ReplaceAllString(help.String(), "\n")
+		fmt.Fprintf(&page, "\n## %s\n\n```\n%s```\n", cmd.CommandPath(), text)
 	}
 	return page.String()
 }
 
 func TestHelpGroupsFlags(t *testing.T) {
-	for _, line := range []string{"Usage:", "Commands:", "General flags:", "API server flags:", "Rules flags:", "Logs flags:"} {
+	for _, line := range []string{"Usage:", "Commands:",
+		"General flags:", "API server flags:", "Rules flags:", "Logs flags:"} {
 		if !strings.Contains(output(t, "--help"), "\n"+line+"\n") {
 			t.Errorf("the help has no %q", line)
 		}
@@ -79,14 +84,14 @@ func TestHelpGroupsFlags(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		if !strings.Contains(output(t, "completion", shell), "nftproxy") {
-			t.Errorf("there is no completion for %s", shell)
+			t.Errorf("the completion for %s does not mention nftproxy", shell)
 		}
 	}
 	for _, c := range []struct{ typed, want string }{
 		{"cl", "cleanup"}, {"--detect-l", "--detect-local-mode"}, {"--detect-local-mode=", "NodeCIDR"},
 	} {
 		if got := output(t, cobra.ShellCompNoDescRequestCmd, c.typed); !strings.Contains(got, c.want+"\n") {
-			t.Errorf("%s is not completed to %s but %q", c.typed, c.want, got)
+			t.Errorf("completion of %s: got %q, want %s", c.typed, got, c.want)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/desired"
 )
 
-// render prints the ruleset that the manifests mean on our node, as an nft script (--dry-run). It needs no kernel and
-// no privileges.
+// render prints the ruleset of the manifests for our node, as an nft script (--dry-run). It does not access
+// the kernel and needs no privileges.
 func render(cmd *cobra.Command, c *config.Config) error {
 	build, err := desired.FromManifests(c, nil, desired.LogProblem)
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
-// gcPercent makes the garbage collector run twice as often as by default: there is little garbage, so that this
-// costs next to nothing, and leaves a quarter of the daemon's memory to the node.
+// gcPercent makes the garbage collector run twice as often as by default. There is little garbage, so this
+// costs almost nothing, and it saves a quarter of the daemon's memory.
 const gcPercent = 50
 
-// run is the daemon, or the mode that a flag selects.
+// run runs the daemon, or the mode that a flag selects.
 func run(cmd *cobra.Command, options *config.Options) error {
 	c, err := complete(options)
 	if err != nil {

@@ -1,3 +1,11 @@
+// Package check reports whether a node is ready for nftproxy: what the kernel lacks, which other programs
+// have rules there and whether that matters, and how the configuration applies to the node.
+//
+// It first collects facts, which needs the kernel and changes nothing, and then judges them, which is a
+// function of the facts alone and is tested without a kernel. The facts come from the packages that the
+// daemon itself uses, so that the report and the daemon agree.
+//
+// Start reading at [Node]; report.go has the judgements.
 package check
 
 import (
@@ -23,86 +31,89 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// nodeTimeout bounds the question to the API server for the Node object.
+// nodeTimeout bounds the request to the API server for the Node object.
 const nodeTimeout = 5 * time.Second
 
 // NodeFunc returns the Node object of that name.
 type NodeFunc func(ctx context.Context, name string) (*corev1.Node, error)
 
-// Node checks the node, in the network namespace of the calling thread, and judges whether it is fit for nftproxy. It
-// changes nothing. The Node object comes from the configured manifests or else from nodes, which may be nil. An error
-// says that nothing could be found out.
+// Node checks the node, in the network namespace of the calling thread, and returns the findings in a fixed
+// order. It changes nothing. It takes the Node object from the configured manifests or else from nodes, which
+// may be nil. After an error nothing is known about the node.
 func Node(ctx context.Context, c *config.Config, nodes NodeFunc) ([]Finding, error) {
-	var f Facts
+	var f facts
 	var err error
-	if f.Host, err = ReadHost(); err != nil {
+	if f.host, err = readHost(); err != nil {
 		return nil, err
 	}
-	if err := checkNFTables(&f); err != nil {
-		f.Refused = err.Error()
+	if err := f.readNFTables(); err != nil {
+		f.refused = err.Error()
 	}
-	if err := checkLegacy(&f); err != nil {
+	if err := f.readLegacy(); err != nil {
 		return nil, err
 	}
-	if f.KubeProxy.Mode, err = takeover.Running(ctx, takeover.MetricsAddr(c.Kube.MetricsBindAddress)); err != nil {
-		f.KubeProxy.Mode = "" // another program uses the port, and is not a web server
+	addr := takeover.MetricsAddr(c.Kube.MetricsBindAddress)
+	if f.kubeProxy.mode, err = takeover.Running(ctx, addr); err != nil {
+		f.kubeProxy.mode = "" // another program uses the port, one that does not speak HTTP
 	}
-	if err := checkConfig(ctx, c, nodes, &f); err != nil {
+	if err := f.readConfig(ctx, c, nodes); err != nil {
 		return nil, err
 	}
-	f.Forwarding = host.Forwarding(slices.Contains(f.Families, ipv4), slices.Contains(f.Families, ipv6))
-	return Report(&f), nil
+	f.notForwarding = host.NotForwarding(f.families)
+	return report(&f), nil
 }
 
-// checkNFTables fills in what the kernel supports and holds.
-func checkNFTables(f *Facts) error {
+// readNFTables adds what the kernel supports and holds.
+func (f *facts) readNFTables() error {
 	missing, err := kernel.Probe()
 	if err != nil {
 		return err
 	}
 	for _, m := range missing {
 		if m.Family == service.IPv6 && m.WholeFamily() {
-			f.NoIPv6 = true
+			f.noIPv6 = true
 			continue
 		}
-		f.Missing = append(f.Missing, m)
+		f.missing = append(f.missing, m)
 	}
 	conn, err := netlink.Dial()
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if f.Tables, err = kernel.ListTables(conn); err != nil {
+	if f.tables, err = kernel.ListTables(conn); err != nil {
 		return err
 	}
-	f.Programmed = slices.ContainsFunc(f.Tables, func(t kernel.Table) bool { return t.Name == nftables.TableName })
+	isOurs := func(t kernel.Table) bool { return t.Name == nftables.TableName }
+	f.programmed = slices.ContainsFunc(f.tables, isOurs)
 	theirs, err := takeover.Find(conn)
 	if err != nil {
 		return err
 	}
-	f.KubeProxy.Rules = theirs.String()
+	f.kubeProxy.rules = theirs.String()
 	return nil
 }
 
-// checkLegacy fills in what there is outside nftables.
-func checkLegacy(f *Facts) error {
+// readLegacy adds rules outside nftables. If the kernel did not let us read nftables, it refuses this for the
+// same reason, and that is not an error.
+func (f *facts) readLegacy() error {
 	tables, err := takeover.XTables()
-	if err != nil && f.Refused == "" { // otherwise both for the same reason
+	if err != nil && f.refused == "" {
 		return err
 	}
 	for _, t := range tables {
 		t.Name += " of iptables-legacy"
-		f.Tables = append(f.Tables, t)
+		f.tables = append(f.tables, t)
 	}
-	f.KubeProxy.Outside, err = takeover.FindOutside()
-	if err != nil && f.Refused == "" {
+	f.kubeProxy.outside, err = takeover.FindOutside()
+	if err != nil && f.refused == "" {
 		return err
 	}
 	return nil
 }
 
-// checkConfig fills in what the configuration makes of this node.
-func checkConfig(ctx context.Context, c *config.Config, nodes NodeFunc, f *Facts) error {
+// readConfig adds what the configuration means on this node.
+func (f *facts) readConfig(ctx context.Context, c *config.Config, nodes NodeFunc) error {
 	name, err := c.NodeName()
 	if err != nil {
 		return err
@@ -114,24 +125,22 @@ func checkConfig(ctx context.Context, c *config.Config, nodes NodeFunc, f *Facts
 	s := state.New(name)
 	node, err := nodeObject(ctx, c, nodes, name)
 	if err != nil {
-		f.NodePorts.NodeUnknown = err.Error()
+		f.nodePorts.nodeUnknown = err.Error()
 	} else {
 		s.Apply(node)
 	}
 	e := desired.NewEnvironment(c, name, s, service.Families(), addrs)
-	f.NodePorts.Addrs = e.Node.NodePortAddrs
-	f.NodePorts.Primary, _ = c.NodePortAddresses()
-	f.NodePorts.Configured = cmp.Or(strings.Join(c.Kube.NodePortAddresses, ","), "none")
-	f.PodTraffic = PodTraffic{string(c.Kube.DetectLocalMode), e.Config.PodTraffic}
-	f.Families = usedFamilies(e)
+	f.nodePorts.addrs = e.Node.NodePortAddrs
+	f.nodePorts.primary, _ = c.NodePortAddresses()
+	f.nodePorts.configured = cmp.Or(strings.Join(c.Kube.NodePortAddresses, ","), "none")
+	f.localMode, f.podTraffic = string(c.Kube.DetectLocalMode), e.Config.PodTraffic
+	f.families = usedFamilies(e)
 	return nil
 }
 
-const ipv4, ipv6 = "IPv4", "IPv6"
-
-// usedFamilies returns the families that the cluster has addresses of, as far as the
-// node tells; IPv4 where it does not.
-func usedFamilies(e desired.Environment) (families []string) {
+// usedFamilies returns the families of the node's addresses and of the pod ranges, and IPv4 if there are
+// none.
+func usedFamilies(e desired.Environment) (families []service.Family) {
 	used := map[service.Family]bool{}
 	for _, a := range e.Node.Addrs {
 		used[service.FamilyOf(a)] = true
@@ -140,10 +149,10 @@ func usedFamilies(e desired.Environment) (families []string) {
 		used[service.FamilyOf(p.Addr())] = true
 	}
 	if used[service.IPv4] || !used[service.IPv6] {
-		families = append(families, ipv4)
+		families = append(families, service.IPv4)
 	}
 	if used[service.IPv6] {
-		families = append(families, ipv6)
+		families = append(families, service.IPv6)
 	}
 	return families
 }

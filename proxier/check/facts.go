@@ -14,76 +14,73 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Facts are the input of a report.
-type Facts struct {
-	Host       Host
-	Families   []string // IPv4, IPv6: those that the cluster uses, if the node says so
-	Forwarding []string // the settings that keep the node from forwarding their packets, as advice
+// facts are the input of a report.
+type facts struct {
+	host          hostFacts
+	families      []service.Family // that the cluster uses, if the node shows it
+	notForwarding []string         // sysctls that keep the node from forwarding packets of these families
 
-	Refused string           // why the kernel could not be asked for its nftables; empty if it could
-	NoIPv6  bool             // the kernel has no IPv6
-	Missing []kernel.Missing // features that the rules need and the kernel lacks
-	Tables  []kernel.Table   // of nftables and of iptables-legacy
+	refused string           // why the kernel did not let us read nftables; empty if it did
+	noIPv6  bool             // the kernel does not support IPv6
+	missing []kernel.Missing // features that the rules need and the kernel lacks
+	tables  []kernel.Table   // of nftables and of iptables-legacy
 
-	Programmed bool // nftproxy's tables are in the kernel
-	KubeProxy  KubeProxy
-	PodTraffic PodTraffic
-	NodePorts  NodePorts
+	programmed bool // nftproxy's tables are in the kernel
+	kubeProxy  kubeProxyFacts
+	localMode  string // detectLocalMode
+	podTraffic rules.PodTraffic
+	nodePorts  nodePortFacts
 }
 
-// Host are the facts about the host besides nftables.
-type Host struct {
-	Kernel     string // release
-	Interfaces []string
-	// Flows are how many connections conntrack may track, and how many it tracks; Max is 0 where it is not in use yet.
-	Flows struct{ Max, Count int }
+// hostFacts are the facts about the host besides nftables.
+type hostFacts struct {
+	kernel     string // release
+	interfaces []string
+	// flows are how many connections conntrack tracks, and how many it may track; max is 0 where it is not in
+	// use yet.
+	flows struct{ count, max int }
 }
 
-// KubeProxy is what there is of kube-proxy on the node.
-type KubeProxy struct {
-	Mode    string              // of one that runs; empty if none does
-	Rules   string              // in nftables, which --take-over removes
-	Outside []takeover.Leftover // outside nftables, which it does not remove
+// kubeProxyFacts are the facts about kube-proxy on this node.
+type kubeProxyFacts struct {
+	mode    string              // of a running kube-proxy; empty if none runs
+	rules   string              // in nftables, which --take-over removes
+	outside []takeover.Leftover // outside nftables, which --take-over does not remove
 }
 
-// PodTraffic says how the node recognises traffic of this cluster's pods.
-type PodTraffic struct {
-	Mode string // detectLocalMode
-	rules.PodTraffic
+// nodePortFacts are the addresses that serve nodePorts.
+type nodePortFacts struct {
+	configured  string // nodePortAddresses
+	primary     bool   // it includes the addresses of the Node object
+	nodeUnknown string // why the Node object could not be read; empty if it was
+	addrs       []netip.Addr
 }
 
-// NodePorts says where nodePorts are served.
-type NodePorts struct {
-	Configured  string // nodePortAddresses
-	Primary     bool   // those of the Node object are among them
-	NodeUnknown string // why there is no Node object; empty if there is one
-	Addrs       []netip.Addr
-}
-
-// ReadHost returns what can be seen in the network namespace of the calling thread.
-func ReadHost() (Host, error) {
-	var h Host
+// readHost returns the facts about the host, in the network namespace of the calling thread.
+func readHost() (hostFacts, error) {
+	var h hostFacts
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return h, fmt.Errorf("read kernel release: %w", err)
 	}
-	h.Kernel = unix.ByteSliceToString(name.Release[:])
+	h.kernel = unix.ByteSliceToString(name.Release[:])
 	links, err := netlink.LinkList()
 	if err != nil {
 		return h, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, l := range links {
-		h.Interfaces = append(h.Interfaces, l.Attrs().Name)
+		h.interfaces = append(h.interfaces, l.Attrs().Name)
 	}
-	slices.Sort(h.Interfaces)
-	h.Flows.Max = readNumber("/proc/sys/net/netfilter/nf_conntrack_max")
-	h.Flows.Count = readNumber("/proc/sys/net/netfilter/nf_conntrack_count")
+	slices.Sort(h.interfaces)
+	h.flows.count = readNumber("/proc/sys/net/netfilter/nf_conntrack_count")
+	h.flows.max = readNumber("/proc/sys/net/netfilter/nf_conntrack_max")
 	return h, nil
 }
 
-// readNumber returns the number in a file, 0 where there is none.
+// readNumber returns the number in a file, and 0 if the file does not exist or has no number.
 func readNumber(path string) int {
 	data, err := os.ReadFile(path)
 	if err != nil {

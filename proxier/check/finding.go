@@ -1,5 +1,3 @@
-// Package preflight judges whether a node is fit for nftproxy, from facts about its
-// kernel, its configuration and who else has rules there.
 package check
 
 import (
@@ -15,7 +13,7 @@ type State string
 const (
 	OK      State = "ok"
 	Note    State = "note"    // it works, and the operator should know
-	Problem State = "problem" // it does not work until it is put right
+	Problem State = "problem" // it does not work until the operator changes something
 )
 
 // Finding is one line of the report.
@@ -26,7 +24,7 @@ type Finding struct {
 	Advice  string `json:"advice,omitempty"` // what to do, if anything
 }
 
-// Fit reports whether nothing must be put right.
+// Fit reports whether the findings have no problem.
 func Fit(findings []Finding) bool { return count(findings, Problem) == 0 }
 
 func count(findings []Finding, s State) (n int) {
@@ -38,7 +36,7 @@ func count(findings []Finding, s State) (n int) {
 	return n
 }
 
-// WriteText writes the report as a table for people.
+// WriteText writes the report as a table for a person to read.
 func WriteText(w io.Writer, findings []Finding) error {
 	wide := 0
 	for _, f := range findings {

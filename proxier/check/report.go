@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,56 +10,64 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
 
-// Report judges the facts. Its order is always the same.
-func Report(f *Facts) []Finding {
-	findings := []Finding{{"kernel", OK, "Linux " + f.Host.Kernel, ""}}
-	findings = append(findings, features(f)...)
-	findings = append(findings, forwarding(f)...)
-	findings = append(findings, conntrack(f.Host), nodePorts(&f.NodePorts), podTraffic(&f.PodTraffic, f.Host.Interfaces))
-	findings = append(findings, kubeProxy(f)...)
-	return append(findings, found(f.Tables, f.Host.Interfaces)...)
+// report judges the facts. Its findings are always in the same order.
+func report(f *facts) []Finding {
+	findings := []Finding{{"kernel", OK, "Linux " + f.host.kernel, ""}}
+	findings = append(findings, reportNFTables(f)...)
+	findings = append(findings, reportForwarding(f)...)
+	findings = append(findings, reportConntrack(f), reportNodePorts(&f.nodePorts), reportPodTraffic(f))
+	findings = append(findings, reportKubeProxy(f)...)
+	return append(findings, reportNeighbours(f)...)
 }
 
-func features(f *Facts) (findings []Finding) {
+func reportNFTables(f *facts) (findings []Finding) {
 	const subject = "nftables"
-	if f.Refused != "" {
-		return []Finding{{subject, Problem, "the kernel could not be asked: " + f.Refused, "run this as root, or with CAP_NET_ADMIN, in the network namespace of the node"}}
+	if f.refused != "" {
+		return []Finding{{subject, Problem, "cannot read nftables: " + f.refused,
+			"run this as root or with CAP_NET_ADMIN, in the network namespace of the node"}}
 	}
-	for _, m := range f.Missing {
-		findings = append(findings, Finding{subject, Problem, "the kernel lacks " + m.Family.String() + " " + m.Feature,
-			fmt.Sprintf("it needs %s (%v)", m.Needs, m.Err)})
+	for _, m := range f.missing {
+		findings = append(findings, Finding{subject, Problem,
+			fmt.Sprintf("the kernel lacks %s %s (%v)", m.Family, cmp.Or(m.Feature, "tables"), m.Err),
+			"the rules need " + m.Needs})
 	}
-	if f.NoIPv6 {
-		findings = append(findings, Finding{subject, Note, "the kernel has no IPv6: only IPv4 is programmed", ""})
+	if f.noIPv6 {
+		findings = append(findings, Finding{subject, Note,
+			"the kernel does not support IPv6: nftproxy programs IPv4 only", ""})
 	}
 	if len(findings) == 0 {
-		findings = append(findings, Finding{subject, OK, "the kernel has all that the rules need", ""})
+		findings = []Finding{{subject, OK, "the kernel supports everything that the rules need", ""}}
 	}
-	programmed := "nftproxy's tables are not there yet"
-	if f.Programmed {
-		programmed = "nftproxy's tables are there"
+	programmed := "nftproxy's tables do not exist yet"
+	if f.programmed {
+		programmed = "nftproxy's tables exist"
 	}
 	return append(findings, Finding{"tables", OK, programmed, ""})
 }
 
-// forwarding is about whether packets come through the node.
-func forwarding(f *Facts) (findings []Finding) {
+// reportForwarding judges whether packets can pass through the node.
+func reportForwarding(f *facts) (findings []Finding) {
 	const subject = "forwarding"
-	for _, advice := range f.Forwarding {
-		detail, todo, _ := strings.Cut(advice, "; ")
-		findings = append(findings, Finding{subject, Problem, detail, todo})
+	for _, sysctl := range f.notForwarding {
+		findings = append(findings, Finding{subject, Problem, "sysctl " + sysctl +
+			" is 0: the node does not forward packets to pods and to endpoints on other nodes",
+			"set it to 1"})
 	}
-	for _, t := range f.Tables {
+	for _, t := range f.tables {
 		if dropsForwarded(t) {
-			findings = append(findings, Finding{subject, Note,
-				fmt.Sprintf("a chain of table %s %s drops forwarded packets unless a rule in it accepts them", t.Family, t.Name),
-				"see that the CNI plugin accepts the pods' traffic there, or set the policy of that chain to accept"})
+			findings = append(findings, Finding{subject, Note, "a chain of table " + t.Family + " " + t.Name +
+				" drops forwarded packets unless a rule in it accepts them",
+				"check that the CNI plugin accepts the pods' traffic there, or set its policy to accept"})
 		}
 	}
-	if len(findings) == 0 {
-		return []Finding{{subject, OK, "the node forwards " + strings.Join(f.Families, " and "), ""}}
+	if len(findings) > 0 {
+		return findings
 	}
-	return findings
+	var families []string
+	for _, family := range f.families {
+		families = append(families, family.APIName())
+	}
+	return []Finding{{subject, OK, "the node forwards " + strings.Join(families, " and "), ""}}
 }
 
 // dropsForwarded reports whether the table drops forwarded packets unless a rule accepts them.
@@ -68,59 +77,63 @@ func dropsForwarded(t kernel.Table) bool {
 	})
 }
 
-// fullAbove is how many per cent of conntrack's table in use are too many.
+// fullAbove is the percentage of conntrack's table in use above which there is a problem.
 const fullAbove = 90
 
-func conntrack(h Host) Finding {
+func reportConntrack(f *facts) Finding {
 	const subject = "conntrack"
-	detail := fmt.Sprintf("%d of at most %d flows", h.Flows.Count, h.Flows.Max)
+	flows := f.host.flows
+	detail := fmt.Sprintf("%d of at most %d flows", flows.count, flows.max)
 	switch {
-	case h.Flows.Max == 0:
+	case flows.max == 0:
 		return Finding{subject, OK, "not in use yet", ""}
-	case h.Flows.Count*100 > h.Flows.Max*fullAbove:
-		return Finding{subject, Problem, detail + ": when all are in use, new connections are dropped",
-			"raise conntrack.min or conntrack.maxPerCore of the configuration"}
+	case flows.count*100 > flows.max*fullAbove:
+		return Finding{subject, Problem,
+			detail + ": when the table is full, the kernel drops new connections",
+			"raise conntrack.min or conntrack.maxPerCore in the configuration"}
 	}
 	return Finding{subject, OK, detail, ""}
 }
 
-func nodePorts(n *NodePorts) Finding {
+func reportNodePorts(n *nodePortFacts) Finding {
 	const subject = "nodePorts"
+	configured := fmt.Sprintf(" (nodePortAddresses: %s)", n.configured)
 	var addrs []string
-	for _, a := range n.Addrs {
+	for _, a := range n.addrs {
 		addrs = append(addrs, a.String())
 	}
-	detail := fmt.Sprintf("on %s (nodePortAddresses: %s)", strings.Join(addrs, ", "), n.Configured)
-	switch {
-	case n.Primary && n.NodeUnknown != "":
-		if len(addrs) > 0 {
-			detail += ", and "
-		} else {
-			detail = ""
-		}
-		return Finding{subject, Note, detail + "on the primary addresses of the Node object, which is not at hand: " + n.NodeUnknown,
-			"give a kubeconfig that may list nodes, or a Node object with --source"}
-	case len(addrs) == 0:
-		return Finding{subject, Note, "on no address: the node has none in nodePortAddresses: " + n.Configured, "change nodePortAddresses if nodePorts are used"}
+	if n.primary && n.nodeUnknown != "" {
+		addrs = append(addrs, "the primary addresses of the Node object")
+		return Finding{subject, Note, fmt.Sprintf("served on %s%s; the Node object cannot be read: %s",
+			strings.Join(addrs, ", "), configured, n.nodeUnknown),
+			"use a kubeconfig that may list nodes, or add the Node object to --source"}
 	}
-	return Finding{subject, OK, detail, ""}
+	if len(addrs) == 0 {
+		return Finding{subject, Note,
+			"not served: the node has no address in the configured ranges" + configured,
+			"change nodePortAddresses if the cluster uses nodePorts"}
+	}
+	return Finding{subject, OK, "served on " + strings.Join(addrs, ", ") + configured, ""}
 }
 
-func podTraffic(p *PodTraffic, interfaces []string) Finding {
+func reportPodTraffic(f *facts) Finding {
 	const subject = "pods' traffic"
+	p, mode := &f.podTraffic, fmt.Sprintf(" (detectLocalMode: %s)", f.localMode)
 	switch {
 	case p.Interface != "":
-		detail := fmt.Sprintf("known by the interface it arrives on, %s (detectLocalMode: %s)", p.Interface, p.Mode)
-		if !slices.ContainsFunc(interfaces, func(name string) bool { return matches([]string{p.Interface}, name) }) {
-			return Finding{subject, Note, detail + ", of which there is none", "check the name, unless no pod has been on this node yet"}
+		detail := "recognised by the interface it arrives on, " + p.Interface + mode
+		isIt := func(name string) bool { return matches([]string{p.Interface}, name) }
+		if !slices.ContainsFunc(f.host.interfaces, isIt) {
+			return Finding{subject, Note, detail + "; the node does not have such an interface",
+				"check the name, unless no pod has run on this node yet"}
 		}
 		return Finding{subject, OK, detail, ""}
 	case len(p.CIDRs) > 0:
-		return Finding{subject, OK, fmt.Sprintf("known by its source address, in %s (detectLocalMode: %s)", join(p.CIDRs), p.Mode), ""}
+		return Finding{subject, OK, "recognised by its source address, in " + join(p.CIDRs) + mode, ""}
 	}
-	return Finding{subject, Note, fmt.Sprintf("cannot be told from other traffic: no range is known (detectLocalMode: %s); "+
-		"connections to ClusterIPs from outside the cluster are not masqueraded", p.Mode),
-		"give clusterCIDR (--cluster-cidr), or for NodeCIDR a Node object with podCIDRs"}
+	return Finding{subject, Note, "not recognised, because no pod range is known" + mode +
+		": nftproxy does not masquerade connections to ClusterIPs from outside the cluster",
+		"set clusterCIDR (--cluster-cidr), or for NodeCIDR provide a Node object with podCIDRs"}
 }
 
 func join(prefixes []netip.Prefix) string {
@@ -131,30 +144,45 @@ func join(prefixes []netip.Prefix) string {
 	return strings.Join(list, ", ")
 }
 
-// kubeProxy judges what there is of kube-proxy. Before nftproxy is started that is as
-// it should be; rules that nobody keeps up to date, or two at work, are not.
-func kubeProxy(f *Facts) (findings []Finding) {
+// reportKubeProxy judges kube-proxy and its rules. They are expected before nftproxy runs. Rules that no
+// process updates are a problem, and so are two proxies that both run.
+func reportKubeProxy(f *facts) (findings []Finding) {
 	const subject = "kube-proxy"
-	k := &f.KubeProxy
-	if k.Mode != "" {
-		one := Finding{subject, Note, fmt.Sprintf("one runs on this node, in mode %s", k.Mode), "see that it is not on this node any more when nftproxy is"}
-		if f.Programmed {
-			one.State, one.Advice = Problem, "take it off this node: of both, the rules that came first count"
-		}
-		findings = append(findings, one)
-	}
+	k := &f.kubeProxy
 	stale := Problem
-	if k.Mode != "" {
+	if k.mode != "" {
 		stale = Note
+		running := Finding{subject, Note, "runs on this node, in mode " + k.mode,
+			"remove it from this node when nftproxy runs here"}
+		if f.programmed {
+			// See takeover.TestNewestChainTranslates.
+			running.State, running.Advice = Problem, "remove it from this node: "+
+				"whichever of kube-proxy and nftproxy created its chains last translates new connections"
+		}
+		findings = append(findings, running)
 	}
-	if k.Rules != "" {
-		findings = append(findings, Finding{subject, stale, "its rules are there: " + k.Rules, "--take-over removes them, once nftproxy's are there and kube-proxy has ended"})
+	if k.rules != "" {
+		findings = append(findings, Finding{subject, stale, "has rules in nftables: " + k.rules,
+			"run nftproxy with --take-over, which removes them when kube-proxy has ended"})
 	}
-	for _, l := range k.Outside {
-		findings = append(findings, Finding{subject, stale, "it has left " + l.What, l.Advice})
+	for _, l := range k.outside {
+		findings = append(findings, Finding{subject, stale, "has " + l.What, l.Advice})
 	}
 	if len(findings) == 0 {
-		return []Finding{{subject, OK, "none runs here, and it has left nothing", ""}}
+		return []Finding{{subject, OK, "does not run on this node and has no rules here", ""}}
+	}
+	return findings
+}
+
+// reportNeighbours returns a finding for each neighbour that is on the node.
+func reportNeighbours(f *facts) (findings []Finding) {
+	for _, n := range neighbours() {
+		if n.isOn(f.tables, f.host.interfaces) {
+			findings = append(findings, Finding{n.name, n.state, n.detail, n.advice})
+		}
+	}
+	if len(findings) == 0 {
+		return []Finding{{"other rule sets", OK, "none that nftproxy recognises", ""}}
 	}
 	return findings
 }

@@ -1,16 +1,24 @@
 package check
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/takeover"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -18,10 +26,12 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestGoldenForms(t *testing.T) {
 	findings := []Finding{
 		{"kernel", OK, "Linux 6.18.0", ""},
-		{"nftables", Problem, "the kernel lacks ip numgen random", "it needs CONFIG_NFT_NUMGEN (module nft_numgen) <6.18>"},
-		{"pods' traffic", Note, "cannot be told", "give clusterCIDR"},
+		{"nftables", Problem, "the kernel lacks ip numgen random",
+			"the rules need CONFIG_NFT_NUMGEN (module nft_numgen) <6.18>"},
+		{"pods' traffic", Note, "not recognised", "set clusterCIDR"},
 	}
-	for file, write := range map[string]func(io.Writer, []Finding) error{"report.txt": WriteText, "report.json": WriteJSON} {
+	type write = func(io.Writer, []Finding) error
+	for file, write := range map[string]write{"report.txt": WriteText, "report.json": WriteJSON} {
 		var got strings.Builder
 		if err := write(&got, findings); err != nil {
 			t.Fatal(err)
@@ -41,19 +51,22 @@ func TestGoldenForms(t *testing.T) {
 		}
 	}
 	if Fit(findings) || !Fit(findings[2:]) {
-		t.Error("only a problem makes a node unfit")
+		t.Error("a node is fit unless a finding is a problem")
 	}
 }
 
-// good are the facts of a node where all is well.
-func good() Facts {
-	f := Facts{
-		Host:       Host{Kernel: "6.18.0", Interfaces: []string{"cni0", "eth0", "lo", "veth1234"}},
-		Families:   []string{"IPv4", "IPv6"},
-		PodTraffic: PodTraffic{Mode: "ClusterCIDR", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
-		NodePorts:  NodePorts{Configured: "primary", Primary: true, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+// good returns the facts of a node without problems.
+func good() facts {
+	f := facts{
+		host:       hostFacts{kernel: "6.18.0", interfaces: []string{"cni0", "eth0", "lo", "veth1234"}},
+		families:   service.Families(),
+		localMode:  "ClusterCIDR",
+		podTraffic: rules.PodTraffic{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
+		nodePorts: nodePortFacts{
+			configured: "primary", primary: true, addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		},
 	}
-	f.Host.Flows.Max, f.Host.Flows.Count = 1000, 900
+	f.host.flows.max, f.host.flows.count = 1000, 900
 	return f
 }
 
@@ -61,86 +74,143 @@ func TestReportOfGoodNode(t *testing.T) {
 	f := good()
 	want := []string{
 		"ok kernel: Linux 6.18.0",
-		"ok nftables: the kernel has all that the rules need",
-		"ok tables: nftproxy's tables are not there yet",
+		"ok nftables: the kernel supports everything that the rules need",
+		"ok tables: nftproxy's tables do not exist yet",
 		"ok forwarding: the node forwards IPv4 and IPv6",
 		"ok conntrack: 900 of at most 1000 flows",
-		"ok nodePorts: on 192.0.2.1 (nodePortAddresses: primary)",
-		"ok pods' traffic: known by its source address, in 10.244.0.0/16 (detectLocalMode: ClusterCIDR)",
-		"ok kube-proxy: none runs here, and it has left nothing",
-		"ok other rule sets: none of those that nftproxy knows",
+		"ok nodePorts: served on 192.0.2.1 (nodePortAddresses: primary)",
+		"ok pods' traffic: recognised by its source address, in 10.244.0.0/16 (detectLocalMode: ClusterCIDR)",
+		"ok kube-proxy: does not run on this node and has no rules here",
+		"ok other rule sets: none that nftproxy recognises",
 	}
-	if diff := cmp.Diff(want, lines(Report(&f))); diff != "" {
+	if diff := cmp.Diff(want, lines(report(&f))); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
 }
 
+// lines returns a line for each finding, with the advice if there is any.
 func lines(findings []Finding) (out []string) {
 	for _, f := range findings {
-		out = append(out, fmt.Sprintf("%s %s: %s", f.State, f.Subject, f.Detail))
+		line := fmt.Sprintf("%s %s: %s", f.State, f.Subject, f.Detail)
+		if f.Advice != "" {
+			line += " -> " + f.Advice
+		}
+		out = append(out, line)
 	}
 	return out
 }
 
-// TestReport changes one fact of the good node each time, and looks for one finding.
+// reportCase is a change to the facts of the good node, and the finding that it makes.
+type reportCase struct {
+	change func(*facts)
+	want   string
+}
+
 func TestReport(t *testing.T) {
-	for _, test := range []struct {
-		change func(*Facts)
-		want   string
-	}{
-		{func(f *Facts) { f.Refused = "permission denied" }, "problem nftables: the kernel could not be asked: permission denied"},
-		{func(f *Facts) { f.Missing = []Missing{{"ip numgen", "Linux 4.9"}} }, "problem nftables: the kernel lacks ip numgen"},
-		{func(f *Facts) { f.NoIPv6 = true }, "note nftables: the kernel has no IPv6: only IPv4 is programmed"},
-		{func(f *Facts) { f.Programmed = true }, "ok tables: nftproxy's tables are there"},
-		{func(f *Facts) { f.Forwarding = []string{"ip_forward is 0; set it to 1"} }, "problem forwarding: ip_forward is 0"},
-		{func(f *Facts) { f.Tables = []Table{{Family: "ip", Name: "filter", ForwardDrop: true}} },
-			"note forwarding: a chain of table ip filter drops forwarded packets unless a rule in it accepts them"},
-		{func(f *Facts) { f.Host.Flows.Count = 901 }, "problem conntrack: 901 of at most 1000 flows: when all are in use, new connections are dropped"},
-		{func(f *Facts) { f.Host.Flows.Max = 0 }, "ok conntrack: not in use yet"},
-		{func(f *Facts) { f.NodePorts.Addrs, f.NodePorts.NodeUnknown = nil, "no API server" },
-			"note nodePorts: on the primary addresses of the Node object, which is not at hand: no API server"},
-		{func(f *Facts) { f.NodePorts = NodePorts{Configured: "10.9.0.0/16"} },
-			"note nodePorts: on no address: the node has none in nodePortAddresses: 10.9.0.0/16"},
-		{func(f *Facts) { f.PodTraffic = PodTraffic{Mode: "BridgeInterface", Interface: "cni0"} },
-			"ok pods' traffic: known by the interface it arrives on, cni0 (detectLocalMode: BridgeInterface)"},
-		{func(f *Facts) { f.PodTraffic = PodTraffic{Mode: "InterfaceNamePrefix", Interface: "veth*"} },
-			"ok pods' traffic: known by the interface it arrives on, veth* (detectLocalMode: InterfaceNamePrefix)"},
-		{func(f *Facts) { f.PodTraffic = PodTraffic{Mode: "InterfaceNamePrefix", Interface: "eni*"} },
-			"note pods' traffic: known by the interface it arrives on, eni* (detectLocalMode: InterfaceNamePrefix), of which there is none"},
-		{func(f *Facts) { f.PodTraffic = PodTraffic{Mode: "NodeCIDR"} },
-			"note pods' traffic: cannot be told from other traffic: no range is known (detectLocalMode: NodeCIDR); " +
-				"connections to ClusterIPs from outside the cluster are not masqueraded"},
-		{func(f *Facts) { f.KubeProxy.Mode = "ipvs" }, "note kube-proxy: one runs on this node, in mode ipvs"},
-		{func(f *Facts) { f.KubeProxy.Mode, f.Programmed = "ipvs", true }, "problem kube-proxy: one runs on this node, in mode ipvs"},
-		{func(f *Facts) { f.KubeProxy.Rules = "table ip kube-proxy" }, "problem kube-proxy: its rules are there: table ip kube-proxy"},
-		{func(f *Facts) { f.KubeProxy.Rules, f.KubeProxy.Mode = "table ip kube-proxy", "nftables" },
-			"note kube-proxy: its rules are there: table ip kube-proxy"},
-		{func(f *Facts) { f.KubeProxy.Outside = []Leftover{{"kube-ipvs0", "delete it"}} }, "problem kube-proxy: it has left kube-ipvs0"},
-	} {
+	for _, test := range slices.Concat(kernelCases(), configCases(), kubeProxyCases()) {
 		f := good()
 		test.change(&f)
-		if got := lines(Report(&f)); !contains(got, test.want) {
+		if got := lines(report(&f)); !slices.Contains(got, test.want) {
 			t.Errorf("want %q in\n  %s", test.want, strings.Join(got, "\n  "))
 		}
 	}
 }
 
-func contains(list []string, want string) bool {
-	for _, s := range list {
-		if s == want {
-			return true
-		}
+func kernelCases() []reportCase {
+	drops := kernel.TableChain{Name: "FORWARD", Hook: &nftables.Hook{Name: "forward"}, Drop: true}
+	return []reportCase{
+		{func(f *facts) { f.refused = "permission denied" },
+			"problem nftables: cannot read nftables: permission denied -> " +
+				"run this as root or with CAP_NET_ADMIN, in the network namespace of the node"},
+		{func(f *facts) {
+			f.missing = []kernel.Missing{
+				{Family: service.IPv4, Feature: "numgen", Needs: "Linux 4.9", Err: errors.New("no such file")}}
+		}, "problem nftables: the kernel lacks ip numgen (no such file) -> the rules need Linux 4.9"},
+		{func(f *facts) {
+			f.missing = []kernel.Missing{{Family: service.IPv4, Needs: "CONFIG_X", Err: errors.New("not supported")}}
+		}, "problem nftables: the kernel lacks ip tables (not supported) -> the rules need CONFIG_X"},
+		{func(f *facts) { f.noIPv6 = true },
+			"note nftables: the kernel does not support IPv6: nftproxy programs IPv4 only"},
+		{func(f *facts) { f.programmed = true }, "ok tables: nftproxy's tables exist"},
+		{func(f *facts) { f.notForwarding = []string{"net.ipv4.ip_forward"} },
+			"problem forwarding: sysctl net.ipv4.ip_forward is 0: " +
+				"the node does not forward packets to pods and to endpoints on other nodes -> set it to 1"},
+		{func(f *facts) { f.families = []service.Family{service.IPv6} }, "ok forwarding: the node forwards IPv6"},
+		{func(f *facts) {
+			f.tables = []kernel.Table{{Family: "ip", Name: "filter", Chains: []kernel.TableChain{drops}}}
+		},
+			"note forwarding: a chain of table ip filter drops forwarded packets " +
+				"unless a rule in it accepts them -> check that the CNI plugin accepts the pods' traffic there, or set its policy to accept"},
+		{func(f *facts) { f.host.flows.count = 901 },
+			"problem conntrack: 901 of at most 1000 flows: " +
+				"when the table is full, the kernel drops new connections -> " +
+				"raise conntrack.min or conntrack.maxPerCore in the configuration"},
+		{func(f *facts) { f.host.flows.max = 0 }, "ok conntrack: not in use yet"},
 	}
-	return false
 }
 
-// TestNeighbours finds each by what it leaves on a node.
+func configCases() []reportCase {
+	localMode := func(mode string, p rules.PodTraffic) func(*facts) {
+		return func(f *facts) { f.localMode, f.podTraffic = mode, p }
+	}
+	return []reportCase{
+		{func(f *facts) { f.nodePorts.addrs, f.nodePorts.nodeUnknown = nil, "no API server" },
+			"note nodePorts: served on the primary addresses of the Node object (nodePortAddresses: primary); " +
+				"the Node object cannot be read: no API server -> " +
+				"use a kubeconfig that may list nodes, or add the Node object to --source"},
+		{func(f *facts) {
+			f.nodePorts.configured, f.nodePorts.nodeUnknown = "primary,192.0.2.0/24", "no API server"
+		},
+			"note nodePorts: served on 192.0.2.1, the primary addresses of the Node object " +
+				"(nodePortAddresses: primary,192.0.2.0/24); the Node object cannot be read: no API server -> " +
+				"use a kubeconfig that may list nodes, or add the Node object to --source"},
+		{func(f *facts) { f.nodePorts = nodePortFacts{configured: "10.9.0.0/16"} },
+			"note nodePorts: not served: the node has no address in the configured ranges " +
+				"(nodePortAddresses: 10.9.0.0/16) -> change nodePortAddresses if the cluster uses nodePorts"},
+		{localMode("BridgeInterface", rules.PodTraffic{Interface: "cni0"}),
+			"ok pods' traffic: recognised by the interface it arrives on, cni0 (detectLocalMode: BridgeInterface)"},
+		{localMode("InterfaceNamePrefix", rules.PodTraffic{Interface: "veth*"}),
+			"ok pods' traffic: recognised by the interface it arrives on, veth* " +
+				"(detectLocalMode: InterfaceNamePrefix)"},
+		{localMode("InterfaceNamePrefix", rules.PodTraffic{Interface: "eni*"}),
+			"note pods' traffic: recognised by the interface it arrives on, eni* " +
+				"(detectLocalMode: InterfaceNamePrefix); the node does not have such an interface -> " +
+				"check the name, unless no pod has run on this node yet"},
+		{localMode("NodeCIDR", rules.PodTraffic{}),
+			"note pods' traffic: not recognised, because no pod range is known (detectLocalMode: NodeCIDR): " +
+				"nftproxy does not masquerade connections to ClusterIPs from outside the cluster -> " +
+				"set clusterCIDR (--cluster-cidr), or for NodeCIDR provide a Node object with podCIDRs"},
+	}
+}
+
+func kubeProxyCases() []reportCase {
+	takeOver := " -> run nftproxy with --take-over, which removes them when kube-proxy has ended"
+	return []reportCase{
+		{func(f *facts) { f.kubeProxy.mode = "ipvs" },
+			"note kube-proxy: runs on this node, in mode ipvs -> remove it from this node when nftproxy runs here"},
+		{func(f *facts) { f.kubeProxy.mode, f.programmed = "ipvs", true },
+			"problem kube-proxy: runs on this node, in mode ipvs -> remove it from this node: " +
+				"whichever of kube-proxy and nftproxy created its chains last translates new connections"},
+		{func(f *facts) { f.kubeProxy.rules = "table ip kube-proxy" },
+			"problem kube-proxy: has rules in nftables: table ip kube-proxy" + takeOver},
+		{func(f *facts) { f.kubeProxy.rules, f.kubeProxy.mode = "table ip kube-proxy", "nftables" },
+			"note kube-proxy: has rules in nftables: table ip kube-proxy" + takeOver},
+		{func(f *facts) { f.kubeProxy.outside = []takeover.Leftover{{What: "kube-ipvs0", Advice: "delete it"}} },
+			"problem kube-proxy: has kube-ipvs0 -> delete it"},
+	}
+}
+
+// TestNeighbours recognises each program by a table, a chain or an interface.
 func TestNeighbours(t *testing.T) {
-	in := func(table string, chains ...string) []Table {
-		return []Table{{Family: "ip", Name: table, Chains: append(chains, "POSTROUTING")}}
+	in := func(table string, chains ...string) []kernel.Table {
+		t := kernel.Table{Family: "ip", Name: table}
+		for _, name := range append(chains, "POSTROUTING") {
+			t.Chains = append(t.Chains, kernel.TableChain{Name: name})
+		}
+		return []kernel.Table{t}
 	}
 	for _, test := range []struct {
-		tables     []Table
+		tables     []kernel.Table
 		interfaces []string
 		want       string
 	}{
@@ -166,7 +236,8 @@ func TestNeighbours(t *testing.T) {
 		{in("filter", "KUBE-FIREWALL", "DOCKERISH"), []string{"eth0", "docker"}, "ok other rule sets"},
 	} {
 		var got []string
-		for _, f := range found(test.tables, test.interfaces) {
+		node := facts{tables: test.tables, host: hostFacts{interfaces: test.interfaces}}
+		for _, f := range reportNeighbours(&node) {
 			got = append(got, fmt.Sprintf("%s %s", f.State, f.Subject))
 		}
 		if diff := cmp.Diff([]string{test.want}, got); diff != "" {

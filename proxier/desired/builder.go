@@ -8,7 +8,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Builder keeps the ruleset of a node in step with the state of the cluster. It is not safe for concurrent use.
+// Builder keeps the ruleset of a node in line with the state of the cluster. It is not safe for concurrent
+// use.
 type Builder struct {
 	state       *state.State
 	report      func(Problem)
@@ -16,18 +17,19 @@ type Builder struct {
 	ruleset     *rules.Ruleset
 }
 
-// NewBuilder returns a Builder without a ruleset. It calls report for every part of a Service that is not programmed.
+// NewBuilder returns a Builder without a ruleset. It calls report for each part of a Service that is not
+// programmed.
 func NewBuilder(s *state.State, report func(Problem)) *Builder {
 	return &Builder{state: s, report: report}
 }
 
-// Ruleset returns the ruleset, nil before Rebuild was called.
+// Ruleset returns the ruleset, or nil before the first Rebuild.
 func (b *Builder) Ruleset() *rules.Ruleset { return b.ruleset }
 
 // Environment returns the Environment of the ruleset.
 func (b *Builder) Environment() Environment { return b.environment }
 
-// Rebuild makes the ruleset anew in an Environment. Endpoints stay in the slots given, which may be nil.
+// Rebuild builds the whole ruleset for an Environment. Endpoints keep their slots in slots, which may be nil.
 func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 	b.environment, b.ruleset = e, rules.NewRuleset(e.Config)
 	if slots == nil {
@@ -39,7 +41,7 @@ func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 	return b.ruleset
 }
 
-// Update brings one Service of the ruleset up to date. Its endpoints stay in their slots.
+// Update builds one Service of the ruleset again. Its endpoints keep their slots.
 func (b *Builder) Update(name service.Name) { b.build(name, b.ruleset.Slots) }
 
 func (b *Builder) build(name service.Name, slots rules.Slots) {

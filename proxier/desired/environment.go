@@ -10,14 +10,14 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Environment is the input of the ruleset besides Services: the configuration and the node.
+// Environment is all input of the ruleset except Services: the configuration and the node.
 type Environment struct {
 	Config rules.Config
 	Node   service.Node
 }
 
-// NewEnvironment returns the Environment of the node with that name, from the configuration, the Node and ServiceCIDR
-// objects in the state, and the addresses that the host has.
+// NewEnvironment returns the Environment of the node with that name, from the configuration, the Node and
+// ServiceCIDR objects in the state, and the addresses of the host.
 func NewEnvironment(c *config.Config, name string, s *state.State,
 	families []service.Family, hostAddrs []netip.Addr) Environment {
 	node := s.Node()
@@ -39,7 +39,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 	}
 }
 
-// podTraffic says how the configured detectLocalMode recognises traffic of pods.
+// podTraffic returns how the rules recognise traffic from pods, for the configured detectLocalMode.
 func podTraffic(c *config.Config, node state.Node) rules.PodTraffic {
 	switch c.Kube.DetectLocalMode {
 	case config.LocalModeNodeCIDR:
@@ -52,8 +52,7 @@ func podTraffic(c *config.Config, node state.Node) rules.PodTraffic {
 	return rules.PodTraffic{CIDRs: c.ClusterCIDRs()}
 }
 
-// primaryAddrs returns the node's primary addresses, with the configured bind
-// address in place of that of its family.
+// primaryAddrs returns the node's primary addresses. The configured bind address replaces that of its family.
 func primaryAddrs(node state.Node, bind netip.Addr) []netip.Addr {
 	if !bind.IsValid() {
 		return node.Primary
@@ -67,9 +66,9 @@ func primaryAddrs(node state.Node, bind netip.Addr) []netip.Addr {
 	return addrs
 }
 
-// nodePortAddrs returns the addresses that serve nodePorts, sorted. If none is known, none serves them. Loopback
-// addresses never do: the reply to a connection from outside could not leave the host. Link-local addresses do only
-// where nodePortAddresses names a range of them.
+// nodePortAddrs returns the addresses that serve nodePorts, sorted. Loopback addresses never serve them,
+// because the reply to a connection from outside could not leave the host. Link-local addresses serve them
+// only if nodePortAddresses has a link-local range.
 func nodePortAddrs(c *config.Config, primary, hostAddrs []netip.Addr) []netip.Addr {
 	usePrimary, prefixes := c.NodePortAddresses()
 	var addrs []netip.Addr

@@ -11,9 +11,9 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// FromManifests reads the manifests of c.Source and returns a function that builds the ruleset which they mean on our
-// node, with endpoints in the slots given. Without host addresses, which may be nil, the node has those of its Node
-// object. report is called for problems with objects, in order.
+// FromManifests reads the manifests of c.Source and returns a function that builds their ruleset for our
+// node, with endpoints in the given slots. If hostAddrs is nil, the addresses of the Node object replace
+// them. FromManifests and build call report for each problem with an object, in order.
 func FromManifests(c *config.Config, hostAddrs []netip.Addr, report func(error)) (
 	build func(rules.Slots) *rules.Ruleset, err error) {
 	name, err := c.NodeName()

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// closeTimeout is how long requests under way may take when their server stops.
+	// closeTimeout is how long open requests may take when their server stops.
 	closeTimeout = 5 * time.Second
-	// headerTimeout keeps a client that sends nothing from holding a connection for good.
+	// headerTimeout ends the connection of a client that sends nothing.
 	headerTimeout = 30 * time.Second
 )
 
@@ -21,8 +21,8 @@ type listener struct {
 	server *http.Server
 }
 
-// listen opens addr and serves handler there. An unspecified address is that of its
-// own family only.
+// listen opens addr and serves handler there. An unspecified address opens the addresses of its own family
+// only.
 func listen(addr netip.AddrPort, handler http.Handler) (*listener, error) {
 	network := "tcp6"
 	if addr.Addr().Is4() {
@@ -37,10 +37,10 @@ func listen(addr netip.AddrPort, handler http.Handler) (*listener, error) {
 	return l, nil
 }
 
-// stop makes the address free for others at once. Requests under way go on.
+// stop frees the address at once. Open requests continue.
 func (l *listener) stop() { _ = l.Close() }
 
-// drain returns when the requests under way are answered, or are given up.
+// drain returns when the open requests are answered, at the latest after closeTimeout.
 func (l *listener) drain() { shutDown(l.server) }
 
 func newHTTPServer(handler http.Handler) *http.Server {

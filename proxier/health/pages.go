@@ -9,19 +9,19 @@ import (
 
 const (
 	proxyMode = "nftables"
-	// configName is under which kube-proxy's configuration stands on /configz.
+	// configName is the key of kube-proxy's configuration on /configz.
 	configName = "kubeproxy.config.k8s.io"
 )
 
-// MetricsOptions is what the metrics address serves.
+// MetricsOptions are the contents of the metrics address.
 type MetricsOptions struct {
 	Metrics   http.Handler // /metrics
-	Config    any          // on /configz as JSON: the KubeProxyConfiguration in effect, kind and apiVersion set
+	Config    any          // /configz: the KubeProxyConfiguration in effect, with kind and apiVersion
 	Profiling bool         // /debug/pprof/
 }
 
-// MetricsHandler serves the pages of the metrics address: /metrics, /healthz (always
-// ok while the process answers), /proxyMode, /configz and, when enabled, /debug/pprof/.
+// MetricsHandler serves the pages of the metrics address: /metrics, /healthz (ok while the process answers),
+// /proxyMode, /configz and, with Profiling, /debug/pprof/.
 func MetricsHandler(opts MetricsOptions) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", opts.Metrics)

@@ -11,12 +11,11 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// taintToBeDeleted is put on a node by the cluster autoscaler before it removes it.
+// taintToBeDeleted is the taint that the cluster autoscaler puts on a node before it removes the node.
 const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
 
-// NodeEligible says whether load balancers may choose the node: it is neither being
-// deleted nor tainted by the cluster autoscaler as about to be (KEP-3836). A nil node,
-// one not seen yet or gone, is not eligible.
+// NodeEligible reports whether load balancers may choose the node: it is not being deleted and does not have
+// the cluster autoscaler's taint (KEP-3836). A nil node, which was not seen yet or is gone, is not eligible.
 func NodeEligible(node *corev1.Node) bool {
 	if node == nil || !node.DeletionTimestamp.IsZero() {
 		return false
@@ -29,37 +28,36 @@ func NodeEligible(node *corev1.Node) bool {
 	return true
 }
 
-// ProxierOptions is what a ProxierHealth is made of.
+// ProxierOptions configure a ProxierHealth.
 type ProxierOptions struct {
-	// Timeout is how long a queued change may wait for a successful sync before the
-	// proxier is unhealthy. kube-proxy has twice its syncPeriod.
+	// Timeout is how long a queued change may wait for a successful sync before the proxier is unhealthy.
+	// kube-proxy uses twice its syncPeriod.
 	Timeout time.Duration
-	// Families are those that are programmed. All are programmed together, so their
-	// status is always the same.
+	// Families are the families in the status. They are programmed together, so their status is always the
+	// same.
 	Families []service.Family
-	// OnHealthz and OnLivez, if set, are told the status code of each answer.
+	// OnHealthz and OnLivez, if set, are called with the status code of each answer.
 	OnHealthz, OnLivez func(code int)
 }
 
-// ProxierHealth knows whether syncs keep up with the changes, and answers /healthz
-// and /livez. It is safe for concurrent use.
+// ProxierHealth records whether syncs keep up with the changes, and answers /healthz and /livez. It is safe
+// for concurrent use.
 type ProxierHealth struct {
 	opts ProxierOptions
 
 	mu           sync.Mutex
-	pendingSince time.Time // when the oldest change that is not yet programmed was queued
+	pendingSince time.Time // when the oldest change that is not programmed yet was queued
 	lastUpdated  time.Time // zero until the first sync has succeeded
 	nodeEligible bool
 }
 
-// NewProxierHealth returns a ProxierHealth that is starting: alive, with nothing queued,
-// but not fit for load balancers until a sync has succeeded and SetNodeEligible has said
-// that its node is eligible.
+// NewProxierHealth returns a ProxierHealth that is starting: /livez succeeds, and /healthz fails until a sync
+// has succeeded and SetNodeEligible has been called with true.
 func NewProxierHealth(opts ProxierOptions) *ProxierHealth {
 	return &ProxierHealth{opts: opts}
 }
 
-// Queued is called for each change that a sync has yet to program.
+// Queued records a change that a sync still has to program.
 func (h *ProxierHealth) Queued() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,10 +66,9 @@ func (h *ProxierHealth) Queued() {
 	}
 }
 
-// Updated is called after a sync that succeeded, also one that found nothing to do. A
-// sync that failed must not call it: that the change goes on waiting is what makes the
-// proxier unhealthy in the end. As in kube-proxy, what was queued while the sync ran is
-// taken as done; the sync that follows is judged by what is queued after it.
+// Updated records a successful sync, also one that found nothing to do. Do not call it after a sync that
+// failed: the change keeps waiting, and in the end the proxier is unhealthy. As in kube-proxy, changes that
+// were queued while the sync ran count as programmed.
 func (h *ProxierHealth) Updated() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -79,8 +76,7 @@ func (h *ProxierHealth) Updated() {
 	h.lastUpdated = time.Now()
 }
 
-// SetNodeEligible says whether load balancers may choose this node. It counts for
-// /healthz only.
+// SetNodeEligible sets whether load balancers may choose this node. It affects only /healthz.
 func (h *ProxierHealth) SetNodeEligible(eligible bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,7 +97,7 @@ func (h *ProxierHealth) Handler() http.Handler {
 	return mux
 }
 
-// proxierBody is the body of /healthz and /livez, as kube-proxy 1.36 has it.
+// proxierBody is the body of /healthz and /livez, the same as in kube-proxy 1.36.
 type proxierBody struct {
 	LastUpdated  time.Time               `json:"lastUpdated"`
 	CurrentTime  time.Time               `json:"currentTime"`
@@ -126,13 +122,13 @@ func (h *ProxierHealth) status() (body proxierBody, nodeEligible bool) {
 		Status:      make(map[string]familyStatus, len(h.opts.Families)),
 	}
 	for _, f := range h.opts.Families {
-		body.Status[familyName(f)] = familyStatus{LastUpdated: h.lastUpdated, Healthy: body.Healthy}
+		body.Status[f.APIName()] = familyStatus{LastUpdated: h.lastUpdated, Healthy: body.Healthy}
 	}
 	return body, h.nodeEligible
 }
 
-// serveHealthz answers load balancers and the readiness probe. kube-proxy is healthy
-// while it starts, too, and gets connections for Services that it has yet to program
+// serveHealthz answers load balancers and the readiness probe. It fails until the first sync has succeeded.
+// kube-proxy succeeds while it starts, and gets connections to Services that it has not programmed yet
 // (kubernetes/kubernetes#83263).
 func (h *ProxierHealth) serveHealthz(w http.ResponseWriter, _ *http.Request) {
 	body, eligible := h.status()
@@ -152,8 +148,8 @@ func answer(w http.ResponseWriter, body proxierBody, ok bool, count func(code in
 	code := http.StatusServiceUnavailable
 	if ok {
 		code = http.StatusOK
-		// Load balancers once judged by the age of lastUpdated, when it moved with
-		// every sync; kube-proxy keeps it recent for as long as all is well.
+		// Some clients judge by the age of lastUpdated, so kube-proxy sets it to the current time while it is
+		// healthy.
 		body.LastUpdated = body.CurrentTime
 	}
 	if count != nil {
@@ -163,15 +159,7 @@ func answer(w http.ResponseWriter, body proxierBody, ok bool, count func(code in
 	writeJSON(w, code, text, err)
 }
 
-// familyName is the Kubernetes API's name for a family.
-func familyName(f service.Family) string {
-	if f == service.IPv4 {
-		return string(corev1.IPv4Protocol)
-	}
-	return string(corev1.IPv6Protocol)
-}
-
-// writeJSON answers with text, or with err if text could not be made.
+// writeJSON answers with text, or with err if encoding the text failed.
 func writeJSON(w http.ResponseWriter, code int, text []byte, err error) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -180,5 +168,5 @@ func writeJSON(w http.ResponseWriter, code int, text []byte, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	_, _ = w.Write(text) // an error means that nobody listens any more
+	_, _ = w.Write(text) // an error means that the client has closed the connection
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// probe is what a probe sees: the status, and in the body what is named.
+// probe is what a probe sees: the status, and the named fields of the body.
 type probe struct {
 	Code      int
 	Healthy   bool
@@ -73,16 +73,16 @@ func checkJSONHeaders(t *testing.T, header http.Header) {
 
 const timeout = time.Minute
 
-// never stands for a sync that has not been.
+// never stands for a sync that has not happened.
 const never time.Duration = -1
 
-// proxierCase is what happened to a ProxierHealth, and how it answers then.
+// proxierCase is what happened to a ProxierHealth, and how it must answer.
 type proxierCase struct {
 	name    string
 	do      func(h *ProxierHealth)
 	healthz int
 	livez   int
-	updated time.Duration // when the last sync succeeded, from the start
+	updated time.Duration // when the last sync succeeded, after the start
 }
 
 func TestProxierHealth(t *testing.T) {
@@ -91,7 +91,11 @@ func TestProxierHealth(t *testing.T) {
 		{"starting, not late yet", func(h *ProxierHealth) { h.Queued(); time.Sleep(timeout - 1) }, 503, 200, never},
 		{"starting, and late", func(h *ProxierHealth) { h.Queued(); time.Sleep(timeout) }, 503, 503, never},
 		{"nothing queued since", func(h *ProxierHealth) { h.Updated(); time.Sleep(24 * time.Hour) }, 200, 200, 0},
-		{"queued, not late yet", func(h *ProxierHealth) { h.Updated(); h.Queued(); time.Sleep(timeout - 1) }, 200, 200, 0},
+		{"queued, not late yet", func(h *ProxierHealth) {
+			h.Updated()
+			h.Queued()
+			time.Sleep(timeout - 1)
+		}, 200, 200, 0},
 		{"the oldest counts", func(h *ProxierHealth) {
 			h.Updated()
 			h.Queued()
@@ -172,7 +176,7 @@ func (test proxierCase) check(t *testing.T) {
 	}
 }
 
-// TestProxierBody holds the bytes of the body, which others parse.
+// TestProxierBody checks the bytes of the body, because other programs parse them.
 func TestProxierBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewProxierHealth(ProxierOptions{Timeout: time.Minute, Families: []service.Family{service.IPv4}})
@@ -182,10 +186,12 @@ func TestProxierBody(t *testing.T) {
 			text, _ := time.Now().Add(d).MarshalText()
 			return string(text)
 		}
-		status := fmt.Sprintf(`"healthy":true,"status":{"IPv4":{"lastUpdated":%q,"healthy":true}}`, at(-time.Second))
+		status := fmt.Sprintf(`"healthy":true,"status":{"IPv4":{"lastUpdated":%q,"healthy":true}}`,
+			at(-time.Second))
 		for path, want := range map[string]string{
-			"/healthz": fmt.Sprintf(`{"lastUpdated":%q,"currentTime":%q,"nodeEligible":false,%s}`, at(-time.Second), at(0), status),
-			"/livez":   fmt.Sprintf(`{"lastUpdated":%q,"currentTime":%q,%s}`, at(0), at(0), status),
+			"/healthz": fmt.Sprintf(`{"lastUpdated":%q,"currentTime":%q,"nodeEligible":false,%s}`,
+				at(-time.Second), at(0), status),
+			"/livez": fmt.Sprintf(`{"lastUpdated":%q,"currentTime":%q,%s}`, at(0), at(0), status),
 		} {
 			w := httptest.NewRecorder()
 			h.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -207,7 +213,7 @@ func TestNodeEligible(t *testing.T) {
 		{"plain", &corev1.Node{}, true},
 		{"being deleted", &corev1.Node{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}}, false},
 		{"tainted by the autoscaler", tainted("other", "ToBeDeletedByClusterAutoscaler"), false},
-		{"tainted otherwise", tainted("node.kubernetes.io/unschedulable", "DeletionCandidateOfClusterAutoscaler"), true},
+		{"other taints", tainted("node.kubernetes.io/unschedulable", "DeletionCandidateOfClusterAutoscaler"), true},
 	}
 	for _, test := range tests {
 		if got := NodeEligible(test.node); got != test.want {

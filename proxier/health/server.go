@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A Server that cannot have its address tries again after firstRetry, then after twice
-// the time before, up to kube-proxy's lastRetry.
+// A Server that cannot listen retries after firstRetry, and then at intervals that double up to lastRetry,
+// which is kube-proxy's interval.
 const (
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 5 * time.Second
@@ -17,17 +17,19 @@ const (
 
 // Server serves the health address or the metrics address.
 type Server struct {
-	Name    string // what it serves, for errors
-	Addr    string // host:port as kube-proxy's configuration has it; a host of 0.0.0.0, ::, or none is all addresses of both families
+	Name string // "healthz" or "metrics", for errors
+	// Addr is host:port as in kube-proxy's configuration. The hosts 0.0.0.0, :: and the empty host are all
+	// addresses of both families.
+	Addr    string
 	Handler http.Handler
-	// HardFail ends Run at the first error, as bindAddressHardFail demands. Otherwise
-	// Failed, if set, is told of the error and Run tries again.
+	// HardFail ends Run at the first error, for bindAddressHardFail. Otherwise Run calls Failed, if it is
+	// set, with the error, and retries.
 	HardFail bool
 	Failed   func(error)
 }
 
-// Run serves until ctx is done, then returns nil once the requests under way are
-// answered or closeTimeout has passed. Only with HardFail does it return an error.
+// Run serves until ctx ends, and returns nil when the open requests are answered or closeTimeout has passed.
+// It returns an error only with HardFail.
 func (s *Server) Run(ctx context.Context) error {
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
 		err := s.serve(ctx)
@@ -48,7 +50,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// serve returns why it cannot listen or go on serving, or when ctx is done.
+// serve serves until ctx ends or an error occurs, which it returns.
 func (s *Server) serve(ctx context.Context) error {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", s.Addr)

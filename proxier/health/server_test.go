@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
 )
 
@@ -57,8 +56,7 @@ func TestServerBackoff(t *testing.T) {
 	})
 }
 
-// TestServerRun: it serves once the address is free, on IPv4 and IPv6, and stops
-// gracefully.
+// TestServerRun serves once the address is free, on IPv4 and IPv6, and answers open requests before it stops.
 func TestServerRun(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 		taken := occupy(t, addr)
@@ -83,7 +81,7 @@ func TestServerRun(t *testing.T) {
 		cancel()
 		select {
 		case err := <-ended:
-			t.Errorf("Run returned %v with a request under way", err)
+			t.Errorf("Run returned %v before the open request was answered", err)
 		case <-time.After(50 * time.Millisecond):
 		}
 		close(goOn)
@@ -98,7 +96,8 @@ func TestServerRun(t *testing.T) {
 
 // getUntilServed asks until the connection is not refused.
 func getUntilServed(t *testing.T, url string) string {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	deadline := time.Now().Add(10 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		resp, err := client.Get(url)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			continue
@@ -120,16 +119,20 @@ func getUntilServed(t *testing.T, url string) string {
 
 func TestMetricsHandler(t *testing.T) {
 	config := &v1alpha1.KubeProxyConfiguration{
-		TypeMeta:    metav1.TypeMeta{Kind: "KubeProxyConfiguration", APIVersion: "kubeproxy.config.k8s.io/v1alpha1"},
 		Mode:        "nftables",
 		ClusterCIDR: "10.244.0.0/16",
 	}
+	config.Kind, config.APIVersion = "KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1"
 	type page struct {
 		Code  int
 		Type  string
-		Start string // of the body, as long as what is wanted
+		Start string // of the body
 	}
-	const plain = "text/plain; charset=utf-8"
+	const (
+		plain   = "text/plain; charset=utf-8"
+		configz = `{"kubeproxy.config.k8s.io":{"kind":"KubeProxyConfiguration",` +
+			`"apiVersion":"kubeproxy.config.k8s.io/v1alpha1",`
+	)
 	tests := []struct {
 		path      string
 		profiling bool
@@ -138,7 +141,7 @@ func TestMetricsHandler(t *testing.T) {
 		{"/metrics", false, page{200, plain, "metrics page"}},
 		{"/healthz", false, page{200, plain, "ok"}},
 		{"/proxyMode", false, page{200, plain, "nftables"}},
-		{"/configz", false, page{200, "application/json", `{"kubeproxy.config.k8s.io":{"kind":"KubeProxyConfiguration","apiVersion":"kubeproxy.config.k8s.io/v1alpha1",`}},
+		{"/configz", false, page{200, "application/json", configz}},
 		{"/", false, page{404, plain, "404 page not found\n"}},
 		{"/debug/pprof/", false, page{404, plain, "404 page not found\n"}},
 		{"/debug/pprof/profile", false, page{404, plain, "404 page not found\n"}},
@@ -150,8 +153,8 @@ func TestMetricsHandler(t *testing.T) {
 	}
 	for _, test := range tests {
 		w := httptest.NewRecorder()
-		handler := MetricsHandler(MetricsOptions{Metrics: text("metrics page"), Config: config, Profiling: test.profiling})
-		handler.ServeHTTP(w, httptest.NewRequest("GET", test.path, nil))
+		options := MetricsOptions{Metrics: text("metrics page"), Config: config, Profiling: test.profiling}
+		MetricsHandler(options).ServeHTTP(w, httptest.NewRequest("GET", test.path, nil))
 		body := w.Body.String()
 		got := page{w.Code, w.Header().Get("Content-Type"), body[:min(len(body), len(test.want.Start))]}
 		if diff := cmp.Diff(test.want, got); diff != "" {
@@ -160,7 +163,7 @@ func TestMetricsHandler(t *testing.T) {
 	}
 }
 
-// TestPlainPages: the pages that programs compare are exactly that word.
+// TestPlainPages checks that the pages that programs compare have exactly one word.
 func TestPlainPages(t *testing.T) {
 	handler := MetricsHandler(MetricsOptions{Metrics: http.NotFoundHandler()})
 	for path, want := range map[string]string{"/healthz": "ok", "/proxyMode": "nftables"} {
@@ -175,7 +178,7 @@ func TestPlainPages(t *testing.T) {
 	}
 }
 
-// TestConfigz: what cannot be written as JSON is an error, not half a page.
+// TestConfigz serves a configuration that JSON cannot represent: the answer is an error, not half a page.
 func TestConfigz(t *testing.T) {
 	w := httptest.NewRecorder()
 	handler := MetricsHandler(MetricsOptions{Metrics: http.NotFoundHandler(), Config: func() {}})

@@ -15,30 +15,29 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Service is what a health check of a Service answers from.
+// Service is the state of a Service that its health check reports.
 type Service struct {
-	Port           uint16 // spec.healthCheckNodePort; 0 is none
+	Port           uint16 // spec.healthCheckNodePort; 0 means that there is none
 	LocalEndpoints int    // ready endpoints on this node
 }
 
-// ListenError says that a Service's health check cannot be asked on one address.
+// ListenError reports that the health check of a Service does not listen on one address.
 type ListenError struct {
 	Service service.Name
 	Addr    netip.AddrPort
 	Err     error
 }
 
-// Error names the Service, the address and what the system said.
+// Error returns the Service, the address and the system's error.
 func (e *ListenError) Error() string {
 	return fmt.Sprintf("health check of service %s on %s: %v", e.Service, e.Addr, e.Err)
 }
 
-// Unwrap returns what the system said.
+// Unwrap returns the system's error.
 func (e *ListenError) Unwrap() error { return e.Err }
 
-// ServiceHealth serves the healthCheckNodePorts: one HTTP listener for each Service
-// and node address, with which load balancers learn how many endpoints of the Service
-// are here. It is safe for concurrent use.
+// ServiceHealth serves the healthCheckNodePorts: one HTTP listener for each Service and node address. Load
+// balancers ask it how many endpoints of the Service are on this node. It is safe for concurrent use.
 type ServiceHealth struct {
 	proxierHealthy func() bool
 
@@ -46,11 +45,11 @@ type ServiceHealth struct {
 	services map[service.Name]*serviceHandler
 	wanted   map[endpoint]bool
 	open     map[endpoint]*listener
-	closing  sync.WaitGroup // listeners that finish what was asked before they closed
+	closing  sync.WaitGroup // closed listeners with open requests
 }
 
-// endpoint is where one Service is asked. The Service is part of it so that a port
-// that passes from one Service to another is closed and opened.
+// endpoint is where the health check of one Service listens. It includes the Service so that a port that
+// moves from one Service to another is closed and opened.
 type endpoint struct {
 	service service.Name
 	addr    netip.AddrPort
@@ -60,8 +59,8 @@ func (e endpoint) compare(f endpoint) int {
 	return cmp.Or(e.service.Compare(f.service), e.addr.Compare(f.addr))
 }
 
-// NewServiceHealth returns a ServiceHealth without Services. proxierHealthy is asked
-// at each request; ProxierHealth.Healthy is meant.
+// NewServiceHealth returns a ServiceHealth without Services. It calls proxierHealthy, which is
+// ProxierHealth.Healthy, for each request.
 func NewServiceHealth(proxierHealthy func() bool) *ServiceHealth {
 	return &ServiceHealth{
 		proxierHealthy: proxierHealthy,
@@ -71,11 +70,10 @@ func NewServiceHealth(proxierHealthy func() bool) *ServiceHealth {
 	}
 }
 
-// Sync makes services, each on all of addrs, what is served, and leaves alone the
-// listeners that stay. An unspecified address stands for every address of its family
-// and must not be accompanied by another of that family. Sync returns, in order of
-// Service and address, what could not be opened; that is tried again by the next Sync
-// or Retry, while everything else is served.
+// Sync serves these Services, each on all of addrs, and no others. Listeners that stay are not touched. An
+// unspecified address means every address of its family; addrs must not have another address of that family
+// then. Sync returns the errors of listeners that could not be opened, in the order of Service and address;
+// the next Sync or Retry tries them again. All others are served.
 func (s *ServiceHealth) Sync(services map[service.Name]Service, addrs []netip.Addr) []*ListenError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,23 +99,21 @@ func (s *ServiceHealth) Sync(services map[service.Name]Service, addrs []netip.Ad
 	return s.openWanted()
 }
 
-// Retry tries again to open what the last Sync or Retry could not, and returns what
-// still cannot be opened.
+// Retry tries again to open the listeners that the last Sync or Retry could not open, and returns the errors.
 func (s *ServiceHealth) Retry() []*ListenError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.openWanted()
 }
 
-// Close stops serving, and returns when the requests under way are answered, at the
-// latest after closeTimeout.
+// Close stops serving, and returns when the open requests are answered, at the latest after closeTimeout.
 func (s *ServiceHealth) Close() {
 	s.Sync(nil, nil)
 	s.closing.Wait()
 }
 
-// closeUnwanted comes before openWanted: what is to be opened may be in the way of
-// what goes, a port of another Service or an address that 0.0.0.0 includes.
+// closeUnwanted runs before openWanted, because a new listener may need the address of an old one: the port
+// moved to another Service, or 0.0.0.0 includes the address.
 func (s *ServiceHealth) closeUnwanted() {
 	for at, l := range s.open {
 		if !s.wanted[at] {
@@ -147,7 +143,7 @@ func (s *ServiceHealth) openWanted() []*ListenError {
 	return errs
 }
 
-// serviceHandler answers for one Service.
+// serviceHandler answers the health checks of one Service.
 type serviceHandler struct {
 	name           service.Name
 	localEndpoints atomic.Int64

@@ -17,7 +17,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Addresses of the loopback network that nothing else listens on.
+// home and home2 are addresses of the loopback network on which no other program listens.
 var (
 	home  = netip.MustParseAddr("127.93.7.1")
 	home2 = netip.MustParseAddr("127.93.7.2")
@@ -35,7 +35,7 @@ type reply struct {
 
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 
-// get asks at addr; a refused connection is the zero reply.
+// get returns the reply at addr; a refused connection is the zero reply.
 func get(t *testing.T, addr netip.AddrPort) reply {
 	t.Helper()
 	resp, err := client.Get("http://" + addr.String() + "/")
@@ -55,7 +55,7 @@ func get(t *testing.T, addr netip.AddrPort) reply {
 	return reply{resp.StatusCode, resp.Header.Get("X-Load-Balancing-Endpoint-Weight"), string(body)}
 }
 
-// freePort returns a port that is free on every address, and is none of others.
+// freePort returns a port that is free on every address, and not among others.
 func freePort(t *testing.T, others ...uint16) uint16 {
 	t.Helper()
 	for {
@@ -96,6 +96,14 @@ func mustSync(t *testing.T, s *ServiceHealth, services map[service.Name]Service,
 	}
 }
 
+// webBody is the start of the body for the Service web, with kube-proxy's indentation.
+const webBody = `{
+	"service": {
+		"namespace": "default",
+		"name": "web"
+	},
+	"localEndpoints": `
+
 func TestServiceReply(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -103,9 +111,9 @@ func TestServiceReply(t *testing.T) {
 		healthy bool
 		want    reply
 	}{
-		{"endpoints here", 3, true, reply{200, "3", "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 3,\n\t\"serviceProxyHealthy\": true\n}"}},
-		{"none here", 0, true, reply{503, "0", "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 0,\n\t\"serviceProxyHealthy\": true\n}"}},
-		{"proxier unhealthy", 1, false, reply{503, "1", "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 1,\n\t\"serviceProxyHealthy\": false\n}"}},
+		{"local endpoints", 3, true, reply{200, "3", webBody + "3,\n\t\"serviceProxyHealthy\": true\n}"}},
+		{"no local endpoint", 0, true, reply{503, "0", webBody + "0,\n\t\"serviceProxyHealthy\": true\n}"}},
+		{"proxier unhealthy", 1, false, reply{503, "1", webBody + "1,\n\t\"serviceProxyHealthy\": false\n}"}},
 	}
 	s, healthy := newServiceHealth(t)
 	port := freePort(t)
@@ -122,33 +130,39 @@ func TestServiceReply(t *testing.T) {
 	}
 }
 
-// TestServiceSync walks through changes, and after each asks everywhere.
+// TestServiceSync makes changes one after the other, and after each asks at every address and port.
 func TestServiceSync(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	p := freePort(t)
 	q := freePort(t, p)
 	one := netip.IPv4Unspecified()
 	type services = map[service.Name]Service
+	type addrs = []netip.Addr
 	type listening map[string]string // address:port -> weight
+	both := services{web: {q, 2}, dns: {p, 5}}
 	steps := []struct {
 		name     string
 		services services
-		addrs    []netip.Addr
+		addrs    addrs
 		want     listening
-		kept     int // listeners of before that are still there
+		kept     int // listeners that the step did not touch
 	}{
-		{"nothing", nil, []netip.Addr{home}, listening{}, 0},
-		{"first", services{web: {p, 1}}, []netip.Addr{home}, listening{"home:p": "1"}, 0},
-		{"count changes", services{web: {p, 2}}, []netip.Addr{home}, listening{"home:p": "2"}, 1},
-		{"second Service", services{web: {p, 2}, dns: {q, 5}}, []netip.Addr{home}, listening{"home:p": "2", "home:q": "5"}, 1},
-		{"they swap ports", services{web: {q, 2}, dns: {p, 5}}, []netip.Addr{home}, listening{"home:q": "2", "home:p": "5"}, 0},
-		{"address comes", services{web: {q, 2}, dns: {p, 5}}, []netip.Addr{home, home2}, listening{"home:q": "2", "home:p": "5", "home2:q": "2", "home2:p": "5"}, 2},
-		{"one Service goes", services{web: {q, 2}}, []netip.Addr{home, home2}, listening{"home:q": "2", "home2:q": "2"}, 2},
-		{"address goes", services{web: {q, 2}}, []netip.Addr{home2}, listening{"home2:q": "2"}, 1},
-		{"all addresses", services{web: {q, 2}}, []netip.Addr{one}, listening{"home:q": "2", "home2:q": "2"}, 0},
-		{"and back to one", services{web: {q, 2}}, []netip.Addr{home}, listening{"home:q": "2"}, 0},
-		{"IPv4 as IPv6 is the same", services{web: {q, 2}}, []netip.Addr{netip.AddrFrom16(home.As16())}, listening{"home:q": "2"}, 1},
-		{"no port", services{web: {0, 2}}, []netip.Addr{home}, listening{}, 0},
+		{"nothing", nil, addrs{home}, listening{}, 0},
+		{"first", services{web: {p, 1}}, addrs{home}, listening{"home:p": "1"}, 0},
+		{"count changes", services{web: {p, 2}}, addrs{home}, listening{"home:p": "2"}, 1},
+		{"second Service", services{web: {p, 2}, dns: {q, 5}}, addrs{home},
+			listening{"home:p": "2", "home:q": "5"}, 1},
+		{"they swap ports", both, addrs{home}, listening{"home:q": "2", "home:p": "5"}, 0},
+		{"address is added", both, addrs{home, home2},
+			listening{"home:q": "2", "home:p": "5", "home2:q": "2", "home2:p": "5"}, 2},
+		{"Service is deleted", services{web: {q, 2}}, addrs{home, home2},
+			listening{"home:q": "2", "home2:q": "2"}, 2},
+		{"address is removed", services{web: {q, 2}}, addrs{home2}, listening{"home2:q": "2"}, 1},
+		{"all addresses", services{web: {q, 2}}, addrs{one}, listening{"home:q": "2", "home2:q": "2"}, 0},
+		{"and back to one", services{web: {q, 2}}, addrs{home}, listening{"home:q": "2"}, 0},
+		{"IPv4 as IPv6 is the same", services{web: {q, 2}}, addrs{netip.AddrFrom16(home.As16())},
+			listening{"home:q": "2"}, 1},
+		{"no port", services{web: {0, 2}}, addrs{home}, listening{}, 0},
 	}
 	for _, step := range steps {
 		before := make([]*listener, 0, len(s.open))
@@ -204,7 +218,8 @@ func TestServicePortTaken(t *testing.T) {
 	services := map[service.Name]Service{web: {Port: port, LocalEndpoints: 4}}
 	wantFailed := func(when string, errs []*ListenError) {
 		t.Helper()
-		if len(errs) != 1 || errs[0].Service != web || errs[0].Addr != at || !errors.Is(errs[0], syscall.EADDRINUSE) {
+		if len(errs) != 1 || errs[0].Service != web || errs[0].Addr != at ||
+			!errors.Is(errs[0], syscall.EADDRINUSE) {
 			t.Fatalf("%s: errors %v, want one, of %s on %s: address in use", when, errs, web, at)
 		}
 		if got := get(t, at2); got.Weight != "4" {
@@ -225,7 +240,8 @@ func TestServicePortTaken(t *testing.T) {
 	}
 }
 
-// TestServiceSamePort: the one that has the port keeps it, the other gets it afterwards.
+// TestServiceSamePort gives two Services the same port: the first one keeps it, and the other one gets it
+// afterwards.
 func TestServiceSamePort(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	port := freePort(t)
@@ -244,7 +260,7 @@ func TestServiceSamePort(t *testing.T) {
 	}
 }
 
-// TestServiceClose: a request under way is answered, a new one refused, and Close waits.
+// TestServiceClose checks that an open request is answered, a new one is refused, and Close waits.
 func TestServiceClose(t *testing.T) {
 	asked, goOn := make(chan struct{}), make(chan struct{})
 	s := NewServiceHealth(func() bool {
@@ -265,12 +281,12 @@ func TestServiceClose(t *testing.T) {
 	go func() { s.Close(); close(closed) }()
 	select {
 	case <-closed:
-		t.Error("Close returned with a request under way")
+		t.Error("Close returned before the open request was answered")
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(goOn)
 	if got := <-answered; got.Code != 200 {
-		t.Errorf("request under way: status %d, want 200", got.Code)
+		t.Errorf("open request: status %d, want 200", got.Code)
 	}
 	<-closed
 }

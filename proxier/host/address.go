@@ -1,7 +1,8 @@
-// Package host reads and changes the settings of the host that a proxy needs besides nftables: addresses, forwarding
-// and the OOM score.
+// Package host reads and changes the settings of the host that a proxy needs besides nftables: addresses,
+// forwarding and the OOM score of the process. The daemon and `nftproxy check` share it.
 //
-// All functions look at the network namespace of the calling thread.
+// The functions look at the network namespace of the calling thread. They only read and write; the caller
+// decides what to report. Each stands alone: start reading at the one you need.
 package host
 
 import (
@@ -22,7 +23,7 @@ func Addrs() ([]netip.Addr, error) {
 	}
 	var addrs []netip.Addr
 	for _, a := range list {
-		// An address that is still being probed for duplicates is not the host's yet.
+		// The host does not own an address yet while it probes for duplicates.
 		addr, ok := netip.AddrFromSlice(a.IP)
 		if ok && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
 			addrs = append(addrs, addr.Unmap())
@@ -32,8 +33,8 @@ func Addrs() ([]netip.Addr, error) {
 	return slices.Compact(addrs), nil
 }
 
-// WatchAddrs calls changed whenever an address comes or goes, until ctx ends. It also calls it once at the start, when
-// it can no longer miss a change, and after the kernel dropped messages.
+// WatchAddrs calls changed whenever an address is added or removed, until ctx ends. It also calls it once at
+// the start, after it has subscribed and cannot miss a change, and after the kernel dropped messages.
 func WatchAddrs(ctx context.Context, changed func()) error {
 	for ctx.Err() == nil {
 		updates := make(chan netlink.AddrUpdate, 64)
@@ -48,7 +49,7 @@ func WatchAddrs(ctx context.Context, changed func()) error {
 	return nil
 }
 
-// forward calls changed for each update, until there are no more or ctx ends.
+// forward calls changed for each update, until the subscription or ctx ends.
 func forward(ctx context.Context, updates <-chan netlink.AddrUpdate, changed func()) {
 	for {
 		select {

@@ -1,30 +1,24 @@
 package host
 
 import (
-	"fmt"
 	"os"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Forwarding returns what keeps the host from forwarding packets to endpoints on
-// other nodes and to pods, as advice to the operator; nothing if it forwards.
-func Forwarding(ipv4, ipv6 bool) []string {
-	var advice []string
-	for _, f := range []struct {
-		use  bool
-		path string
-	}{
-		{ipv4, "net/ipv4/ip_forward"},
-		{ipv6, "net/ipv6/conf/all/forwarding"},
-	} {
-		if !f.use {
-			continue
+// NotForwarding returns the sysctls that are 0 and so keep the host from forwarding packets of these families
+// to pods and to endpoints on other nodes.
+func NotForwarding(families []service.Family) (sysctls []string) {
+	for _, f := range families {
+		path := "net/ipv4/ip_forward"
+		if f == service.IPv6 {
+			path = "net/ipv6/conf/all/forwarding"
 		}
-		value, err := os.ReadFile("/proc/sys/" + f.path)
+		value, err := os.ReadFile("/proc/sys/" + path)
 		if err == nil && strings.TrimSpace(string(value)) == "0" {
-			advice = append(advice, fmt.Sprintf("sysctl %s is 0: connections to endpoints on other nodes and to pods are not forwarded; set it to 1",
-				strings.ReplaceAll(f.path, "/", ".")))
+			sysctls = append(sysctls, strings.ReplaceAll(path, "/", "."))
 		}
 	}
-	return advice
+	return sysctls
 }

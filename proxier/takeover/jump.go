@@ -9,31 +9,31 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
-// tableRule is where a rule may lead.
-type tableRule struct {
-	chain   string
+// jump is a rule that jumps or goes to other chains.
+type jump struct {
+	chain   string // that has the rule
 	handle  uint64
-	targets []string // the chains that it jumps or goes to
+	targets []string
 }
 
-// listJumps returns the rules of a chain that lead to other chains. The rules of one
-// chain are found at once; the kernel lists those of 50,000 chains in 4 s (6.18).
-func listJumps(c *netlink.Conn, family uint8, table, chain string) ([]tableRule, error) {
-	var found []tableRule
+// listJumps returns the rules of one chain that lead to other chains. The kernel lists the rules of one chain
+// at once, and those of a table with 50,000 chains in 4 s (6.18).
+func listJumps(c *netlink.Conn, family uint8, table, chain string) ([]jump, error) {
+	var found []jump
 	err := c.Dump(unix.NFT_MSG_GETRULE, family, table, chain, func(attributes []byte) error {
-		var r tableRule
+		var j jump
 		for typ, v := range netlink.Attrs(attributes) {
 			switch typ {
 			case unix.NFTA_RULE_CHAIN:
-				r.chain = netlink.String(v)
+				j.chain = netlink.String(v)
 			case unix.NFTA_RULE_HANDLE:
-				r.handle = number64(v)
+				j.handle = number64(v)
 			case unix.NFTA_RULE_EXPRESSIONS:
-				r.targets = jumpTargets(v)
+				j.targets = jumpTargets(v)
 			}
 		}
-		if len(r.targets) > 0 {
-			found = append(found, r)
+		if len(j.targets) > 0 {
+			found = append(found, j)
 		}
 		return nil
 	})
@@ -43,14 +43,15 @@ func listJumps(c *netlink.Conn, family uint8, table, chain string) ([]tableRule,
 	return found, nil
 }
 
-// jumpTargets returns the chains in the verdicts of a rule's expressions. A jump of
-// iptables-nft is such a verdict too.
+// jumpTargets returns the chains in the verdicts of a rule's expressions. iptables-nft writes jumps as such
+// verdicts too.
 func jumpTargets(list []byte) (targets []string) {
 	// Each level is one attribute deeper: expression, its data, the value, the verdict, the chain.
-	path := []uint16{unix.NFTA_LIST_ELEM, unix.NFTA_EXPR_DATA, unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN}
+	path := []uint16{unix.NFTA_LIST_ELEM, unix.NFTA_EXPR_DATA, unix.NFTA_IMMEDIATE_DATA,
+		unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN}
 	var walk func(level int, b []byte)
 	walk = func(level int, b []byte) {
-		if level == 1 && exprName(b) != "immediate" {
+		if level == 1 && expressionName(b) != "immediate" {
 			return
 		}
 		if level == len(path) {
@@ -67,7 +68,7 @@ func jumpTargets(list []byte) (targets []string) {
 	return targets
 }
 
-func exprName(expression []byte) string {
+func expressionName(expression []byte) string {
 	for typ, v := range netlink.Attrs(expression) {
 		if typ == unix.NFTA_EXPR_NAME {
 			return netlink.String(v)

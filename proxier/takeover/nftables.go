@@ -13,31 +13,31 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// attempts bounds how often the search is repeated because another process changed the ruleset meanwhile.
+// attempts bounds how often a search is repeated because another process changed the ruleset meanwhile.
 const attempts = 5
 
 // kubeProxyTable is the table of kube-proxy's nftables mode, in the families ip and ip6.
 const kubeProxyTable = "kube-proxy"
 
-// KubeProxy is what kube-proxy has in nftables: the tables of its nftables mode, and
-// the chains of its iptables and IPVS modes where the iptables command is iptables-nft.
+// KubeProxy is what kube-proxy has in nftables: the tables of its nftables mode, and the chains of its
+// iptables and IPVS modes if the iptables command is iptables-nft.
 type KubeProxy struct {
 	Tables []string         // "ip kube-proxy"
-	Chains []KubeProxyChain // that are kube-proxy's alone
-	Kept   []KubeProxyChain // that something else needs
+	Chains []KubeProxyChain // only kube-proxy uses them
+	Kept   []KubeProxyChain // other programs need them
 }
 
-// KubeProxyChain is a chain among those of others.
+// KubeProxyChain is a chain of kube-proxy in a table that it shares with other programs.
 type KubeProxyChain struct {
 	Table string // "ip nat"
 	Name  string
-	Why   string // for a chain that is kept: what needs it
+	Why   string // of a chain that is kept: what needs it
 }
 
 // Any reports whether there is anything to remove.
 func (k *KubeProxy) Any() bool { return len(k.Tables)+len(k.Chains) > 0 }
 
-// String says what there is to remove, short: "table ip kube-proxy", "chains KUBE-* of table ip nat (12)".
+// String names what can be removed: "table ip kube-proxy, chains KUBE-* of table ip nat (12)".
 func (k *KubeProxy) String() string {
 	var parts []string
 	for _, t := range k.Tables {
@@ -56,19 +56,20 @@ func (k *KubeProxy) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// isKubeProxyChain reports whether a chain in a table of iptables is kube-proxy's, in
-// iptables or IPVS mode, up to release 1.37. Other chains with such names are not: the
-// kubelet has KUBE-FIREWALL, KUBE-MARK-DROP, KUBE-IPTABLES-HINT and KUBE-KUBELET-CANARY,
-// kube-router has KUBE-ROUTER-, KUBE-NWPLCY- and KUBE-POD-FW-.
+// isKubeProxyChain reports whether a chain in a table of iptables is kube-proxy's, in iptables or IPVS mode,
+// up to release 1.37. Other programs have chains with similar names: the kubelet KUBE-FIREWALL,
+// KUBE-MARK-DROP, KUBE-IPTABLES-HINT and KUBE-KUBELET-CANARY; kube-router KUBE-ROUTER-, KUBE-NWPLCY- and
+// KUBE-POD-FW-.
 func isKubeProxyChain(name string) bool {
 	switch name {
-	case "KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER",
-		"KUBE-POSTROUTING", "KUBE-MARK-MASQ", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL", "KUBE-SOURCE-RANGES-FIREWALL",
+	case "KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-NODE-PORT",
+		"KUBE-LOAD-BALANCER", "KUBE-POSTROUTING", "KUBE-MARK-MASQ", "KUBE-FORWARD",
+		"KUBE-PROXY-FIREWALL", "KUBE-SOURCE-RANGES-FIREWALL",
 		"KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER", "KUBE-PROXY-CANARY":
 		return true
 	}
-	return slices.ContainsFunc([]string{"KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"},
-		func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+	prefixes := []string{"KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"}
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // Find returns the tables and chains of kube-proxy in nftables.
@@ -77,10 +78,10 @@ func Find(c *netlink.Conn) (*KubeProxy, error) {
 	return found, err
 }
 
-// Remove removes them in one transaction: the tables, the rules of other chains that lead to kube-proxy's chains, and
-// those chains. Everything else stays as it is. Chains of kube-proxy that something else needs stay too, with the
-// chains that they lead to: a chain that a CNI plugin's chain jumps to, and KUBE-FORWARD where forwarded packets are
-// dropped unless a rule accepts them. It returns what it found.
+// Remove removes kube-proxy's tables and chains in one transaction, together with the rules of other chains
+// that lead to kube-proxy's chains. All else stays as it is. A chain of kube-proxy that another program needs
+// stays too, with the chains that it leads to: a chain that a CNI plugin's chain jumps to, and KUBE-FORWARD
+// where forwarded packets are dropped unless a rule accepts them. Remove returns what it found.
 func Remove(c *netlink.Conn) (*KubeProxy, error) {
 	for attempt := 1; ; attempt++ {
 		found, b, err := find(c)
@@ -116,7 +117,7 @@ func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
 		return nil, nil, err
 	}
 	found, b := &KubeProxy{}, &netlink.Batch{}
-	var what []string // each message in words
+	var what []string // each message in words, for errors
 	b.Describe = func(msg, _ int) string { return what[min(msg, len(what)-1)] }
 	b.Begin(generation)
 	for _, t := range tables {
@@ -125,7 +126,7 @@ func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
 		case t.Family != service.IPv4.String() && t.Family != service.IPv6.String():
 		case t.Name == kubeProxyTable:
 			r.deleteTable()
-		case slices.Contains([]string{"nat", "filter", "mangle"}, t.Name) && slices.ContainsFunc(t.Chains, isKubeProxys):
+		case isOfIPTables(t.Name) && slices.ContainsFunc(t.Chains, ofKubeProxy):
 			if err := r.deleteChains(); err != nil {
 				return nil, nil, err
 			}
@@ -134,9 +135,14 @@ func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
 	return found, b, nil
 }
 
-func isKubeProxys(c kernel.TableChain) bool { return c.Hook == nil && isKubeProxyChain(c.Name) }
+// isOfIPTables reports whether kube-proxy in iptables or IPVS mode has chains in a table of that name.
+func isOfIPTables(table string) bool {
+	return slices.Contains([]string{"nat", "filter", "mangle"}, table)
+}
 
-// removal appends to a batch what removes kube-proxy from one table.
+func ofKubeProxy(c kernel.TableChain) bool { return c.Hook == nil && isKubeProxyChain(c.Name) }
+
+// removal appends the messages that remove kube-proxy from one table to a batch.
 type removal struct {
 	conn  *netlink.Conn
 	batch *netlink.Batch
@@ -165,40 +171,40 @@ func (r *removal) message(msgType uint16, what string) {
 	*r.what = append(*r.what, what)
 }
 
-// deleteChains deletes the chains that nothing else needs, and the rules of other
-// chains that lead to them.
+// deleteChains deletes the chains that no other program needs, and the rules of other chains that lead to
+// them.
 func (r *removal) deleteChains() error {
 	jumps, err := r.otherJumps()
 	if err != nil {
 		return err
 	}
-	kept, err := r.kept(jumps)
+	kept, err := r.findKept(jumps)
 	if err != nil {
 		return err
 	}
-	goes := map[string]bool{}
+	deleted := map[string]bool{}
 	for _, chain := range r.table.Chains {
 		switch why, keep := kept[chain.Name]; {
 		case keep:
 			r.found.Kept = append(r.found.Kept, KubeProxyChain{r.name(), chain.Name, why})
-		case isKubeProxys(chain):
-			goes[chain.Name] = true
+		case ofKubeProxy(chain):
+			deleted[chain.Name] = true
 			r.found.Chains = append(r.found.Chains, KubeProxyChain{Table: r.name(), Name: chain.Name})
 		}
 	}
 	for _, j := range jumps {
-		if slices.ContainsFunc(j.targets, func(t string) bool { return goes[t] }) {
+		if slices.ContainsFunc(j.targets, func(t string) bool { return deleted[t] }) {
 			r.deleteRules(j.chain, j.handle)
 		}
 	}
-	// No chain can go while a rule leads to it.
+	// The kernel refuses to delete a chain while a rule leads to it.
 	for _, chain := range r.table.Chains {
-		if goes[chain.Name] {
+		if deleted[chain.Name] {
 			r.deleteRules(chain.Name, 0)
 		}
 	}
 	for _, chain := range r.table.Chains {
-		if goes[chain.Name] {
+		if deleted[chain.Name] {
 			r.message(unix.NFT_MSG_DELCHAIN, "delete chain "+r.name()+" "+chain.Name)
 			r.batch.String(unix.NFTA_CHAIN_TABLE, r.table.Name)
 			r.batch.String(unix.NFTA_CHAIN_NAME, chain.Name)
@@ -207,10 +213,10 @@ func (r *removal) deleteChains() error {
 	return nil
 }
 
-// otherJumps returns the rules of other chains than kube-proxy's that lead to a chain.
-func (r *removal) otherJumps() (jumps []tableRule, err error) {
+// otherJumps returns the rules that jump or go to a chain, from the chains of other programs.
+func (r *removal) otherJumps() (jumps []jump, err error) {
 	for _, chain := range r.table.Chains {
-		if isKubeProxys(chain) {
+		if ofKubeProxy(chain) {
 			continue
 		}
 		more, err := listJumps(r.conn, r.family(), r.table.Name, chain.Name)
@@ -222,7 +228,7 @@ func (r *removal) otherJumps() (jumps []tableRule, err error) {
 	return jumps, nil
 }
 
-// deleteRules deletes the rule with a handle, or all rules of the chain if that is 0.
+// deleteRules deletes the rule with a handle, or all rules of the chain if the handle is 0.
 func (r *removal) deleteRules(chain string, handle uint64) {
 	r.message(unix.NFT_MSG_DELRULE, "delete rules of chain "+r.name()+" "+chain)
 	r.batch.String(unix.NFTA_RULE_TABLE, r.table.Name)
@@ -232,18 +238,18 @@ func (r *removal) deleteRules(chain string, handle uint64) {
 	}
 }
 
-// kept returns kube-proxy's chains that must stay, and why.
-func (r *removal) kept(jumps []tableRule) (map[string]string, error) {
+// findKept returns kube-proxy's chains that must stay, and why.
+func (r *removal) findKept(jumps []jump) (map[string]string, error) {
 	kept := map[string]string{}
 	theirs, base := map[string]bool{}, map[string]bool{}
 	for _, chain := range r.table.Chains {
-		theirs[chain.Name], base[chain.Name] = isKubeProxys(chain), chain.Hook != nil
+		theirs[chain.Name], base[chain.Name] = ofKubeProxy(chain), chain.Hook != nil
 	}
-	var look []string // chains that are kept, and what they lead to is not known yet
+	var unread []string // kept chains whose rules are still to be read
 	keep := func(name, why string) {
 		if _, known := kept[name]; theirs[name] && !known {
 			kept[name] = why
-			look = append(look, name)
+			unread = append(unread, name)
 		}
 	}
 	for _, chain := range r.table.Chains {
@@ -251,7 +257,7 @@ func (r *removal) kept(jumps []tableRule) (map[string]string, error) {
 			keep("KUBE-FORWARD", "the policy of chain "+chain.Name+" is drop")
 		}
 	}
-	for len(jumps) > 0 || len(look) > 0 {
+	for len(jumps) > 0 || len(unread) > 0 {
 		for _, j := range jumps {
 			for _, t := range j.targets {
 				if !base[j.chain] {
@@ -260,12 +266,12 @@ func (r *removal) kept(jumps []tableRule) (map[string]string, error) {
 			}
 		}
 		jumps = nil
-		if len(look) > 0 {
+		if len(unread) > 0 {
 			var err error
-			if jumps, err = listJumps(r.conn, r.family(), r.table.Name, look[0]); err != nil {
+			if jumps, err = listJumps(r.conn, r.family(), r.table.Name, unread[0]); err != nil {
 				return nil, err
 			}
-			look = look[1:]
+			unread = unread[1:]
 		}
 	}
 	return kept, nil

@@ -1,21 +1,18 @@
 package takeover
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
-const migrationDir = "../../testdata/migration"
-
-// foreign is what others have beside kube-proxy, in the same tables and beside them.
+// foreign has rules of other programs, in the tables that kube-proxy uses and in tables of their own.
 const foreign = `
 table ip filter {
 	chain DOCKER-USER { counter return; }
@@ -29,8 +26,16 @@ table inet firewalld { chain filter_FORWARD { type filter hook forward priority 
 table ip nftproxy { chain services { }; }
 `
 
-// portmap is a chain of a CNI plugin that uses one of kube-proxy's.
+// portmap is a chain of a CNI plugin that jumps to one of kube-proxy's.
 const portmap = `table ip nat { chain CNI-HOSTPORT-SETMARK { counter jump KUBE-MARK-MASQ; }; }`
+
+// removed names the chains of iptables.nft that are removed: how many of the filter and the nat table of
+// IPv4; the numbers of the others are always the same.
+func removed(filter, nat int) string {
+	return fmt.Sprintf("chains KUBE-* of table ip mangle (1), chains KUBE-* of table ip filter (%d), "+
+		"chains KUBE-* of table ip nat (%d), chains KUBE-* of table ip6 mangle (1), "+
+		"chains KUBE-* of table ip6 filter (6), chains KUBE-* of table ip6 nat (13)", filter, nat)
+}
 
 func TestRemoveKubeProxy(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -39,15 +44,11 @@ func TestRemoveKubeProxy(t *testing.T) {
 		kept       []string // chains of kube-proxy that stay
 	}{
 		"nftables mode": {file: "nftables.nft", want: "table ip kube-proxy, table ip6 kube-proxy"},
-		"iptables mode": {file: "iptables.nft", want: "chains KUBE-* of table ip mangle (1), chains KUBE-* of table ip filter (6), chains KUBE-* of table ip nat (13), " +
-			"chains KUBE-* of table ip6 mangle (1), chains KUBE-* of table ip6 filter (6), chains KUBE-* of table ip6 nat (13)"},
-		"a CNI plugin's chain": {file: "iptables.nft", more: portmap,
-			want: "chains KUBE-* of table ip mangle (1), chains KUBE-* of table ip filter (6), chains KUBE-* of table ip nat (12), " +
-				"chains KUBE-* of table ip6 mangle (1), chains KUBE-* of table ip6 filter (6), chains KUBE-* of table ip6 nat (13)",
+		"iptables mode": {file: "iptables.nft", want: removed(6, 13)},
+		"a CNI plugin's chain": {file: "iptables.nft", more: portmap, want: removed(6, 12),
 			kept: []string{"ip nat KUBE-MARK-MASQ: chain CNI-HOSTPORT-SETMARK jumps to it"}},
-		"a chain with others behind it": {file: "iptables.nft", more: `table ip nat { chain MINE { jump KUBE-EXT-LOLE4ISW44XBNF3G; }; }`,
-			want: "chains KUBE-* of table ip mangle (1), chains KUBE-* of table ip filter (6), chains KUBE-* of table ip nat (8), " +
-				"chains KUBE-* of table ip6 mangle (1), chains KUBE-* of table ip6 filter (6), chains KUBE-* of table ip6 nat (13)",
+		"a chain that leads to others": {file: "iptables.nft", want: removed(6, 8),
+			more: `table ip nat { chain MINE { jump KUBE-EXT-LOLE4ISW44XBNF3G; }; }`,
 			kept: []string{
 				"ip nat KUBE-MARK-MASQ: chain KUBE-EXT-LOLE4ISW44XBNF3G jumps to it",
 				"ip nat KUBE-EXT-LOLE4ISW44XBNF3G: chain MINE jumps to it",
@@ -55,18 +56,17 @@ func TestRemoveKubeProxy(t *testing.T) {
 				"ip nat KUBE-SEP-QBMWJ7Q236QVVXD6: chain KUBE-SVC-LOLE4ISW44XBNF3G jumps to it",
 				"ip nat KUBE-SEP-IDQDQQO4UFHKBJMQ: chain KUBE-SVC-LOLE4ISW44XBNF3G jumps to it",
 			}},
-		"forwarding is dropped": {file: "iptables.nft", more: "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
-			want: "chains KUBE-* of table ip mangle (1), chains KUBE-* of table ip filter (5), chains KUBE-* of table ip nat (13), " +
-				"chains KUBE-* of table ip6 mangle (1), chains KUBE-* of table ip6 filter (6), chains KUBE-* of table ip6 nat (13)",
+		"forwarded packets are dropped": {file: "iptables.nft", want: removed(5, 13),
+			more: "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
 			kept: []string{"ip filter KUBE-FORWARD: the policy of chain FORWARD is drop"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ns := testLabNamespace(t)
-			file := readFile(t, filepath.Join(migrationDir, test.file))
-			runNft(t, ns, file+foreign+test.more, "-f", "-")
-			c := testDial(t, ns.FD())
-			before := mustGeneration(t, c)
-			found, err := c.RemoveKubeProxy()
+			ns := newNamespace(t)
+			file := migrationFile(t, test.file)
+			nftIn(t, ns, file+foreign+test.more, "-f", "-")
+			c := dial(t, ns)
+			before := generation(t, c)
+			found, err := Remove(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,31 +80,33 @@ func TestRemoveKubeProxy(t *testing.T) {
 			if diff := cmp.Diff(test.kept, kept); diff != "" {
 				t.Errorf("kept (-want +got):\n%s", diff)
 			}
-			if after := mustGeneration(t, c); after != before+1 {
+			if after := generation(t, c); after != before+1 {
 				t.Errorf("%d transactions, want 1", after-before)
 			}
-			if again, err := c.KubeProxy(); err != nil || again.Any() {
-				t.Errorf("still there: %v, %v", again, err)
+			if again, err := Find(c); err != nil || again.Any() {
+				t.Errorf("not removed: %v, %v", again, err)
 			}
-			if diff := cmp.Diff(withoutKubeProxy(t, file, foreign+test.more, test.kept), normalListing(runNft(t, ns, "", "-s", "list", "ruleset"))); diff != "" {
-				t.Errorf("what is left (-want +got):\n%s", diff)
+			want := withoutKubeProxy(t, file, foreign+test.more, test.kept)
+			got := normalListing(nftIn(t, ns, "", "-s", "list", "ruleset"))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("remaining ruleset (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// withoutKubeProxy is what must be left: the listing of a namespace from whose rules
-// those lines were taken out that name a chain of kube-proxy which is not kept.
+// withoutKubeProxy returns the ruleset that must remain: the listing of the rules without the lines that name
+// a chain of kube-proxy which is not kept.
 func withoutKubeProxy(t *testing.T, file, more string, kept []string) string {
 	t.Helper()
-	ns := testLabNamespace(t)
+	ns := newNamespace(t)
 	keep := func(line string) bool {
 		return slices.ContainsFunc(kept, func(k string) bool {
 			return strings.HasSuffix(line, " "+strings.TrimSuffix(strings.Fields(k)[2], ":"))
 		})
 	}
-	runNft(t, ns, file+more, "-f", "-")
-	listing := runNft(t, ns, "", "-s", "list", "ruleset")
+	nftIn(t, ns, file+more, "-f", "-")
+	listing := nftIn(t, ns, "", "-s", "list", "ruleset")
 	var left []string
 	for _, table := range strings.Split(listing, "\n}\n") {
 		if strings.Contains(table, " kube-proxy {") {
@@ -112,7 +114,7 @@ func withoutKubeProxy(t *testing.T, file, more string, kept []string) string {
 		}
 		ip := strings.HasPrefix(table, "table ip ")
 		var lines []string
-		inside := false // a chain that goes
+		inside := false // a chain that is removed
 		for line := range strings.Lines(table) {
 			name := strings.TrimSuffix(strings.TrimSpace(line), " {")
 			words := strings.Fields(name)
@@ -120,11 +122,11 @@ func withoutKubeProxy(t *testing.T, file, more string, kept []string) string {
 			if len(words) > 0 {
 				last = words[len(words)-1]
 			}
-			goes := IsKubeProxyChain(last) && !(ip && keep(name))
+			removed := isKubeProxyChain(last) && !(ip && keep(name))
 			if strings.HasPrefix(line, "\tchain ") {
-				inside = goes
+				inside = removed
 			}
-			if !inside && !goes {
+			if !inside && !removed {
 				lines = append(lines, line)
 			}
 		}
@@ -133,7 +135,7 @@ func withoutKubeProxy(t *testing.T, file, more string, kept []string) string {
 	return normalListing(strings.Join(left, "\n}\n"))
 }
 
-// normalListing leaves out blank lines.
+// normalListing removes blank lines and comments.
 func normalListing(listing string) string {
 	var b strings.Builder
 	for line := range strings.Lines(listing) {
@@ -144,102 +146,39 @@ func normalListing(listing string) string {
 	return b.String()
 }
 
-// A transaction of somebody else between reading and removing makes it start over.
+// TestRemoveKubeProxyIsStale changes the ruleset between reading and removing: the kernel refuses the batch,
+// and Remove starts over.
 func TestRemoveKubeProxyIsStale(t *testing.T) {
-	ns := testLabNamespace(t)
-	runNft(t, ns, readFile(t, filepath.Join(migrationDir, "nftables.nft")), "-f", "-")
-	c := testDial(t, ns.FD())
-	_, b, err := c.findKubeProxy()
+	ns := newNamespace(t)
+	nftIn(t, ns, migrationFile(t, "nftables.nft"), "-f", "-")
+	c := dial(t, ns)
+	_, b, err := find(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	runNft(t, ns, "", "add", "table", "ip", "other")
-	if err := c.Commit(b); err == nil || !strings.Contains(err.Error(), ErrStale.Error()) {
-		t.Errorf("got %v, want %v", err, ErrStale)
+	nftIn(t, ns, "", "add", "table", "ip", "other")
+	if err := c.Commit(b); !errors.Is(err, netlink.ErrStale) {
+		t.Errorf("got %v, want %v", err, netlink.ErrStale)
 	}
-	if _, err := c.RemoveKubeProxy(); err != nil {
+	if _, err := Remove(c); err != nil {
 		t.Error(err)
 	}
 }
 
-// Where there is nothing of kube-proxy, nothing is written.
+// TestRemoveKubeProxyWritesNothing writes nothing on a node without rules of kube-proxy.
 func TestRemoveKubeProxyWritesNothing(t *testing.T) {
-	ns := testLabNamespace(t)
-	runNft(t, ns, "table ip filter { chain KUBE-FIREWALL { }; chain KUBE-ROUTER-INPUT { }; chain KUBE-KUBELET-CANARY { }; }\ntable inet kube-proxy { }\n", "-f", "-")
-	c := testDial(t, ns.FD())
-	before := mustGeneration(t, c)
-	found, err := c.RemoveKubeProxy()
+	ns := newNamespace(t)
+	nftIn(t, ns, `
+table ip filter { chain KUBE-FIREWALL { }; chain KUBE-ROUTER-INPUT { }; chain KUBE-KUBELET-CANARY { }; }
+table inet kube-proxy { }
+`, "-f", "-")
+	c := dial(t, ns)
+	before := generation(t, c)
+	found, err := Remove(c)
 	if err != nil || found.Any() || len(found.Kept) > 0 {
 		t.Errorf("found %+v, %v", found, err)
 	}
-	if after := mustGeneration(t, c); after != before {
+	if after := generation(t, c); after != before {
 		t.Errorf("the generation moved from %d to %d", before, after)
 	}
-}
-
-func TestTables(t *testing.T) {
-	ns := testLabNamespace(t)
-	runNft(t, ns, `
-table ip nat { chain POSTROUTING { type nat hook postrouting priority 100; }; chain FLANNEL-POSTRTG { }; }
-table inet t { chain c { type filter hook forward priority -5; policy drop; }; }
-table bridge t { }
-`, "-f", "-")
-	tables, err := testDial(t, ns.FD()).Tables()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, table := range tables {
-		got = append(got, table.Family+" "+table.Name)
-		for _, chain := range table.Chains {
-			line := "  " + chain.Name
-			if chain.Hook != nil {
-				line += " " + chain.Hook.Name
-			}
-			if chain.Drop {
-				line += " drop"
-			}
-			got = append(got, line)
-		}
-	}
-	want := []string{"ip nat", "  POSTROUTING postrouting", "  FLANNEL-POSTRTG", "inet t", "  c forward drop", "bridge t"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("tables (-want +got):\n%s", diff)
-	}
-}
-
-func testLabNamespace(t *testing.T) *lab.Namespace {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
-func readFile(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-// runNft runs the nft command in a namespace; these tests need it.
-func runNft(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string {
-	t.Helper()
-	var out []byte
-	err := ns.Do(func() (err error) {
-		cmd := exec.Command("nft", args...)
-		cmd.Stdin = strings.NewReader(stdin)
-		cmd.Stderr = os.Stderr
-		out, err = cmd.Output()
-		return err
-	})
-	if err != nil {
-		t.Fatalf("nft %s: %v", strings.Join(args, " "), err)
-	}
-	return string(out)
 }

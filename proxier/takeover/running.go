@@ -2,6 +2,7 @@ package takeover
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,15 +12,20 @@ import (
 	"time"
 )
 
-// askTimeout bounds one question to the metrics address of this node.
+// defaultMetricsAddr is where kube-proxy serves its metrics by default.
+const defaultMetricsAddr = "127.0.0.1:10249"
+
+// MetricsAddr returns where a kube-proxy with the configured metricsBindAddress serves its metrics.
+func MetricsAddr(configured string) string { return cmp.Or(configured, defaultMetricsAddr) }
+
+// askTimeout bounds the requests to the metrics address.
 const askTimeout = 2 * time.Second
 
-// mostMetrics is how much is read of a page, in bytes.
-const mostMetrics = 8 << 20
+// maxPage is how many bytes of a page are read.
+const maxPage = 8 << 20
 
-// Running returns the mode of the kube-proxy that serves its metrics at an address of
-// this node, host:port; "" if none does. nftproxy serves the same pages at the same
-// address, and is known by the names of its metrics.
+// Running returns the mode of the kube-proxy that serves its metrics at an address of this node, host:port,
+// or "" if none does. nftproxy serves the same pages at the same address, and has other metrics.
 func Running(ctx context.Context, addr string) (mode string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -33,7 +39,7 @@ func Running(ctx context.Context, addr string) (mode string, err error) {
 	switch mode = string(bytes.TrimSpace(body)); mode {
 	case "iptables", "ipvs", "nftables":
 	default:
-		return "", nil // somebody else's
+		return "", nil // another program
 	}
 	metrics, err := get(ctx, "http://"+addr+"/metrics")
 	if err != nil {
@@ -45,13 +51,13 @@ func Running(ctx context.Context, addr string) (mode string, err error) {
 	return mode, nil
 }
 
-// get returns a page; one that is not there is empty.
+// get returns a page, or nothing if the server does not have it.
 func get(ctx context.Context, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", url, err)
 	}
-	// Through no proxy: it is this node that is asked. One connection, and none left.
+	// The address is this node's, so no HTTP proxy is used. The connection is closed after the request.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
@@ -61,7 +67,7 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, mostMetrics))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxPage))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", url, err)
 	}

@@ -1,30 +1,28 @@
-// Package takeover is everything about the rules that kube-proxy leaves on a node: it finds them, in nftables, in
-// iptables-legacy and in IPVS, removes those in nftables when kube-proxy has ended, and reports the others.
+// Package takeover deals with the rules that kube-proxy leaves on a node: it finds them in nftables,
+// iptables-legacy and IPVS, removes those in nftables after kube-proxy has ended, and reports the others with
+// the commands that remove them.
 //
-// nftproxy programs its own tables next to kube-proxy's and removes kube-proxy's only afterwards, in one transaction,
-// so that no connection finds neither. The rest is reported with the command that removes it.
+// nftproxy programs its own tables next to kube-proxy's and only then removes kube-proxy's, in one
+// transaction: at any moment at least one of the two translates new connections. kube-proxy itself is never
+// stopped. A chain of kube-proxy that another program needs stays.
 //
-// All functions look at the network namespace of the calling thread. Start reading at [Run].
+// All functions look at the network namespace of the calling thread, except [Running], which asks over HTTP
+// in the network namespace of the process. Start reading at [Run].
 package takeover
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
-	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
-// Run looks for kube-proxy every takeOverPeriod while there is something to take over from it, and otherwise every
-// kubeProxyPeriod.
+// Run looks for kube-proxy every takeOverPeriod until it has removed kube-proxy's rules, if it is to remove
+// them, and otherwise every kubeProxyPeriod.
 const (
 	takeOverPeriod  = 5 * time.Second
 	kubeProxyPeriod = time.Minute
@@ -51,17 +49,17 @@ type Options struct {
 type watcher struct {
 	Options
 	conn *netlink.Conn
-	// running returns the mode of a kube-proxy that runs on this node, or "".
+	// running returns the mode of the kube-proxy that runs on this node, or "".
 	running func(context.Context) (string, error)
 	// outside returns what kube-proxy left outside nftables.
 	outside func() ([]Leftover, error)
 
-	removed  bool // once: when the rules come back, another process writes them
+	removed  bool // only once: if the rules come back, another process writes them
 	reported map[string]string
 }
 
-// Run looks for kube-proxy and its rules until ctx ends, reports them and, if so configured, removes those in nftables.
-// Call it when nftproxy's rules are programmed, so that no connection finds neither.
+// Run looks for kube-proxy and its rules until ctx ends, reports them and, with Remove, removes those in
+// nftables. Call it after nftproxy has programmed its rules.
 func Run(ctx context.Context, o Options) error {
 	conn, err := netlink.Dial()
 	if err != nil {
@@ -75,7 +73,9 @@ func Run(ctx context.Context, o Options) error {
 	for ctx.Err() == nil {
 		pending, err := w.step(ctx)
 		if err != nil && ctx.Err() == nil {
-			w.once(errorKey, err.Error(), func() { klog.ErrorS(err, "Failed to look for rules of kube-proxy, will retry") })
+			w.once(errorKey, err.Error(), func() {
+				klog.ErrorS(err, "Failed to find or remove rules of kube-proxy, will retry")
+			})
 		}
 		period := kubeProxyPeriod
 		if pending {
@@ -91,12 +91,13 @@ func Run(ctx context.Context, o Options) error {
 
 const errorKey = "error"
 
-// step looks once, and removes the rules if so configured. It reports whether that is still to be done, because a
+// step looks once, and removes the rules if it may. It reports whether it still has to remove them, because
 // kube-proxy runs or because it failed.
 func (w *watcher) step(ctx context.Context) (pending bool, err error) {
 	mode, err := w.running(ctx)
 	if err != nil {
-		klog.V(2).InfoS("Failed to ask whether kube-proxy runs on this node", "err", err) // no kube-proxy answers so
+		// kube-proxy answers these requests, so another program uses the address.
+		klog.V(2).InfoS("Failed to ask whether kube-proxy runs on this node", "err", err)
 	}
 	found, err := Find(w.conn)
 	if err != nil {
@@ -112,7 +113,7 @@ func (w *watcher) step(ctx context.Context) (pending bool, err error) {
 	}
 	w.reportRunning(mode, found)
 	if mode != "" {
-		return w.Remove && !w.removed, nil // its rules outside nftables are in use
+		return w.Remove && !w.removed, nil // kube-proxy uses its rules outside nftables
 	}
 	left, err := w.outside()
 	for _, l := range left {
@@ -131,27 +132,30 @@ func (w *watcher) reportRemoved(found *KubeProxy) {
 	}
 	note := "took over from kube-proxy: removed " + found.String()
 	for _, k := range found.Kept {
-		note += fmt.Sprintf("; kept chain %s of table %s, because %s", k.Name, k.Table, k.Why)
+		note += fmt.Sprintf("; kept chain %s of table %s because %s", k.Name, k.Table, k.Why)
 	}
 	w.Report(corev1.EventTypeNormal, reasonTookOver, note)
 }
 
-// reportRunning reports kube-proxy's rules in nftables, and whether kube-proxy runs.
+// reportRunning reports kube-proxy's rules in nftables, and whether kube-proxy runs. Of two nat chains with
+// the same hook and priority the kernel calls the one that was added last first, and a translation ends the
+// walk (net/netfilter/core.c: nf_hook_entries_grow; net/netfilter/nf_nat_core.c: nf_nat_inet_fn).
 func (w *watcher) reportRunning(mode string, found *KubeProxy) {
 	var reason, note string
 	switch {
 	case mode != "":
-		reason, note = reasonKubeProxyRuns, fmt.Sprintf(
-			"kube-proxy runs on this node, in mode %s: of two nat chains of one priority the kernel calls the newer one first", mode)
+		reason, note = reasonKubeProxyRuns, fmt.Sprintf("kube-proxy runs on this node, in mode %s: "+
+			"whichever of kube-proxy and nftproxy created its chains last translates new connections", mode)
 		if w.Remove && !w.removed {
-			note += "; nftproxy removes kube-proxy's rules when it has ended"
+			note += "; nftproxy removes kube-proxy's rules when kube-proxy has ended"
 		}
 	case found.Any() && w.removed:
-		reason, note = reasonKubeProxyRuns, fmt.Sprintf(
-			"the rules that nftproxy took over from kube-proxy are back, %s: kube-proxy runs on this node, and should not", found)
+		reason, note = reasonKubeProxyRuns, fmt.Sprintf("the rules that nftproxy removed are back, %s: "+
+			"a kube-proxy on this node writes them; remove it from this node", found)
 	case found.Any():
-		reason, note = reasonKubeProxyRules, fmt.Sprintf("kube-proxy left its rules, %s, and nothing keeps them up to date: "+
-			"if they are newer than nftproxy's, they translate connections; --take-over removes them", found)
+		reason, note = reasonKubeProxyRules, fmt.Sprintf("kube-proxy left its rules, %s, and no process "+
+			"updates them: if their chains are newer than nftproxy's, they translate new connections; "+
+			"--take-over removes them", found)
 	}
 	w.warn("nftables", reason, note)
 }
@@ -172,37 +176,3 @@ func (w *watcher) once(key, text string, report func()) {
 		report()
 	}
 }
-
-// Leftover is something that kube-proxy left outside nftables.
-type Leftover struct {
-	What   string
-	Advice string // the commands that remove it
-}
-
-// FindOutside returns what kube-proxy left outside nftables, which nftproxy does not remove.
-func FindOutside() (left []Leftover, err error) {
-	tables, err := XTables()
-	var chains []string
-	for _, t := range tables {
-		if n := len(slices.DeleteFunc(t.Chains, func(c kernel.TableChain) bool { return !isKubeProxys(c) })); n > 0 {
-			chains = append(chains, fmt.Sprintf("chains KUBE-* of table %s %s (%d)", t.Family, t.Name, n))
-		}
-	}
-	if len(chains) > 0 {
-		left = append(left, Leftover{"rules of iptables-legacy: " + strings.Join(chains, ", "),
-			"run `kube-proxy --cleanup` from kube-proxy's image on this node"})
-	}
-	v, ipvsErr := FindIPVS()
-	if v.KubeProxy() {
-		left = append(left, Leftover{v.String(),
-			"when the connections through them have ended, run `ipvsadm --clear` and `ip link delete kube-ipvs0`, " +
-				"or `kube-proxy --cleanup` from its image"})
-	}
-	return left, errors.Join(err, ipvsErr)
-}
-
-// defaultMetricsAddr is where kube-proxy serves its metrics by default.
-const defaultMetricsAddr = "127.0.0.1:10249"
-
-// MetricsAddr returns where a kube-proxy with the configured metricsBindAddress serves its metrics.
-func MetricsAddr(configured string) string { return cmp.Or(configured, defaultMetricsAddr) }

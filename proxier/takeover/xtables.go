@@ -15,14 +15,14 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
 
-// xtables is what differs between the families, from linux/netfilter_ipv4/ip_tables.h
-// and its sibling for IPv6.
+// xtables is what differs between the families: linux/netfilter_ipv4/ip_tables.h and
+// linux/netfilter_ipv6/ip6_tables.h.
 type xtables struct {
 	family       string
-	names        string // the file that lists the tables there are
+	names        string // the file that lists the tables of the network namespace
 	domain       int
 	level        int
-	targetOffset int // in an entry, of the field with the offset of its target; that of the next entry follows
+	targetOffset int // where an entry has the offset of its target; the offset of the next entry follows
 }
 
 func xtablesFamilies() []xtables {
@@ -46,12 +46,12 @@ const (
 	errorNameSize  = 30 // XT_FUNCTION_MAXNAMELEN
 )
 
-// XTables returns the tables of iptables-legacy, which are not in nftables, with the chains that are not built in. It
-// needs CAP_NET_ADMIN where there are any.
+// XTables returns the tables of iptables-legacy, which nftables does not show, with the chains that are not
+// built in. It needs CAP_NET_ADMIN if there are any.
 func XTables() ([]kernel.Table, error) {
 	var tables []kernel.Table
 	for _, x := range xtablesFamilies() {
-		// Asking the kernel for a table makes it: only those that are there are asked for.
+		// The kernel creates a table when it is asked for it, so this asks only for tables that exist.
 		names, err := os.ReadFile(x.names)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the kernel has no iptables-legacy for the family
@@ -88,8 +88,8 @@ func (x xtables) chains(table string) ([]string, error) {
 	return x.chainNames(entries), nil
 }
 
-// entries returns all entries of a table. The size is asked for first; the table may
-// be another one when it is read, which the kernel answers with EAGAIN.
+// entries returns all entries of a table. It asks for the size first; if the table has changed before it is
+// read, the kernel answers EAGAIN.
 func (x xtables) entries(fd int, table string) ([]byte, error) {
 	for attempt := 1; ; attempt++ {
 		info := make([]byte, infoSize)
@@ -111,8 +111,8 @@ func (x xtables) entries(fd int, table string) ([]byte, error) {
 	}
 }
 
-// chainNames returns what the entries with the target ERROR say: each begins a chain
-// with its name, but the last one, which ends the table and is called ERROR itself.
+// chainNames returns the names in the entries with the target ERROR: each starts a chain and has its name.
+// The last one ends the table and has the name ERROR.
 func (x xtables) chainNames(entries []byte) (names []string) {
 	for len(entries) >= x.targetOffset+4 {
 		target := int(binary.NativeEndian.Uint16(entries[x.targetOffset:]))
@@ -137,7 +137,7 @@ func text(b []byte) string {
 	return string(b)
 }
 
-// getsockopt reads an option into value, which also holds what is asked.
+// getsockopt reads an option into value, which also holds the request.
 func getsockopt(fd, level, option int, value []byte) error {
 	size := uint32(len(value))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),

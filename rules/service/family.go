@@ -29,6 +29,14 @@ func (f Family) String() string {
 	return "ip6"
 }
 
+// APIName returns the family's name in the Kubernetes API: IPv4 or IPv6.
+func (f Family) APIName() string {
+	if f == IPv4 {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
 // AddrType returns nft's name for the type of the family's addresses.
 func (f Family) AddrType() string {
 	if f == IPv4 {

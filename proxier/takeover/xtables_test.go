@@ -2,37 +2,17 @@ package takeover
 
 import (
 	"encoding/binary"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"runtime"
-	"strings"
 	"testing"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
-
-// inNamespace runs f on a thread in a network namespace of its own.
-func inNamespace(t *testing.T, f func()) {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	if err := ns.Do(func() error { f(); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestXTables makes chains by the kernel's interface of iptables-legacy.
+// TestXTables creates chains with the kernel's interface of iptables-legacy.
 func TestXTables(t *testing.T) {
 	inNamespace(t, func() {
 		tables, err := XTables()
@@ -46,8 +26,12 @@ func TestXTables(t *testing.T) {
 		if tables, err = XTables(); err != nil {
 			t.Fatal(err)
 		}
-		want := map[string][]string{"ip nat": {"KUBE-SERVICES", "KUBE-SVC-LOLE4ISW44XBNF3G"}, "ip filter": {}, "ip6 filter": {"KUBE-FORWARD"}}
-		got := map[string][]string{}
+		want := map[string][]kernel.TableChain{
+			"ip nat":     {{Name: "KUBE-SERVICES"}, {Name: "KUBE-SVC-LOLE4ISW44XBNF3G"}},
+			"ip filter":  nil,
+			"ip6 filter": {{Name: "KUBE-FORWARD"}},
+		}
+		got := map[string][]kernel.TableChain{}
 		for _, table := range tables {
 			got[table.Family+" "+table.Name] = table.Chains
 		}
@@ -57,8 +41,8 @@ func TestXTables(t *testing.T) {
 	})
 }
 
-// addChains makes a table, and in it empty chains, as iptables-legacy does: it reads
-// the whole table and replaces it.
+// addChains creates a table with empty chains, as iptables-legacy does: it reads the whole table and replaces
+// it.
 func addChains(t *testing.T, x xtables, table string, names ...string) {
 	t.Helper()
 	fd, err := unix.Socket(x.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
@@ -123,7 +107,7 @@ func replace(t *testing.T, fd int, x xtables, table string, info, entries []byte
 	}
 }
 
-// A table that is cut off anywhere is read as far as it goes, and never beyond.
+// TestChainNamesCutOff cuts a table off at every byte: nothing is read beyond the end.
 func TestChainNamesCutOff(t *testing.T) {
 	inNamespace(t, func() {
 		x := xtablesFamilies()[0]
@@ -143,64 +127,4 @@ func TestChainNamesCutOff(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestCountServers(t *testing.T) {
-	const list = `IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  0A600001:01BB rr
-  -> C0000202:192B      Masq    1      0          0
-UDP  0A60000A:0035 rr persistent 10800
-  -> 0AF4020B:14E9      Masq    1      0          0
-  -> 0AF4020C:14E9      Masq    1      0          0
-TCP  [fd00:0010:0096:0000:0000:0000:0000:000a]:0050 rr
-`
-	if got := countServers(list); got != 3 {
-		t.Errorf("got %d virtual servers, want 3", got)
-	}
-}
-
-func TestFindIPVS(t *testing.T) {
-	inNamespace(t, func() {
-		found, err := FindIPVS()
-		if err != nil || found.KubeProxy() {
-			t.Fatalf("in a new namespace: %v, %v", found, err)
-		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = ipvsInterface
-		// kube-proxy's is a dummy, which not every kernel has.
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
-			t.Fatal(err)
-		}
-		if found, err = FindIPVS(); err != nil || !found.KubeProxy() {
-			t.Errorf("with %s: %v, %v", ipvsInterface, found, err)
-		}
-	})
-}
-
-func TestRunning(t *testing.T) {
-	serve := func(mode, metrics string) string {
-		mux := http.NewServeMux()
-		mux.HandleFunc("/proxyMode", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, mode) })
-		mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, metrics) })
-		server := httptest.NewServer(mux)
-		t.Cleanup(server.Close)
-		return strings.TrimPrefix(server.URL, "http://")
-	}
-	silent := httptest.NewServer(http.NotFoundHandler())
-	defer silent.Close()
-	for _, test := range []struct{ addr, want string }{
-		{serve("ipvs", "# HELP x\nkubeproxy_sync_proxy_rules_last_timestamp_seconds 1\n"), "ipvs"},
-		{serve("nftables", "kubeproxy_sync_total 1\n"), "nftables"},
-		{serve("nftables", "# HELP nftproxy_x\nnftproxy_transactions_total 1\n"), ""},
-		{serve("hello", ""), ""},
-		{strings.TrimPrefix(silent.URL, "http://"), ""},
-		{"127.0.0.1:1", ""},
-	} {
-		got, err := Running(t.Context(), test.addr)
-		if err != nil || got != test.want {
-			t.Errorf("%s: got %q, %v, want %q", test.addr, got, err, test.want)
-		}
-	}
 }

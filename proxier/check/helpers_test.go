@@ -1,0 +1,79 @@
+package check
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/config"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// migrationDir has rulesets of kube-proxy and the objects that they are for.
+const migrationDir = "../../testdata/migration"
+
+func migrationFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(migrationDir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func parseConfig(t *testing.T, args ...string) *config.Config {
+	t.Helper()
+	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
+	options.AddFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := options.Complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newNamespace(t *testing.T) *lab.Namespace {
+	t.Helper()
+	ns, err := lab.NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+func newLab(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	l, err := lab.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// nftIn runs the nft command in a namespace; these tests need it.
+func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string {
+	t.Helper()
+	var out []byte
+	err := ns.Do(func() (err error) {
+		cmd := exec.Command("nft", args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		cmd.Stderr = os.Stderr
+		out, err = cmd.Output()
+		return err
+	})
+	if err != nil {
+		t.Fatalf("nft %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out)
+}
