@@ -1,7 +1,6 @@
 package manifests
 
 import (
-	"bufio"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -10,10 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 )
 
-// alerts has the fields of a Prometheus rule file that alerts.yaml uses.
+// alerts is a rule file of Prometheus.
 type alerts struct {
 	Groups []struct {
 		Name  string
@@ -24,8 +24,14 @@ type alerts struct {
 	}
 }
 
-// dashboard has the fields of a Grafana dashboard that contain expressions.
+// dashboard has the fields of a dashboard of Grafana that name metrics.
 type dashboard struct {
+	Templating struct {
+		List []struct {
+			Name, Type string
+			Query      any // an object for a variable of the type query
+		}
+	}
 	Panels []struct {
 		Title   string
 		Targets []struct{ Expr string }
@@ -38,19 +44,30 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	metrics := series(t)
+	var rows []string
 	for _, g := range file.Groups {
 		for _, r := range g.Rules {
 			checkExpr(t, r.Alert, r.Expr, metrics)
-			if r.Labels["severity"] == "" {
-				t.Errorf("%s lacks a severity", r.Alert)
+			for _, name := range []string{"summary", "description"} {
+				if r.Annotations[name] == "" {
+					t.Errorf("%s has no %s", r.Alert, name)
+				}
+				for _, m := range metric.FindAllString(r.Annotations[name], -1) {
+					if _, ok := metrics[m]; !ok && metrics[m+"_count"] == nil {
+						t.Errorf("the %s of %s names %s, which does not exist", name, r.Alert, m)
+					}
+				}
 			}
-			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
-				t.Errorf("%s lacks a summary or a description", r.Alert)
-			}
+			rows = append(rows, "| `"+r.Alert+"` | "+r.Labels["severity"])
 		}
 	}
-	if len(file.Groups) == 0 || len(file.Groups[0].Rules) == 0 {
-		t.Error("no alerts")
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := regexp.MustCompile("(?m)^\\| `Nftproxy\\w+` \\| \\w+").FindAllString(string(page), -1)
+	if diff := cmp.Diff(rows, described); diff != "" || len(rows) == 0 {
+		t.Errorf("alerts and severities (-alerts.yaml +docs/metrics.md):\n%s", diff)
 	}
 }
 
@@ -60,16 +77,21 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	metrics := series(t)
+	for _, v := range file.Templating.List {
+		if query, ok := v.Query.(map[string]any); ok {
+			checkExpr(t, "variable "+v.Name, query["query"].(string), metrics)
+		}
+	}
 	for _, p := range file.Panels {
 		if len(p.Targets) == 0 {
-			t.Errorf("panel %s has no targets", p.Title)
+			t.Errorf("panel %s shows nothing", p.Title)
 		}
 		for _, target := range p.Targets {
 			checkExpr(t, p.Title, target.Expr, metrics)
 		}
 	}
 	if len(file.Panels) == 0 {
-		t.Error("no panels")
+		t.Error("there are no panels")
 	}
 }
 
@@ -82,29 +104,25 @@ func read(t *testing.T, name string) []byte {
 	return text
 }
 
-// series returns the labels of all series by name. The tests of proxier/metrics compare the same files with
-// the metrics.
+// series returns the names of all series with their labels, from the lists of metrics in proxier/metrics. The
+// end-to-end test TestMetrics compares these lists with what nftproxy serves.
 func series(t *testing.T) map[string][]string {
 	t.Helper()
+	added := []string{"job", "instance"} // by Prometheus
 	names := map[string][]string{
-		"up": nil, "process_resident_memory_bytes": nil, "process_cpu_seconds_total": nil,
-	}
-	files, err := filepath.Glob("../../proxier/metrics/testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("metrics files %v: %v", files, err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+		"up": added, "process_resident_memory_bytes": added, "process_cpu_seconds_total": added}
+	for _, file := range []string{"kube-proxy.txt", "nftproxy.txt"} {
+		text, err := os.ReadFile(filepath.Join("../../proxier/metrics/testdata", file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for scanner := bufio.NewScanner(strings.NewReader(string(text))); scanner.Scan(); {
-			words, _, _ := strings.Cut(scanner.Text(), " buckets")
+		for line := range strings.Lines(string(text)) {
+			words, _, _ := strings.Cut(line, " buckets")
 			f := strings.Fields(words)
-			name, kind, labels := f[0], f[1], f[2:]
+			name, kind, labels := f[0], f[1], slices.Concat(f[2:], added)
 			if kind == "histogram" {
 				names[name+"_sum"], names[name+"_count"] = labels, labels
-				names[name+"_bucket"] = append(slices.Clone(labels), "le")
+				names[name+"_bucket"] = slices.Concat(labels, []string{"le"})
 				continue
 			}
 			names[name] = labels
@@ -115,35 +133,41 @@ func series(t *testing.T) map[string][]string {
 
 var (
 	metric   = regexp.MustCompile(`\b(?:up\b|(?:kubeproxy|nftproxy|rest_client|process)_\w+)`)
-	grouping = regexp.MustCompile(`by \(([^)]*)\)`)
+	selector = regexp.MustCompile(metric.String() + `(?:\{[^}]*\})?`)
 	matcher  = regexp.MustCompile(`(\w+)\s*(?:=~|!~|!=|=)\s*"`)
+	grouping = regexp.MustCompile(`by \(([^)]*)\)`)
+	variable = regexp.MustCompile(`^label_values\(.*, (\w+)\)$`)
 )
 
-// checkExpr checks that the series in an expression exist and have the labels in it.
+// checkExpr checks that each selector of an expression names a series that exists and labels that this series
+// has, and that each series has the labels by which the expression groups.
 func checkExpr(t *testing.T, where, expr string, series map[string][]string) {
 	t.Helper()
-	known := []string{"job", "instance"} // added by Prometheus
-	found := metric.FindAllString(expr, -1)
-	if len(found) == 0 {
-		t.Errorf("%s: %q has no metric", where, expr)
+	var by []string
+	for _, m := range grouping.FindAllStringSubmatch(expr, -1) {
+		by = append(by, strings.Split(m[1], ", ")...)
 	}
-	for _, name := range found {
+	if m := variable.FindStringSubmatch(expr); m != nil {
+		by = append(by, m[1])
+	}
+	selectors := selector.FindAllString(expr, -1)
+	if len(selectors) == 0 {
+		t.Errorf("%s: %q names no metric", where, expr)
+	}
+	for _, s := range selectors {
+		name := metric.FindString(s)
 		labels, ok := series[name]
 		if !ok {
-			t.Errorf("%s: unknown series %s", where, name)
+			t.Errorf("%s: there is no series %s", where, name)
 		}
-		known = append(known, labels...)
-	}
-	var used []string
-	for _, m := range grouping.FindAllStringSubmatch(expr, -1) {
-		used = append(used, strings.Split(m[1], ", ")...)
-	}
-	for _, m := range matcher.FindAllStringSubmatch(expr, -1) {
-		used = append(used, m[1])
-	}
-	for _, label := range used {
-		if !slices.Contains(known, label) {
-			t.Errorf("%s: no series of %q has the label %s", where, expr, label)
+		used := slices.Clone(by)
+		for _, m := range matcher.FindAllStringSubmatch(s, -1) {
+			used = append(used, m[1])
+		}
+		for _, label := range used {
+			if !slices.Contains(labels, label) {
+				t.Errorf("%s: %s does not have the label %s", where, name, label)
+			}
 		}
 	}
 }

@@ -1,7 +1,14 @@
-// Package metrics is what nftproxy tells Prometheus. The names that begin with
-// kubeproxy_ and rest_client_ are kube-proxy's, with its types, labels and buckets, so
-// that dashboards and alerts made for kube-proxy go on working; those that begin with
-// nftproxy_ are its own.
+// Package metrics is what nftproxy reports to Prometheus.
+//
+// Metrics whose names begin with kubeproxy_ or rest_client_ are those of kube-proxy, with its types, labels
+// and buckets, so that dashboards and alerts made for kube-proxy keep working. Metrics that begin with
+// nftproxy_ are our own. docs/metrics.md describes all of them for users.
+//
+// The daemon makes one [Metrics], sets the exported fields and calls the methods; each of them says what it
+// counts. All of that is safe for concurrent use, except SetFrontends, which is for one goroutine.
+//
+// testdata lists every metric. The end-to-end test TestMetrics compares the lists with the page of a running
+// daemon, and the tests here compare them with the registry and with docs/metrics.md. Start reading at [New].
 package metrics
 
 import (
@@ -15,19 +22,17 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Metrics are all metrics of one proxier, in a registry of their own. The fields that
-// are exported are set by whoever knows; what takes more than one call is a method.
-// Everything is safe for concurrent use.
+// Metrics are all metrics of one proxier, in a registry of their own.
 type Metrics struct {
 	Registry *prometheus.Registry
 
 	EndpointChanges        prometheus.Counter // EndpointSlice events
-	EndpointChangesPending prometheus.Gauge   // those that a sync has yet to take up
+	EndpointChangesPending prometheus.Gauge   // those that no sync has taken yet
 	ServiceChanges         prometheus.Counter // Service events
-	ServiceChangesPending  prometheus.Gauge   // those that a sync has yet to take up
-	Services               prometheus.Gauge   // Services that are programmed
-	FrontendConflicts      prometheus.Gauge   // frontends that a Service does not have because an older one has
-	DriftRepaired          prometheus.Counter // differences found in the kernel and repaired
+	ServiceChangesPending  prometheus.Gauge   // those that no sync has taken yet
+	Services               prometheus.Gauge   // programmed Services
+	FrontendConflicts      prometheus.Gauge   // frontends that more than one Service claims
+	DriftRepaired          prometheus.Counter // repairs after another process changed the tables
 
 	families []string
 	kube     kubeProxy
@@ -35,22 +40,28 @@ type Metrics struct {
 	rest     restClient
 }
 
-// New returns the metrics of a proxier that programs families. kube-proxy has a
-// proxier for each family, each with series of its own; nftproxy programs all families
-// in one transaction, whose duration and outcome then count for each of them.
+// New returns the metrics of a proxier that programs families. kube-proxy has a proxier for each family, each
+// with its own series; nftproxy programs all families in one transaction, whose duration and result count for
+// each family.
 func New(families []service.Family) *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
 	for _, f := range families {
 		m.families = append(m.families, familyLabel(f))
 	}
 	r := registerer{m.Registry}
-	m.EndpointChanges = r.counter(kubePrefix+"sync_proxy_rules_endpoint_changes_total", "EndpointSlice changes seen.")
-	m.EndpointChangesPending = r.gauge(kubePrefix+"sync_proxy_rules_endpoint_changes_pending", "EndpointSlice changes that are not programmed yet.")
-	m.ServiceChanges = r.counter(kubePrefix+"sync_proxy_rules_service_changes_total", "Service changes seen.")
-	m.ServiceChangesPending = r.gauge(kubePrefix+"sync_proxy_rules_service_changes_pending", "Service changes that are not programmed yet.")
-	m.Services = r.gauge(ownPrefix+"services", "Services that are programmed.")
-	m.FrontendConflicts = r.gauge(ownPrefix+"frontend_conflicts", "Frontends that a Service claims and an older Service has.")
-	m.DriftRepaired = r.counter(ownPrefix+"drift_repaired_total", "Differences between the kernel's tables and the wanted ones that were repaired.")
+	m.EndpointChanges = r.counter(kubePrefix+"sync_proxy_rules_endpoint_changes_total",
+		"EndpointSlice changes received.")
+	m.EndpointChangesPending = r.gauge(kubePrefix+"sync_proxy_rules_endpoint_changes_pending",
+		"EndpointSlice changes that wait for a sync.")
+	m.ServiceChanges = r.counter(kubePrefix+"sync_proxy_rules_service_changes_total",
+		"Service changes received.")
+	m.ServiceChangesPending = r.gauge(kubePrefix+"sync_proxy_rules_service_changes_pending",
+		"Service changes that wait for a sync.")
+	m.Services = r.gauge(ownPrefix+"services", "Programmed Services.")
+	m.FrontendConflicts = r.gauge(ownPrefix+"frontend_conflicts",
+		"Frontends that more than one Service claims. The oldest Service has them.")
+	m.DriftRepaired = r.counter(ownPrefix+"drift_repaired_total",
+		"Repairs after another process changed nftproxy's tables.")
 	m.kube = newKubeProxy(r, m.families)
 	m.own = newOwn(r)
 	m.rest = newRESTClient(r)
@@ -61,13 +72,12 @@ func New(families []service.Family) *Metrics {
 	return m
 }
 
-// Handler serves the registry in Prometheus's formats. A collector that fails does not
-// hide the others.
+// Handler serves the registry in the formats of Prometheus. If a collector fails, it serves the others.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-// familyLabel is the value of ip_family: the Kubernetes API's name for the family.
+// familyLabel returns the value of the label ip_family: the name of the family in the Kubernetes API.
 func familyLabel(f service.Family) string {
 	if f == service.IPv4 {
 		return string(corev1.IPv4Protocol)
@@ -75,8 +85,7 @@ func familyLabel(f service.Family) string {
 	return string(corev1.IPv6Protocol)
 }
 
-// registerer makes metrics and registers them. It panics at a name that is there
-// twice, which no input can bring about.
+// registerer makes metrics and registers them. It panics if two have the same name, which no input can cause.
 type registerer struct{ to *prometheus.Registry }
 
 func (r registerer) counter(name, help string) prometheus.Counter {
@@ -103,7 +112,8 @@ func (r registerer) gaugeVec(name, help string, labels ...string) *prometheus.Ga
 	return g
 }
 
-func (r registerer) histogramVec(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+func (r registerer) histogramVec(
+	name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
 	r.to.MustRegister(h)
 	return h

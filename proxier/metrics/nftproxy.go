@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"errors"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
@@ -12,30 +11,29 @@ import (
 
 const ownPrefix = "nftproxy_"
 
-// own are nftproxy's own metrics, as far as they have a label.
+// own has those of nftproxy's own metrics that have a label.
 type own struct {
 	transactions  *prometheus.CounterVec
 	elements      *prometheus.CounterVec
 	netlinkErrors *prometheus.CounterVec
 	frontends     *prometheus.GaugeVec
 
-	shapes *shownShapes
-}
-
-// shownShapes remembers which series of frontends there are, to take away those that
-// no frontend has any more without a moment in which all are away.
-type shownShapes struct {
-	mu       sync.Mutex
-	byFamily map[string]map[string]int
+	shapes map[string]map[string]int // by family: the last counts given to SetFrontends
 }
 
 func newOwn(r registerer) own {
 	o := own{
-		transactions:  r.counterVec(ownPrefix+"transactions_total", "Netlink transactions by result: success or error.", "result"),
-		elements:      r.counterVec(ownPrefix+"elements_total", "Elements of sets and maps in transactions that succeeded, by operation: add or delete.", "operation"),
-		netlinkErrors: r.counterVec(ownPrefix+"netlink_errors_total", "Errors of netlink requests by errno; unknown where the kernel gave none.", "errno"),
-		frontends:     r.gaugeVec(ownPrefix+"frontends", "Frontends that are programmed, by shape.", "shape", labelFamily),
-		shapes:        &shownShapes{byFamily: map[string]map[string]int{}},
+		transactions: r.counterVec(ownPrefix+"transactions_total",
+			"Transactions of nftables by result: success or error.", "result"),
+		elements: r.counterVec(ownPrefix+"elements_total",
+			"Elements of sets and maps in committed transactions by operation: add or delete.", "operation"),
+		netlinkErrors: r.counterVec(ownPrefix+"netlink_errors_total",
+			"Errors of the kernel by name of the errno, or unknown if there was none: of transactions, reads and "+
+				"drift checks of nftproxy's tables, and of deletions of stale chains, sets, clients and flows.",
+			"errno"),
+		frontends: r.gaugeVec(ownPrefix+"frontends",
+			"Programmed frontends by shape: the chain that they use.", "shape", labelFamily),
+		shapes: map[string]map[string]int{},
 	}
 	for _, result := range []string{"success", "error"} {
 		o.transactions.WithLabelValues(result)
@@ -46,8 +44,8 @@ func newOwn(r registerer) own {
 	return o
 }
 
-// TransactionDone notes how a transaction that adds and deletes that many elements
-// ended. Its error counts as a netlink error.
+// TransactionDone records the result of a transaction that adds and deletes so many elements. It counts an
+// error as a netlink error, too.
 func (m *Metrics) TransactionDone(added, deleted int, err error) {
 	if err != nil {
 		m.own.transactions.WithLabelValues("error").Inc()
@@ -59,26 +57,28 @@ func (m *Metrics) TransactionDone(added, deleted int, err error) {
 	m.own.elements.WithLabelValues("delete").Add(float64(deleted))
 }
 
-// NetlinkError counts an error of a netlink request that was not a transaction: a dump,
-// a poll of the generation, a deletion of flows.
+// NetlinkError counts an error of an operation other than a transaction: a read or a drift check of the
+// tables, or a deletion of stale chains, sets, clients or flows.
 func (m *Metrics) NetlinkError(err error) {
-	label := "unknown"
-	if errno, ok := errors.AsType[unix.Errno](err); ok {
-		if name := unix.ErrnoName(errno); name != "" {
-			label = name
-		}
-	}
-	m.own.netlinkErrors.WithLabelValues(label).Inc()
+	m.own.netlinkErrors.WithLabelValues(errnoName(err)).Inc()
 }
 
-// SetFrontends sets how many frontends of each shape are programmed in a family. A
-// shape that is not in counts, or with 0, is no longer shown. counts is kept; it must
-// not be changed afterwards.
+// errnoName returns the name of the first errno that err wraps, or "unknown".
+func errnoName(err error) string {
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		if name := unix.ErrnoName(errno); name != "" {
+			return name
+		}
+	}
+	return "unknown"
+}
+
+// SetFrontends sets how many frontends of each shape are programmed in a family. The series of a shape that
+// counts does not have, or has with 0, goes away; the other series are there all the time. SetFrontends keeps
+// counts, which must not be changed afterwards.
 func (m *Metrics) SetFrontends(family service.Family, counts map[string]int) {
 	label := familyLabel(family)
-	m.own.shapes.mu.Lock()
-	defer m.own.shapes.mu.Unlock()
-	for shape := range m.own.shapes.byFamily[label] {
+	for shape := range m.own.shapes[label] {
 		if counts[shape] == 0 {
 			m.own.frontends.DeleteLabelValues(shape, label)
 		}
@@ -88,5 +88,5 @@ func (m *Metrics) SetFrontends(family service.Family, counts map[string]int) {
 			m.own.frontends.WithLabelValues(shape, label).Set(float64(n))
 		}
 	}
-	m.own.shapes.byFamily[label] = counts
+	m.own.shapes[label] = counts
 }
