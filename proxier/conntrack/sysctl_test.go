@@ -49,32 +49,36 @@ func TestSysctls(t *testing.T) {
 				"nf_conntrack_tcp_be_liberal":          "1",
 			}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			dir, want := t.TempDir(), map[string]string{}
-			for name, value := range kernel {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(value+"\n"), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				want[name] = value + "\n" // a file that Set does not write keeps its newline
-				if changed, ok := tt.want[name]; ok {
-					want[name] = changed
-				}
-			}
-			if errs := tt.set.set(dir, tt.cpus); len(errs) > 0 {
-				t.Errorf("errors: %v", errs)
-			}
-			got := map[string]string{}
-			for name := range kernel {
-				text, err := os.ReadFile(filepath.Join(dir, name))
-				if err != nil {
-					t.Fatal(err)
-				}
-				got[name] = string(text)
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("sysctls (-want +got):\n%s", diff)
-			}
-		})
+		t.Run(tt.name, func(t *testing.T) { testSysctls(t, kernel, tt.set, tt.cpus, tt.want) })
+	}
+}
+
+// testSysctls sets sysctls that have the kernel's values and compares them with those values and the changed
+// ones.
+func testSysctls(t *testing.T, kernel map[string]string, set Sysctls, cpus int, changed map[string]string) {
+	dir, want := t.TempDir(), map[string]string{}
+	for name, value := range kernel {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want[name] = value + "\n" // a file that Set does not write keeps its newline
+		if value, ok := changed[name]; ok {
+			want[name] = value
+		}
+	}
+	if errs := set.set(dir, cpus); len(errs) > 0 {
+		t.Errorf("errors: %v", errs)
+	}
+	got := map[string]string{}
+	for name := range kernel {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[name] = string(text)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("sysctls (-want +got):\n%s", diff)
 	}
 }
 
