@@ -78,7 +78,7 @@ type interval struct {
 
 // intervals makes prefixes of starts and ends. It ignores the end at address zero that nft adds, which ends
 // nothing.
-func (r *reader) intervals(id nftables.SetID, ends []interval) error {
+func (r *reader) intervals(id nftables.SetID, ends []interval) {
 	slices.SortFunc(ends, func(a, b interval) int {
 		if c := slices.Compare(a.addr, b.addr); c != 0 || a.end == b.end {
 			return c
@@ -96,17 +96,16 @@ func (r *reader) intervals(id nftables.SetID, ends []interval) error {
 		if i+1 < len(ends) {
 			if end = ends[i+1].addr; !ends[i+1].end {
 				r.broken("set %s has an interval without an end", id.Kind)
-				return nil
+				return
 			}
 		}
 		bits, ok := prefixBits(e.addr, end)
 		if !ok {
 			r.broken("set %s has an interval that is not a prefix", id.Kind)
-			return nil
+			return
 		}
 		elem := nftables.Element{ElementID: nftables.ElementID{Set: id, Bits: uint8(bits)}}
 		copy(elem.Key[:], e.addr)
 		r.table.Elements[elem.ElementID] = elem
 	}
-	return nil
 }

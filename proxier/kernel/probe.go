@@ -52,15 +52,16 @@ func Probe() (missing []Missing, err error) {
 	return p.missing, nil
 }
 
-// prober finds missing features. A kernel refuses features for one that it lacks; check asks it.
+// prober finds missing features. check asks the kernel about features: it refuses all of them if it lacks
+// one.
 type prober struct {
 	check   func([]feature) (refused *netlink.Error, err error)
 	refused []feature
 	missing []Missing
 }
 
-// probe finds the features that the kernel refuses, each only if the kernel accepts those that it needs.
-// Features come after those that they need.
+// probe adds the features that the kernel refuses, except those that need another refused one. Each feature
+// comes after those that it needs.
 func (p *prober) probe(features []feature) error {
 	features = slices.DeleteFunc(slices.Clone(features), func(f feature) bool {
 		return slices.ContainsFunc(p.refused, f.needs)

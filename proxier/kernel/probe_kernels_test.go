@@ -57,14 +57,11 @@ func TestProbeNamesFeatures(t *testing.T) {
 			map[string]string{"ip6 ": "CONFIG_NF_TABLES_IPV6 (module nf_tables)"},
 		},
 		"intervals of concatenations, Linux 5.5": {
-			kernelWithout{set: func(s nftables.Set) bool {
-				schema := s.ID.Kind.Schema()
-				return schema.Interval && len(schema.Key) > 1
-			}},
+			kernelWithout{set: noIntervals},
 			both("set allowed-sources", "Linux 5.6"),
 		},
 		"nat in input": {
-			kernelWithout{hook: func(h nftables.Hook) bool { return h.Name == "input" }},
+			kernelWithout{hook: noInput},
 			both("chain of type nat in input", "CONFIG_NFT_NAT (modules nft_chain_nat, nft_nat)"),
 		},
 		"chains of type nat": {
@@ -133,20 +130,23 @@ func probeModel(t *testing.T, k *kernelWithout) []Missing {
 	return p.missing
 }
 
-// The probe names all options that a kernel lacks, also when one rule needs several of them.
-func TestProbeNamesAllOptions(t *testing.T) {
-	k := kernelWithout{statement: func(h nftables.Hook, s nftables.Statement) bool {
+// The probe names everything that a kernel lacks, each once, also when one rule needs several of them.
+func TestProbeNamesAll(t *testing.T) {
+	k := kernelWithout{set: noIntervals, hook: noInput}
+	k.statement = func(h nftables.Hook, s nftables.Statement) bool {
 		return noFib(h, s) || noMasquerade(h, s) || noNumgen(h, s) || noCt(h, s) || noReject(h, s)
-	}}
+	}
 	missing := probeModel(t, &k)
 	for _, f := range service.Families() {
-		for _, option := range []string{
-			"NFT_FIB_" + f.Option(), "NFT_MASQ", "NFT_NUMGEN", "NFT_CT", "NFT_REJECT_" + f.Option(),
+		for _, need := range []string{
+			"Linux 5.6", "(modules nft_chain_nat, nft_nat)", "CONFIG_NFT_FIB_" + f.Option() + " ",
+			"CONFIG_NFT_MASQ ", "CONFIG_NFT_NUMGEN ", "CONFIG_NFT_CT ",
+			"CONFIG_NFT_REJECT_" + f.Option() + " ",
 		} {
 			if !slices.ContainsFunc(missing, func(m Missing) bool {
-				return m.Family == f && strings.Contains(m.Needs, "CONFIG_"+option+" (module ")
+				return m.Family == f && strings.Contains(m.Needs, need)
 			}) {
-				t.Errorf("missing %v, want CONFIG_%s", missing, option)
+				t.Errorf("missing %v, want %s for %s", missing, need, f)
 			}
 		}
 	}
@@ -159,6 +159,13 @@ func TestProbeNamesAllOptions(t *testing.T) {
 		}
 	}
 }
+
+func noIntervals(s nftables.Set) bool {
+	schema := s.ID.Kind.Schema()
+	return schema.Interval && len(schema.Key) > 1
+}
+
+func noInput(h nftables.Hook) bool { return h.Name == "input" }
 
 func noFib(_ nftables.Hook, s nftables.Statement) bool {
 	_, is := s.(nftables.AddrLocal)

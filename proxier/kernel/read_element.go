@@ -33,7 +33,8 @@ func (r *reader) elements(id nftables.SetID) error {
 	if err != nil {
 		return err
 	}
-	return r.intervals(id, ends)
+	r.intervals(id, ends)
+	return nil
 }
 
 // rawElement is an element as the kernel sends it. The slices are parts of the buffer.
