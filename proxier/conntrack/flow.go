@@ -14,10 +14,11 @@ import (
 // flow is an entry of the connection tracking table.
 type flow struct {
 	protocol service.Protocol
-	frontend netip.AddrPort // where the client sends to
-	backend  netip.AddrPort // where the answers come from; the frontend, if that was not translated
+	frontend netip.AddrPort // the destination of the client's packets
+	backend  netip.AddrPort // the source of the answers; the frontend, if it was not translated
 
-	// What names it to the kernel, as the kernel wrote it; parts of the datagram.
+	// tuple, zone and id identify the flow to the kernel, in the kernel's encoding. They are parts of the
+	// datagram.
 	tuple, zone, id []byte
 }
 
@@ -69,19 +70,20 @@ func parseTuple(v []byte) (protocol service.Protocol, src, dst netip.AddrPort) {
 	return protocol, netip.AddrPortFrom(srcAddr, srcPort), netip.AddrPortFrom(dstAddr, dstPort)
 }
 
-// filter is what the kernel is asked to leave out of a dump. Linux before 5.8 does not know such filters and sends
-// every flow of the family, so a dump is always of more flows than those asked for.
+// filter selects the flows that the kernel sends in a dump. Linux before 5.8 ignores it and sends every flow
+// of the family, so the receiver of a dump must expect other flows too.
 type filter struct {
 	family   service.Family
-	protocol service.Protocol // zero: every flow of the family
+	protocol service.Protocol // 0: every flow of the family
 	addr     netip.Addr       // of the frontend; not valid: any
-	port     uint16           // of the frontend; zero: any
+	port     uint16           // of the frontend; 0: any
 }
 
 // append adds the filter to the request for a dump.
 //
-// The kernel's comparison of IPv6 addresses is inverted, it selects all flows but those asked for (seen on 6.18), so
-// we compare them ourselves. It does not compare the ports of SCTP, which does no harm here.
+// The filter leaves IPv6 addresses out, because the kernel's comparison of them is inverted: it selects all
+// flows except the requested ones (seen on 6.18). The kernel does not compare the ports of SCTP, which does
+// no harm here.
 func (f filter) append(w *netlink.Writer) {
 	if f.protocol == 0 {
 		return
@@ -100,38 +102,39 @@ func (f filter) append(w *netlink.Writer) {
 	w.EndNest(nest)
 }
 
-// dump calls each with every flow of the family that the filter does not leave out, of all zones. It is valid
-// during the call only; an error of each ends the dump.
+// dump calls each with every flow that passes the filter, in all zones. The flow is valid during the call
+// only. An error of each ends the dump.
 func dump(s *netlink.Socket, f filter, each func(*flow) error) error {
 	var w netlink.Writer
 	w.Message(unix.NFNL_SUBSYS_CTNETLINK, msgGet, unix.NLM_F_DUMP, f.family.Number())
 	f.append(&w)
 	var flow flow
-	return s.Request(&w, func(m netlink.Message) error {
-		flow = parseFlow(m.Attributes())
+	return s.Request(&w, func(attributes []byte) error {
+		flow = parseFlow(attributes)
 		return each(&flow)
 	})
 }
 
-// batchSize is how many flows are deleted by one system call: an answer to each of them fits the receive buffer.
+// batchSize is the number of flows to delete with one system call. The receive buffer holds an answer for
+// each.
 const batchSize = 128
 
-// deleter deletes flows one by one, many with one system call.
+// deleter deletes flows, many with one system call.
 type deleter struct {
 	socket  *netlink.Socket
 	family  service.Family
-	batch   netlink.Writer // requests that were not sent yet
+	batch   netlink.Writer // pending requests
 	deleted int
 	refused int
 	reason  error // of the last refusal
 }
 
-// add deletes a flow, now or with the next flush. The flow's identity goes with the request, so that another flow
-// that has taken its place meanwhile stays.
+// add deletes a flow, now or with the next flush. The request includes the flow's ID, so that the kernel does
+// not delete another flow that has the same tuple meanwhile.
 func (d *deleter) add(f *flow) error {
-	// Without a tuple the kernel would take the request for one to delete every flow there is.
+	// A request without a tuple makes the kernel delete every flow.
 	if len(f.tuple) == 0 || len(f.id) == 0 {
-		return fmt.Errorf("flow to %s without a name: %w", f.frontend, unix.EBADMSG)
+		return fmt.Errorf("delete flow to %s: the kernel sent no tuple or ID: %w", f.frontend, unix.EBADMSG)
 	}
 	d.batch.Message(unix.NFNL_SUBSYS_CTNETLINK, msgDelete, 0, d.family.Number())
 	d.batch.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, f.tuple)
@@ -145,19 +148,20 @@ func (d *deleter) add(f *flow) error {
 	return nil
 }
 
-// flush sends the pending requests. The kernel answers only those that fail.
+// flush sends the pending requests. The kernel answers only those that it refuses.
 func (d *deleter) flush() error {
 	n := d.batch.Len()
 	err := d.socket.Send(&d.batch, func(e *netlink.Error) {
-		d.deleted--
-		if e.Errno != unix.ENOENT { // otherwise it ended by itself
+		n--
+		if e.Errno != unix.ENOENT { // otherwise the flow ended by itself
 			d.refused++
 			d.reason = e
 		}
 	})
 	d.batch.Reset()
-	if err == nil {
-		d.deleted += n
+	if err != nil {
+		return err
 	}
-	return err
+	d.deleted += n
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/internal/netfilter"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -26,7 +26,7 @@ func newNamespace(t testing.TB) *lab.Namespace {
 	return ns
 }
 
-// entry is a flow of the tests: client to frontend, answered by backend.
+// entry is a flow of the tests: the client sends to the frontend, and the backend answers.
 type entry struct {
 	protocol                  service.Protocol
 	client, frontend, backend netip.AddrPort
@@ -40,58 +40,70 @@ func (e entry) String() string {
 // create makes entries in a namespace.
 func create(t testing.TB, ns *lab.Namespace, entries []entry) {
 	t.Helper()
-	s, err := openSocket(ns.FD(), ackBufferSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s := openSocket(t, ns)
+	defer s.Close()
 	for part := range slices.Chunk(entries, batchSize) {
-		var p []byte
+		var w netlink.Writer
 		for _, e := range part {
-			p = appendNew(p, e)
+			appendNew(&w, e)
 		}
-		if err := s.send(p); err != nil {
+		err := s.Send(&w, func(refused *netlink.Error) { t.Fatalf("create flows: %v", refused) })
+		if err != nil {
 			t.Fatal(err)
-		}
-		if answer, err := netfilter.Receive(s.fd, s.buf); err == nil {
-			for m := range netfilter.Messages(answer) {
-				t.Fatalf("create flows: %v", errno(m))
-			}
 		}
 	}
 }
 
-// appendNew adds the request to make an entry that is confirmed, answered and lives for an hour.
-func appendNew(p []byte, e entry) []byte {
+// openSocket opens a socket in a namespace. The caller closes it.
+func openSocket(t testing.TB, ns *lab.Namespace) (s *netlink.Socket) {
+	t.Helper()
+	err := ns.Do(func() (err error) {
+		s, err = netlink.Open()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// cleanIn calls clean in a namespace.
+func cleanIn(
+	ns *lab.Namespace, family service.Family, stale []service.StaleFlows, filtered bool,
+) (deleted int, err error) {
+	err = ns.Do(func() (err error) {
+		deleted, err = clean(family, stale, filtered)
+		return err
+	})
+	return deleted, err
+}
+
+// appendNew appends the request to make an entry that is confirmed, answered and lives for an hour.
+func appendNew(w *netlink.Writer, e entry) {
 	const (
-		msgNew     = unix.NFNL_SUBSYS_CTNETLINK << 8
+		msgNew     = 0 // IPCTNL_MSG_CT_NEW
 		ctaStatus  = 3
 		ctaTimeout = 7
 	)
-	start := len(p)
-	p = appendHeader(p, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, service.FamilyOf(e.client.Addr()))
-	p = appendTuple(p, ctaTupleOrig, e.protocol, e.client, e.frontend)
-	p = appendTuple(p, ctaTupleReply, e.protocol, e.backend, e.client)
-	p = appendAttr(p, ctaStatus, 0, 0, 0, 1<<3|1<<1)
-	p = appendAttr(p, ctaTimeout, 0, 0, 3600>>8, 3600&0xff)
+	family := service.FamilyOf(e.client.Addr())
+	w.Message(unix.NFNL_SUBSYS_CTNETLINK, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, family.Number())
+	appendTuple(w, ctaTupleOrig, e.protocol, e.client, e.frontend)
+	appendTuple(w, ctaTupleReply, e.protocol, e.backend, e.client)
+	w.U32(ctaStatus, 1<<3|1<<1) // IPS_CONFIRMED, IPS_SEEN_REPLY
+	w.U32(ctaTimeout, 3600)
 	if e.zone != 0 {
-		p = appendAttr(p, ctaZone, byte(e.zone>>8), byte(e.zone))
+		w.U16(ctaZone, e.zone)
 	}
-	setLength(p, start)
-	return p
 }
 
-// list returns the entries of a namespace in words, sorted.
+// list returns the entries of a namespace as text, sorted.
 func list(t testing.TB, ns *lab.Namespace) []string {
 	t.Helper()
-	s, err := openSocket(ns.FD(), dumpBufferSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s := openSocket(t, ns)
+	defer s.Close()
 	var all []string
 	for _, family := range service.Families() {
-		err := s.dump(filter{family: family}, func(f *flow) error {
+		err := dump(s, filter{family: family}, func(f *flow) error {
 			e := entry{protocol: f.protocol, frontend: f.frontend, backend: f.backend}
 			_, e.client, _ = parseTuple(f.tuple)
 			if f.zone != nil {
@@ -108,7 +120,8 @@ func list(t testing.TB, ns *lab.Namespace) []string {
 	return all
 }
 
-// in returns an IPv4 address and port, and what stands for it in tests of IPv6: fd00:: and the same four bytes.
+// in returns an IPv4 address and port or, for IPv6, the address that replaces it: fd00:: and the same four
+// bytes.
 func in(family service.Family, text string) netip.AddrPort {
 	ap := netip.MustParseAddrPort(text)
 	if family == service.IPv4 {

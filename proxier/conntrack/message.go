@@ -32,13 +32,13 @@ const (
 
 	ctaFilterOrigFlags = 1
 
-	// What of the original tuple CTA_FILTER compares.
+	// Flags for the parts of the original tuple that CTA_FILTER compares.
 	filterDst     = 1 << 1
 	filterProto   = 1 << 3
 	filterDstPort = 1 << 5
 )
 
-// appendTuple adds one direction of a flow; addresses that are not valid are left out.
+// appendTuple appends one direction of a flow, without addresses that are not valid.
 func appendTuple(w *netlink.Writer, typ uint16, proto service.Protocol, src, dst netip.AddrPort) {
 	srcType, dstType := uint16(ctaIPv4Src), uint16(ctaIPv4Dst)
 	if service.FamilyOf(src.Addr()) == service.IPv6 {

@@ -15,13 +15,13 @@ const (
 	onlineCPUs = "/sys/devices/system/cpu/online"
 )
 
-// mostFlows is what kube-proxy limits the scaled maximum to, for the memory it takes.
+// mostFlows is kube-proxy's limit for the scaled maximum, which bounds the memory of the table.
 const mostFlows = 1 << 20
 
-// Sysctls are kube-proxy's conntrack settings. What is zero is left to the kernel.
+// Sysctls are kube-proxy's conntrack settings. Set leaves a setting that is zero as it is.
 type Sysctls struct {
 	MaxPerCore int // flows to track for each CPU
-	Min        int // flows to track at least; nothing if MaxPerCore is 0
+	Min        int // flows to track at least; ignored if MaxPerCore is 0
 
 	// Timeouts are set in whole seconds.
 	TCPEstablishedTimeout time.Duration
@@ -32,11 +32,12 @@ type Sysctls struct {
 	TCPBeLiberal bool
 }
 
-// Set sets them in the network namespace of the calling thread, where they differ, in both directions as kube-proxy
-// does. It returns what could not be set, for instance where /proc/sys is read-only, or in a namespace other than
-// the host's, where the number of flows cannot be set: a proxy works without.
+// Set writes the settings that differ, in the network namespace of the calling thread. Like kube-proxy it
+// raises and lowers values. It returns an error for each setting that it cannot write, for example because
+// /proc/sys is read-only, or because only the host's namespace can set the number of flows. A proxy works
+// without them.
 //
-// The kernel must have connection tracking loaded, which it has once there are rules.
+// The kernel must have connection tracking loaded, which the rules cause.
 func (s Sysctls) Set() []error { return s.set(sysctlDir, countCPUs(onlineCPUs)) }
 
 func (s Sysctls) set(dir string, cpus int) []error {
@@ -48,7 +49,7 @@ func (s Sysctls) set(dir string, cpus int) []error {
 	}
 	if most := s.max(cpus); most > 0 {
 		try(setSysctl(dir, "nf_conntrack_max", func(is int) int { return most }))
-		// The table must grow with what it is to hold, but never shrinks.
+		// The hash table must grow with the number of flows, and never shrinks.
 		try(setSysctl(dir, "nf_conntrack_buckets", func(is int) int { return max(is, most/4) }))
 	}
 	for _, timeout := range []struct {
@@ -70,7 +71,7 @@ func (s Sysctls) set(dir string, cpus int) []error {
 	return errs
 }
 
-// max is how many flows to track; zero leaves it to the kernel.
+// max returns how many flows to track; 0 leaves this to the kernel.
 func (s Sysctls) max(cpus int) int {
 	if s.MaxPerCore <= 0 {
 		return 0
@@ -82,7 +83,7 @@ func (s Sysctls) max(cpus int) int {
 	return max(scaled, s.Min)
 }
 
-// setSysctl replaces a value with what it should be.
+// setSysctl sets a value to want of the current one.
 func setSysctl(dir, name string, want func(is int) int) error {
 	path := filepath.Join(dir, name)
 	text, err := os.ReadFile(path)
@@ -103,7 +104,7 @@ func setSysctl(dir, name string, want func(is int) int) error {
 	return nil
 }
 
-// countCPUs returns how many CPUs the machine has; those that this process may use can be fewer.
+// countCPUs returns how many CPUs the machine has, which can be more than this process may use.
 func countCPUs(path string) int {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -28,7 +28,7 @@ func TestSysctls(t *testing.T) {
 		name string
 		set  Sysctls
 		cpus int
-		want map[string]string // what is not the kernel's
+		want map[string]string // values that differ from the kernel's
 	}{
 		{"nothing", Sysctls{}, 4, nil},
 		{"Min alone means nothing", Sysctls{Min: 1000}, 4, nil},
@@ -40,8 +40,8 @@ func TestSysctls(t *testing.T) {
 			map[string]string{"nf_conntrack_max": "1048576", "nf_conntrack_buckets": "262144"}},
 		{"less than the kernel has", Sysctls{MaxPerCore: 32768, Min: 131072}, 2,
 			map[string]string{"nf_conntrack_max": "131072"}},
-		{"the rest", Sysctls{TCPEstablishedTimeout: 24 * time.Hour, TCPCloseWaitTimeout: time.Hour, UDPTimeout: 1500 * time.Millisecond,
-			UDPStreamTimeout: 2 * time.Minute, TCPBeLiberal: true}, 4,
+		{"the rest", Sysctls{TCPEstablishedTimeout: 24 * time.Hour, TCPCloseWaitTimeout: time.Hour,
+			UDPTimeout: 1500 * time.Millisecond, UDPStreamTimeout: 2 * time.Minute, TCPBeLiberal: true}, 4,
 			map[string]string{
 				"nf_conntrack_tcp_timeout_established": "86400",
 				"nf_conntrack_tcp_timeout_close_wait":  "3600",
@@ -49,50 +49,57 @@ func TestSysctls(t *testing.T) {
 				"nf_conntrack_tcp_be_liberal":          "1",
 			}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			dir, want := t.TempDir(), map[string]string{}
-			for name, value := range kernel {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(value+"\n"), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				want[name] = value + "\n" // a file that is not written keeps its end of line
-				if changed, ok := tt.want[name]; ok {
-					want[name] = changed
-				}
-			}
-			if errs := tt.set.set(dir, tt.cpus); len(errs) > 0 {
-				t.Errorf("errors: %v", errs)
-			}
-			got := map[string]string{}
-			for name := range kernel {
-				text, err := os.ReadFile(filepath.Join(dir, name))
-				if err != nil {
-					t.Fatal(err)
-				}
-				got[name] = string(text)
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("sysctls (-want +got):\n%s", diff)
-			}
-		})
+		t.Run(tt.name, func(t *testing.T) { testSysctls(t, kernel, tt.set, tt.cpus, tt.want) })
 	}
 }
 
-// TestSysctlsInNamespace is about the real files, where the number of flows is the host's to set.
+// testSysctls sets sysctls that have the kernel's values and compares them with those values and the changed
+// ones.
+func testSysctls(t *testing.T, kernel map[string]string, set Sysctls, cpus int, changed map[string]string) {
+	dir, want := t.TempDir(), map[string]string{}
+	for name, value := range kernel {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want[name] = value + "\n" // a file that Set does not write keeps its newline
+		if value, ok := changed[name]; ok {
+			want[name] = value
+		}
+	}
+	if errs := set.set(dir, cpus); len(errs) > 0 {
+		t.Errorf("errors: %v", errs)
+	}
+	got := map[string]string{}
+	for name := range kernel {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[name] = string(text)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("sysctls (-want +got):\n%s", diff)
+	}
+}
+
+// TestSysctlsInNamespace writes the real files. Only the host's namespace can set the number of flows.
 func TestSysctlsInNamespace(t *testing.T) {
 	ns := newNamespace(t)
 	create(t, ns, nil)
 	err := ns.Do(func() error {
 		errs := Sysctls{MaxPerCore: 12345, UDPTimeout: 77 * time.Second, TCPBeLiberal: true}.Set()
 		for _, err := range errs {
-			if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "net.netfilter.nf_conntrack_") {
+			if !errors.Is(err, fs.ErrPermission) ||
+				!strings.Contains(err.Error(), "net.netfilter.nf_conntrack_") {
 				t.Errorf("error %v, want permission denied", err)
 			}
 		}
 		if len(errs) == 0 {
 			t.Error("no error for nf_conntrack_max")
 		}
-		for name, want := range map[string]string{"nf_conntrack_udp_timeout": "77\n", "nf_conntrack_tcp_be_liberal": "1\n"} {
+		for name, want := range map[string]string{
+			"nf_conntrack_udp_timeout": "77\n", "nf_conntrack_tcp_be_liberal": "1\n",
+		} {
 			if got, err := os.ReadFile(filepath.Join(sysctlDir, name)); string(got) != want {
 				t.Errorf("%s is %q, error %v; want %q", name, got, err, want)
 			}
@@ -108,7 +115,7 @@ func TestSysctlsReadOnly(t *testing.T) {
 	errs := make(chan []error)
 	go func() {
 		defer close(errs)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		for _, err := range []error{
 			unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS),
 			unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REC, ""),

@@ -16,39 +16,42 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// TestTraffic follows one client that never stops sending, through the life of a frontend.
+// TestTraffic follows one client that sends all the time while its frontend appears, changes and disappears.
 func TestTraffic(t *testing.T) {
 	for _, family := range service.Families() {
 		t.Run(family.String(), func(t *testing.T) {
 			ns := newNamespace(t)
 			to := in(family, clusterIP)
-			for name, at := range map[string]string{"nobody": clusterIP, "backend 1": backend1, "backend 2": backend2} {
+			servers := map[string]string{"host": clusterIP, "backend 1": backend1, "backend 2": backend2}
+			for name, at := range servers {
 				serve(t, ns, name, in(family, at))
 			}
-			stale := func(keep ...string) []Stale {
+			stale := func(keep ...string) []service.StaleFlows {
 				return staleOf(family, service.UDP, []staleText{{clusterIP, keep}})
 			}
 			c := dial(t, ns, to)
 			for _, step := range []struct {
 				name      string
-				translate string  // where the frontend leads from now on
-				clean     []Stale // nil: no cleaning
+				translate string               // the backend of the frontend from now on
+				clean     []service.StaleFlows // nil: no cleaning
 				deleted   int
 				want      string // who answers
 			}{
-				{"before the frontend exists", "", nil, 0, "nobody"},
-				{"it exists", backend1, nil, 0, "nobody"},
+				{"before the frontend exists", "", nil, 0, "host"},
+				{"it exists", backend1, nil, 0, "host"},
 				{"and is cleaned", backend1, stale(backend1), 1, "backend 1"},
-				{"its backend is replaced and terminates", backend2, stale(backend1, backend2), 0, "backend 1"},
+				{"its backend is replaced and terminates", backend2, stale(backend1, backend2), 0,
+					"backend 1"},
 				{"the backend is gone", backend2, stale(backend2), 1, "backend 2"},
 				{"cleaned for no reason", backend2, stale(backend2), 0, "backend 2"},
-				{"the frontend is gone", "", stale(), 1, "nobody"},
+				{"the frontend is gone", "", stale(), 1, "host"},
 			} {
 				translate(t, ns, family, to, step.translate)
 				if step.clean != nil {
-					deleted, err := Cleaner{NetNS: ns.FD()}.Clean(family, step.clean)
+					deleted, err := cleanIn(ns, family, step.clean, true)
 					if err != nil || deleted != step.deleted {
-						t.Errorf("%s: deleted %d flows, error %v; want %d", step.name, deleted, err, step.deleted)
+						t.Errorf("%s: deleted %d flows, error %v; want %d",
+							step.name, deleted, err, step.deleted)
 					}
 				}
 				if got := ask(t, c); got != step.want {
@@ -149,7 +152,8 @@ func translate(t *testing.T, ns *lab.Namespace, family service.Family, to netip.
 	t.Helper()
 	rule := ""
 	if backend != "" {
-		rule = fmt.Sprintf("%s daddr %s udp dport %d dnat to %s", family, to.Addr(), to.Port(), in(family, backend))
+		rule = fmt.Sprintf("%s daddr %s udp dport %d dnat to %s",
+			family, to.Addr(), to.Port(), in(family, backend))
 	}
 	nft := exec.Command("nft", "-f", "-")
 	nft.Stdin = strings.NewReader(fmt.Sprintf(`table %s test

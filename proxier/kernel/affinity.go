@@ -14,26 +14,29 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// forget deletes what a memory has of clients whose endpoint is none of the
-// Sticky's backends any more, and returns how many clients that were.
+// expireClients deletes the clients of a Sticky whose endpoint is no longer one of its backends, and returns
+// how many these were.
 func (c *Conn) expireClients(s rules.Sticky) (int, error) {
-	forgotten := 0
+	expired := 0
 	for _, target := range s.Targets {
 		n, err := c.expireTarget(s, target)
 		if err != nil {
-			return forgotten, fmt.Errorf("forget clients in map %s %s: %w", s.Family, s.MapName(target), err)
+			return expired, fmt.Errorf("expire clients in map %s %s: %w", s.Family, s.MapName(target), err)
 		}
-		forgotten += n
+		expired += n
 	}
-	return forgotten, nil
+	return expired, nil
 }
 
+// expireTarget does this in the map of one target port.
 func (c *Conn) expireTarget(s rules.Sticky, target uint16) (int, error) {
 	var gone [][]byte
-	err := c.DumpElements(s.Family.Number(), nftables.TableName, s.MapName(target), func(element []byte) error {
+	family := s.Family.Number()
+	err := c.DumpElements(family, nftables.TableName, s.MapName(target), func(element []byte) error {
 		e := parseElement(element)
 		addr, ok := netip.AddrFromSlice(e.data)
-		if _, serves := slices.BinarySearchFunc(s.Backends, netip.AddrPortFrom(addr, target), service.Backend.Compare); ok && !serves {
+		backend := netip.AddrPortFrom(addr, target)
+		if _, serves := slices.BinarySearchFunc(s.Backends, backend, service.Backend.Compare); ok && !serves {
 			gone = append(gone, slices.Clone(e.key))
 		}
 		return nil
@@ -43,7 +46,7 @@ func (c *Conn) expireTarget(s rules.Sticky, target uint16) (int, error) {
 	}
 	err = c.deleteClients(s, target, gone)
 	if errors.Is(err, unix.ENOENT) {
-		// One timed out meanwhile, and with it the batch failed.
+		// The whole batch failed because one of the clients timed out meanwhile.
 		err = nil
 		for i := range gone {
 			if one := c.deleteClients(s, target, gone[i:i+1]); !errors.Is(one, unix.ENOENT) {
@@ -54,7 +57,7 @@ func (c *Conn) expireTarget(s rules.Sticky, target uint16) (int, error) {
 	return len(gone), err
 }
 
-// deleteClients deletes elements of the memory, each in a message of its own.
+// deleteClients deletes clients from the map of a target port, each with a message of its own.
 func (c *Conn) deleteClients(s rules.Sticky, target uint16, clients [][]byte) error {
 	if len(clients) == 0 {
 		return nil
@@ -70,5 +73,5 @@ func (c *Conn) deleteClients(s rules.Sticky, target uint16, clients [][]byte) er
 		b.EndNest(elem)
 		b.EndNest(list)
 	}
-	return c.commit(b)
+	return c.Commit(b)
 }

@@ -7,22 +7,22 @@ import (
 
 // Options configure a Conn.
 type Options struct {
-	// Own makes the tables the Conn's own, where the kernel supports that: no other process can change them, and they
-	// stay when the Conn is closed.
+	// Own makes the Conn the owner of the tables, where the kernel supports this (Linux 6.9): no other
+	// process can change them, and they stay when the Conn is closed.
 	Own bool
 }
 
 // Conn reads and writes nftproxy's tables in the network namespace of the thread that calls Dial.
 type Conn struct {
 	*netlink.Conn
-	own   bool                    // tables are to be owned
-	owned map[service.Family]bool // the tables that have, or had, an owner and persist
+	own   bool                    // whether to own the tables
+	owned map[service.Family]bool // whether a table has, or had, an owner and persists
 
-	commits uint32 // transactions since CheckDrift was last called
-	seen    uint32 // the generation that CheckDrift saw
+	commits uint32 // our transactions since seen
+	seen    uint32 // the generation when CheckDrift was last called, or when the tables were last read
 }
 
-// Dial opens a Conn. Using it needs CAP_NET_ADMIN, and returns netlink.ErrPermission without it.
+// Dial opens a Conn. Without CAP_NET_ADMIN its methods return netlink.ErrPermission.
 func Dial(opts Options) (*Conn, error) {
 	transport, err := netlink.Dial()
 	if err != nil {
@@ -33,9 +33,10 @@ func Dial(opts Options) (*Conn, error) {
 	return c, nil
 }
 
-// commit commits a batch and counts it, to tell our transactions from those of other processes.
-func (c *Conn) commit(b *netlink.Batch) error {
-	if err := c.Commit(b); err != nil {
+// Commit commits a batch and counts it, so that CheckDrift can distinguish our transactions from those of
+// other processes.
+func (c *Conn) Commit(b *netlink.Batch) error {
+	if err := c.Conn.Commit(b); err != nil {
 		return err
 	}
 	if b.Len() > 0 {

@@ -7,10 +7,12 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Diff reads the tables of the families and returns the difference to the ruleset that build makes, and the generation
-// that it was read at. build gets the slots that the kernel has, so that endpoints stay in them.
-func (c *Conn) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	d *rules.Delta, generation uint32, err error) {
+// Diff reads the tables of the families. It returns the difference between them and the ruleset that build
+// returns, and the generation of the tables. build gets the slots in the kernel, so that endpoints keep
+// theirs.
+func (c *Conn) Diff(
+	families []service.Family, build func(rules.Slots) *rules.Ruleset,
+) (d *rules.Delta, generation uint32, err error) {
 	s, err := c.read(families)
 	if err != nil {
 		return nil, 0, err

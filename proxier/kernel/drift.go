@@ -6,21 +6,22 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Drift says whether the kernel still holds what was programmed.
+// Drift is the result of CheckDrift.
 type Drift int
 
 const (
 	// Unchanged: no other process changed the ruleset since the last check.
 	Unchanged Drift = iota
-	// Unknown: another process changed some table; the check finds nothing wrong with ours.
+	// Unknown: another process changed some table. Our tables pass the check, but it does not compare
+	// elements.
 	Unknown
 	// Drifted: one of our tables differs from the ruleset.
 	Drifted
 )
 
-// CheckDrift reports whether another process changed our tables since the last call, or since they were read. When
-// nothing changed, in any table, that costs one small message. Otherwise it compares chains, rules and sets, and the
-// numbers of elements where the kernel reports them (Linux 6.16).
+// CheckDrift reports whether another process changed our tables since the last call, or since they were read.
+// When no table of any program changed, it costs one small message. Otherwise it compares chains, rules and
+// sets, and the numbers of elements where the kernel reports them (Linux 6.16).
 func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
 	now, err := c.Generation()
 	if err != nil {
@@ -41,7 +42,8 @@ func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
 	return Unknown, nil
 }
 
-// matches reports whether one table has the chains and the number of elements.
+// matches reports whether the table of the family has the wanted chains, the fixed sets, and the wanted
+// numbers of elements.
 func (c *Conn) matches(f service.Family, want []nftables.Chain, counts map[nftables.SetID]int) (bool, error) {
 	r := newReader(c, f)
 	found, err := r.exists()
@@ -54,16 +56,16 @@ func (c *Conn) matches(f service.Family, want []nftables.Chain, counts map[nftab
 	}
 	for _, kind := range nftables.FixedSets() {
 		id := nftables.SetID{Family: f, Kind: kind}
-		s, found := sets[kind.String()]
-		if !found || s.layout != layoutOf(id) || s.counted && s.count != uint32(counts[id]) {
+		s, exists := sets[kind.String()]
+		if !exists || s.layout != layoutOf(id) || s.counted && s.count != uint32(counts[id]) {
 			return false, nil
 		}
 	}
-	there, err := r.chains()
+	chains, err := r.chains()
 	if err != nil {
 		return false, err
 	}
-	if err := there.compare(r.table, want); err != nil {
+	if err := chains.compare(r.table, want); err != nil {
 		return false, err
 	}
 	for _, chain := range want {

@@ -9,12 +9,12 @@ import (
 	"github.com/nftproxy/nftproxy/rules/nftables"
 )
 
-// elementListLimit is how long a list of elements may get before the next one
-// is appended: an attribute holds 65,535 bytes and an element far less than 1,024.
+// elementListLimit is the size of a list of elements at which the next element starts another message: an
+// attribute holds 65,535 bytes, and an element has much less than 1,024.
 const elementListLimit = 64<<10 - 1024
 
-// Constants of linux/netfilter/nf_tables.h that golang.org/x/sys lacks, and
-// libnftnl's kind of an element's user data that is a comment.
+// Constants of linux/netfilter/nf_tables.h that golang.org/x/sys lacks, and libnftnl's number for the user
+// data of an element that is its comment.
 const (
 	elementKeyEnd       = 10 // NFTA_SET_ELEM_KEY_END
 	elementIntervalEnd  = 1  // NFT_SET_ELEM_INTERVAL_END
@@ -22,14 +22,13 @@ const (
 	udataElementComment = 0
 )
 
-// position is where an element stands in a batch, to name it when the kernel refuses it.
+// position is the place of an element in a batch, to name it when the kernel refuses it.
 type position struct {
 	message, offset int32
 }
 
-// appendElements appends the messages that add or delete elements: one for each
-// run of elements of the same set, or more where they do not fit. It returns where each
-// of the elements is.
+// appendElements appends the messages that add or delete elements: one for each run of elements of the same
+// set, or more where they do not fit into one. It returns the position of each element.
 func appendElements(b *netlink.Batch, msgType uint16, elements []nftables.Element) []position {
 	at := make([]position, len(elements))
 	flags := uint16(0)
@@ -68,7 +67,8 @@ func appendElement(b *netlink.Batch, e *nftables.Element) {
 	appendData(b, unix.NFTA_SET_ELEM_KEY, key)
 	if schema.Interval {
 		addr := e.Set.Family.AddrSize()
-		appendData(b, elementKeyEnd, append(slices.Clone(key[:size-addr]), lastAddr(key[size-addr:], int(e.Bits))...))
+		last := lastAddr(key[size-addr:], int(e.Bits))
+		appendData(b, elementKeyEnd, append(slices.Clone(key[:size-addr]), last...))
 	}
 	switch {
 	case schema.Verdict:
@@ -95,66 +95,6 @@ func appendGoto(b *netlink.Batch, chain string) {
 	b.String(unix.NFTA_VERDICT_CHAIN, chain)
 	b.EndNest(verdict)
 	b.EndNest(data)
-}
-
-// appendInterval appends a prefix as the kernel's red-black tree wants it: its
-// first address, and the first one behind it as the end, if there is one.
-func appendInterval(b *netlink.Batch, first []byte, bits int) {
-	elem := b.Nest(unix.NFTA_LIST_ELEM)
-	appendData(b, unix.NFTA_SET_ELEM_KEY, first)
-	b.EndNest(elem)
-	if end, ok := behind(first, bits); ok {
-		elem = b.Nest(unix.NFTA_LIST_ELEM)
-		appendData(b, unix.NFTA_SET_ELEM_KEY, end)
-		b.U32(unix.NFTA_SET_ELEM_FLAGS, elementIntervalEnd)
-		b.EndNest(elem)
-	}
-}
-
-// lastAddr returns the last address of a prefix.
-func lastAddr(first []byte, bits int) []byte {
-	last := slices.Clone(first)
-	for i := range last {
-		if n := bits - 8*i; n <= 0 {
-			last[i] = 0xff
-		} else if n < 8 {
-			last[i] |= 0xff >> n
-		}
-	}
-	return last
-}
-
-// behind returns the address that follows a prefix; the last prefix has none.
-func behind(first []byte, bits int) ([]byte, bool) {
-	end := lastAddr(first, bits)
-	for i := len(end) - 1; i >= 0; i-- {
-		end[i]++
-		if end[i] != 0 {
-			return end, true
-		}
-	}
-	return nil, false
-}
-
-// prefixBits returns the length of the prefix from first to the address before
-// end, which is nil for the last one, if it is a prefix.
-func prefixBits(first, end []byte) (int, bool) {
-	for bits := 0; bits <= 8*len(first); bits++ {
-		behind, ok := behind(first, bits)
-		if ok == (end != nil) && slices.Equal(behind, end) && isMasked(first, bits) {
-			return bits, true
-		}
-	}
-	return 0, false
-}
-
-func isMasked(addr []byte, bits int) bool {
-	for i, v := range addr {
-		if n := bits - 8*i; n <= 0 && v != 0 || n > 0 && n < 8 && v<<n != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // elementComment returns the comment in an element's user data.

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -11,15 +12,15 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Flags of tables, NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST (Linux 6.9): only the
-// socket that owns a table can change it, and nft flush ruleset passes it by. When the
-// socket is closed a table that persists stays, without owner, for another to adopt.
+// Flags of tables, NFT_TABLE_F_OWNER (Linux 5.12) and NFT_TABLE_F_PERSIST (Linux 6.9). Only the socket that
+// owns a table can change it, and nft flush ruleset leaves it alone. When the owner's socket is closed, a
+// table that persists stays without an owner, and another socket can adopt it.
 const (
 	tablePersists = 0x4
 	tableOwned    = 0x2 | tablePersists
 )
 
-// canOwn finds out whether the kernel has tables that persist without their owner.
+// canOwn reports whether the kernel has tables that persist without their owner.
 func (c *Conn) canOwn() bool {
 	var b netlink.Batch
 	b.Message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFPROTO_IPV4)
@@ -28,14 +29,15 @@ func (c *Conn) canOwn() bool {
 	return c.Check(&b) == nil
 }
 
-// appendOwned appends what makes an existing table ours to change: nothing if it is
-// ours already, adoption if its owner is gone.
+// appendOwned appends the message that adopts an existing table whose owner is gone. It changes nothing if
+// the table is already ours, and appends nothing if the table does not persist.
 func (c *Conn) appendOwned(b *netlink.Batch, f service.Family, texts map[int]string) {
 	if !c.owned[f] {
 		return
 	}
 	appendTable(b, nftables.TableName, f, unix.NFT_MSG_NEWTABLE, tableOwned)
-	texts[b.Len()-1] = fmt.Sprintf("adopt table %s %s, which may be owned by another nftproxy that is still running", f, nftables.TableName)
+	texts[b.Len()-1] = fmt.Sprintf("adopt table %s %s, which may be owned by another nftproxy "+
+		"that is still running", f, nftables.TableName)
 }
 
 // begin starts a batch on existing tables.
@@ -49,19 +51,13 @@ func (c *Conn) begin(families ...service.Family) *netlink.Batch {
 	return b
 }
 
-// touched returns the families that the Delta changes something in.
+// touched returns the families whose tables the Delta changes.
 func touched(d *rules.Delta) []service.Family {
 	in := map[service.Family]bool{}
-	for _, s := range d.Sets {
+	for _, s := range slices.Concat(d.Sets, d.StaleSets) {
 		in[s.ID.Family] = true
 	}
-	for _, s := range d.StaleSets {
-		in[s.ID.Family] = true
-	}
-	for _, c := range d.Chains {
-		in[c.Family] = true
-	}
-	for _, c := range d.StaleChains {
+	for _, c := range slices.Concat(d.Chains, d.StaleChains) {
 		in[c.Family] = true
 	}
 	for _, list := range [][]nftables.Element{d.Delete, d.Add} {
@@ -69,11 +65,5 @@ func touched(d *rules.Delta) []service.Family {
 			in[list[i].Set.Family] = true
 		}
 	}
-	var out []service.Family
-	for _, f := range service.Families() {
-		if in[f] {
-			out = append(out, f)
-		}
-	}
-	return out
+	return slices.DeleteFunc(service.Families(), func(f service.Family) bool { return !in[f] })
 }

@@ -1,11 +1,8 @@
 package kernel
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,19 +13,19 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// readAttempts bounds how often a dump is repeated because another process, perhaps in another table, changed the
-// ruleset meanwhile, or because the dump is incomplete.
+// readAttempts bounds how often a dump is repeated because another process changed the ruleset meanwhile,
+// maybe in another table, or because the dump is incomplete.
 const readAttempts = 5
 
-// incompletePause is how long the kernel gets to resize a set, longer with each attempt.
+// incompletePause is the time that the kernel gets to resize a set. It grows with each attempt.
 const incompletePause = 20 * time.Millisecond
 
-// errIncomplete says that a dump has fewer elements than the kernel counts (Linux 6.16): while it resizes a hash
-// table, for a while after a large insert, a walk misses some.
+// errIncomplete: a dump has fewer elements than the kernel counts (Linux 6.16). For a while after a large
+// insert the kernel resizes the hash table, and dumps miss elements.
 var errIncomplete = errors.New("the dump is incomplete")
 
-// snapshot is the state of our tables at one generation. Of their chains only the names are in tables until compare
-// was called.
+// snapshot is the state of our tables at one generation. tables has only the names of chains until compare is
+// called.
 type snapshot struct {
 	generation uint32
 	tables     rules.Programmed
@@ -47,7 +44,7 @@ func (c *Conn) read(families []service.Family) (*snapshot, error) {
 		case errors.Is(err, netlink.ErrInterrupted) && !last:
 			continue
 		case errors.Is(err, errIncomplete):
-			err = nil // the kernel refuses to add an element that it has, and the next sync reads again
+			err = nil // the kernel refuses to add an element that exists, and the next sync reads again
 		}
 		if err == nil {
 			c.seen, c.commits = s.generation, 0
@@ -95,14 +92,14 @@ type reader struct {
 	table  *rules.Table
 	names  map[string]string // of chains, each once
 
-	complete bool // the number of elements that were read is the number that the kernel counts
+	complete bool // whether we read as many elements as the kernel counts
 }
 
 func newReader(c *Conn, f service.Family) *reader {
 	return &reader{conn: c, family: f, table: rules.NewTable(), names: map[string]string{}, complete: true}
 }
 
-// readTable reads the table's sets and elements, if there is a table.
+// readTable reads the table's sets and elements, and returns false if there is no table.
 func (r *reader) readTable() (found bool, err error) {
 	if found, err = r.exists(); err != nil || !found {
 		return false, err
@@ -110,6 +107,7 @@ func (r *reader) readTable() (found bool, err error) {
 	return true, r.sets()
 }
 
+// exists reports whether there is a table, and reads its flags.
 func (r *reader) exists() (found bool, err error) {
 	err = r.conn.Dump(unix.NFT_MSG_GETTABLE, r.family.Number(), "", "", func(attributes []byte) error {
 		var name string
@@ -129,11 +127,12 @@ func (r *reader) exists() (found bool, err error) {
 		return nil
 	})
 	if found && r.conn.owned[r.family] != r.conn.own {
-		r.broken("its ownership is not as configured")
+		r.broken("its ownership differs from the configuration")
 	}
 	return found, err
 }
 
+// broken marks the table as one that cannot be repaired in place. The first reason stays.
 func (r *reader) broken(format string, args ...any) {
 	if r.table.Broken == "" {
 		r.table.Broken = fmt.Sprintf(format, args...)
@@ -143,14 +142,15 @@ func (r *reader) broken(format string, args ...any) {
 // setState is a set as the kernel describes it.
 type setState struct {
 	layout  layout
-	counted bool // whether the kernel gives the number of elements, as we count them
+	counted bool // whether count is the number of elements as we count them
 	count   uint32
 }
 
-// layouts reads which sets there are.
+// layouts reads all sets without their elements.
 func (r *reader) layouts() (map[string]setState, error) {
 	sets := map[string]setState{}
-	err := r.conn.Dump(unix.NFT_MSG_GETSET, r.family.Number(), nftables.TableName, "", func(attributes []byte) error {
+	family := r.family.Number()
+	err := r.conn.Dump(unix.NFT_MSG_GETSET, family, nftables.TableName, "", func(attributes []byte) error {
 		name, s := parseSet(attributes)
 		sets[name] = s
 		r.table.Sets[name] = struct{}{}
@@ -166,13 +166,13 @@ func (r *reader) sets() error {
 		return err
 	}
 	for _, kind := range nftables.FixedSets() {
-		s, there := sets[kind.String()]
-		if !there {
+		s, exists := sets[kind.String()]
+		if !exists {
 			continue
 		}
 		id := nftables.SetID{Family: r.family, Kind: kind}
 		if s.layout != layoutOf(id) {
-			r.broken("set %s is of another layout", kind)
+			r.broken("set %s has another layout", kind)
 			return nil
 		}
 		before := len(r.table.Elements)
@@ -207,172 +207,10 @@ func parseSet(attributes []byte) (name string, s setState) {
 		}
 	}
 	if s.layout.dataType == dataVerdict {
-		s.layout.dataSize = 0 // what the kernel says of a verdict's size is its own
+		s.layout.dataSize = 0 // the kernel reports the size of its own structure
 	}
 	if s.layout.flags&(unix.NFT_SET_INTERVAL|setConcat) == unix.NFT_SET_INTERVAL {
 		s.counted = false // a red-black tree counts starts and ends
 	}
 	return name, s
-}
-
-// elements reads the elements of a set.
-func (r *reader) elements(id nftables.SetID) error {
-	schema := id.Kind.Schema()
-	tree := schema.Interval && len(schema.Key) == 1
-	var ends []interval
-	err := r.conn.DumpElements(r.family.Number(), nftables.TableName, id.Kind.String(), func(attributes []byte) error {
-		raw := parseElement(attributes)
-		if tree {
-			ends = append(ends, interval{slices.Clone(raw.key), raw.flags&elementIntervalEnd != 0})
-			return nil
-		}
-		e, ok := r.element(id, raw)
-		if !ok {
-			r.broken("set %s has an element that is none of ours", id.Kind)
-			return nil
-		}
-		r.table.Elements[e.ElementID] = e
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return r.intervals(id, ends)
-}
-
-// rawElement is an element as the kernel sends it, in parts of the buffer.
-type rawElement struct {
-	key, keyEnd, data, userdata []byte
-	chain                       []byte
-	code, flags                 uint32
-}
-
-func parseElement(attributes []byte) rawElement {
-	var e rawElement
-	for typ, v := range netlink.Attrs(attributes) {
-		switch typ {
-		case unix.NFTA_SET_ELEM_KEY:
-			e.key = dataValue(v)
-		case elementKeyEnd:
-			e.keyEnd = dataValue(v)
-		case unix.NFTA_SET_ELEM_FLAGS:
-			e.flags = netlink.Uint32(v)
-		case unix.NFTA_SET_ELEM_USERDATA:
-			e.userdata = v
-		case unix.NFTA_SET_ELEM_DATA:
-			e.data = dataValue(v)
-			e.code, e.chain = parseVerdict(v)
-		}
-	}
-	return e
-}
-
-func dataValue(nested []byte) []byte {
-	for typ, v := range netlink.Attrs(nested) {
-		if typ == unix.NFTA_DATA_VALUE {
-			return v
-		}
-	}
-	return nil
-}
-
-func parseVerdict(nested []byte) (code uint32, chain []byte) {
-	for typ, v := range netlink.Attrs(nested) {
-		if typ != unix.NFTA_DATA_VERDICT {
-			continue
-		}
-		for typ, v := range netlink.Attrs(v) {
-			switch typ {
-			case unix.NFTA_VERDICT_CODE:
-				code = binary.BigEndian.Uint32(v)
-			case unix.NFTA_VERDICT_CHAIN:
-				chain = v
-			}
-		}
-	}
-	return code, chain
-}
-
-// element translates an element; false if it is nothing that we would write.
-// A verdict that is no goto is kept as a chain of no name, and so differs.
-func (r *reader) element(id nftables.SetID, raw rawElement) (nftables.Element, bool) {
-	e := nftables.Element{ElementID: nftables.ElementID{Set: id}}
-	schema, size := id.Kind.Schema(), id.KeySize()
-	if len(raw.key) != size {
-		return e, false
-	}
-	copy(e.Key[:], raw.key)
-	if schema.Interval {
-		addr := size - id.Family.AddrSize()
-		if len(raw.keyEnd) != size || string(raw.keyEnd[:addr]) != string(raw.key[:addr]) {
-			return e, false
-		}
-		end, more := behind(raw.keyEnd[addr:], 8*id.Family.AddrSize())
-		if !more {
-			end = nil
-		}
-		bits, ok := prefixBits(raw.key[addr:], end)
-		if !ok {
-			return e, false
-		}
-		e.Bits = uint8(bits)
-	}
-	copy(e.Data[:], raw.data)
-	if schema.Verdict && raw.code == verdictGoto {
-		e.Chain = r.name(raw.chain)
-	}
-	e.Comment = elementComment(raw.userdata)
-	return e, true
-}
-
-// name returns the name of a chain. Few chains have many elements.
-func (r *reader) name(chain []byte) string {
-	chain = bytes.TrimRight(chain, "\x00")
-	name, ok := r.names[string(chain)]
-	if !ok {
-		name = string(chain)
-		r.names[name] = name
-	}
-	return name
-}
-
-// interval is the start or the end of an interval in the kernel's tree.
-type interval struct {
-	addr []byte
-	end  bool
-}
-
-// intervals puts starts and ends together to prefixes. nft puts an end at
-// address zero, which ends nothing.
-func (r *reader) intervals(id nftables.SetID, ends []interval) error {
-	slices.SortFunc(ends, func(a, b interval) int {
-		if c := slices.Compare(a.addr, b.addr); c != 0 || a.end == b.end {
-			return c
-		}
-		if a.end {
-			return -1
-		}
-		return 1
-	})
-	for i, e := range ends {
-		if e.end {
-			continue
-		}
-		var end []byte
-		if i+1 < len(ends) {
-			if end = ends[i+1].addr; !ends[i+1].end {
-				r.broken("set %s has an interval without end", id.Kind)
-				return nil
-			}
-		}
-		bits, ok := prefixBits(e.addr, end)
-		if !ok {
-			r.broken("set %s has an interval that is no prefix", id.Kind)
-			return nil
-		}
-		elem := nftables.Element{ElementID: nftables.ElementID{Set: id, Bits: uint8(bits)}}
-		copy(elem.Key[:], e.addr)
-		r.table.Elements[elem.ElementID] = elem
-	}
-	return nil
 }

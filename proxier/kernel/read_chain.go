@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/proxier/netlink"
@@ -14,15 +13,17 @@ import (
 	"github.com/nftproxy/nftproxy/rules/nftables"
 )
 
-// chains are the chains of a table: their hooks, and their rules in normal form.
+// chains are the chains of a table: their hooks and their rules, by name. The rules are in normal form.
 type chains struct {
 	hooks map[string]*nftables.Hook
 	rules map[string][]string
 }
 
+// chains reads all chains with their rules.
 func (r *reader) chains() (chains, error) {
 	found := chains{map[string]*nftables.Hook{}, map[string][]string{}}
-	err := r.conn.Dump(unix.NFT_MSG_GETCHAIN, r.family.Number(), "", "", func(attributes []byte) error {
+	family := r.family.Number()
+	err := r.conn.Dump(unix.NFT_MSG_GETCHAIN, family, "", "", func(attributes []byte) error {
 		table, name, hook := parseChain(attributes)
 		if table == nftables.TableName {
 			found.hooks[name] = hook
@@ -33,7 +34,7 @@ func (r *reader) chains() (chains, error) {
 	if err != nil {
 		return found, err
 	}
-	err = r.conn.Dump(unix.NFT_MSG_GETRULE, r.family.Number(), nftables.TableName, "", func(attributes []byte) error {
+	err = r.conn.Dump(unix.NFT_MSG_GETRULE, family, nftables.TableName, "", func(attributes []byte) error {
 		chain, normal := parseRule(attributes)
 		found.rules[chain] = append(found.rules[chain], normal)
 		return nil
@@ -41,21 +42,21 @@ func (r *reader) chains() (chains, error) {
 	return found, err
 }
 
-// compare notes in t which of the wanted chains the kernel has with the same rules.
-func (there chains) compare(t *rules.Table, want []nftables.Chain) error {
+// compare records in t which of the wanted chains the kernel has with the same rules.
+func (c chains) compare(t *rules.Table, want []nftables.Chain) error {
 	for _, chain := range want {
-		hook, ok := there.hooks[chain.Name]
+		hook, ok := c.hooks[chain.Name]
 		if !ok {
 			continue
 		}
 		if (hook == nil) != (chain.Hook == nil) || hook != nil && *hook != *chain.Hook {
-			t.Broken = fmt.Sprintf("chain %s is on another hook", chain.Name)
+			t.Broken = fmt.Sprintf("chain %s has another hook", chain.Name)
 		}
 		normal, err := normalRules(chain)
 		if err != nil {
 			return err
 		}
-		t.Chains[chain.Name] = slices.Equal(there.rules[chain.Name], normal)
+		t.Chains[chain.Name] = slices.Equal(c.rules[chain.Name], normal)
 	}
 	return nil
 }
@@ -79,7 +80,7 @@ func parseHook(nested []byte) *nftables.Hook {
 	for typ, v := range netlink.Attrs(nested) {
 		switch typ {
 		case unix.NFTA_HOOK_HOOKNUM:
-			names := []string{"prerouting", "input", "forward", "output", "postrouting"}
+			names := hookNames()
 			if n := netlink.Uint32(v); n < uint32(len(names)) {
 				hook.Name = names[n]
 			}
@@ -91,62 +92,59 @@ func parseHook(nested []byte) *nftables.Hook {
 }
 
 func parseRule(attributes []byte) (chain, normal string) {
+	var b strings.Builder
 	for typ, v := range netlink.Attrs(attributes) {
 		switch typ {
 		case unix.NFTA_RULE_CHAIN:
 			chain = netlink.String(v)
 		case unix.NFTA_RULE_EXPRESSIONS:
-			normal = normalExpressions(v)
+			for _, e := range netlink.Attrs(v) {
+				writeExpression(&b, e)
+			}
 		}
 	}
-	return chain, normal
+	return chain, b.String()
 }
 
-// normalRules returns the normal forms of a chain's rules as we would write them.
+// normalRules returns the normal forms of a chain's rules as nftproxy programs them.
 func normalRules(chain nftables.Chain) ([]string, error) {
-	var out []string
-	for _, rule := range chain.Rules {
-		var list []byte
-		for _, e := range rule.Expressions(chain.Family) {
-			data, err := expr.Marshal(chain.Family.Number(), e)
-			if err != nil {
-				return nil, fmt.Errorf("encode rule %q of chain %s: %w", rule.Text(chain.Family), chain.Name, err)
-			}
-			list = binary.NativeEndian.AppendUint16(list, uint16(len(data)+unix.SizeofNlAttr))
-			list = binary.NativeEndian.AppendUint16(list, unix.NFTA_LIST_ELEM)
-			list = append(list, data...)
+	out := make([]string, len(chain.Rules))
+	for i, rule := range chain.Rules {
+		expressions, err := marshalRule(chain, rule)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, normalExpressions(list))
+		var b strings.Builder
+		for _, e := range expressions {
+			writeExpression(&b, e)
+		}
+		out[i] = b.String()
 	}
 	return out, nil
 }
 
-// normalExpressions returns a form of expressions that is the same for what was
-// sent to the kernel and what it answers: attributes by number, without those
-// that are zero, which the kernel adds for what was not given.
-func normalExpressions(list []byte) string {
-	var b strings.Builder
-	for _, e := range netlink.Attrs(list) {
-		var name string
-		for typ, v := range netlink.Attrs(e) {
-			switch typ {
-			case unix.NFTA_EXPR_NAME:
-				name = netlink.String(v)
-				b.WriteString(name)
-			case unix.NFTA_EXPR_DATA:
-				writeNormal(&b, name, v)
-			}
+// writeExpression writes an expression in a normal form, which is the same for what was sent to the kernel
+// and for what the kernel sends back: attributes by number, without those that are zero, which the kernel
+// adds when they were not sent.
+func writeExpression(b *strings.Builder, attributes []byte) {
+	var name string
+	for typ, v := range netlink.Attrs(attributes) {
+		switch typ {
+		case unix.NFTA_EXPR_NAME:
+			name = netlink.String(v)
+			b.WriteString(name)
+		case unix.NFTA_EXPR_DATA:
+			writeNormal(b, name, v)
 		}
-		b.WriteByte('\n')
 	}
-	return b.String()
+	b.WriteByte('\n')
 }
 
-// natAdded are the flags that the kernel derives from the registers of a nat
-// expression: NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED.
+// natAdded are the flags that the kernel adds to a nat expression because of its registers:
+// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED.
 const natAdded = 3
 
-// writeNormal writes the attributes of an expression.
+// writeNormal writes the attributes of an expression in normal form.
 func writeNormal(b *strings.Builder, name string, attributes []byte) {
 	type attribute struct {
 		typ   uint16

@@ -10,14 +10,14 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Flags of sets that golang.org/x/sys lacks, from linux/netfilter/nf_tables.h.
-const setConcat = 0x80 // NFT_SET_CONCAT
+// setConcat is NFT_SET_CONCAT of linux/netfilter/nf_tables.h, which golang.org/x/sys lacks.
+const setConcat = 0x80
 
 // dataVerdict is the type of a verdict map's data, NFT_DATA_VERDICT.
 const dataVerdict = 0xffffff00
 
-// layout is what the kernel knows of a set: two sets with the same layout can
-// hold the same elements and be used by the same rules.
+// layout is the kernel's description of a set: two sets with the same layout can hold the same elements, and
+// the same rules can use them.
 type layout struct {
 	flags    uint32
 	keySize  uint32
@@ -46,7 +46,7 @@ func layoutOf(id nftables.SetID) layout {
 	return l
 }
 
-// appendSet appends the message that creates a set. id is its number within the batch.
+// appendSet appends the message that creates a set. id is the number of the set within the batch.
 func appendSet(b *netlink.Batch, table string, s nftables.Set, id uint32) {
 	l, schema := layoutOf(s.ID), s.ID.Kind.Schema()
 	b.Message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.ID.Family.Number())
@@ -98,8 +98,8 @@ func appendColumns(b *netlink.Batch, f service.Family, columns []nftables.Column
 	b.EndNest(concat)
 }
 
-// typeNumber returns nft's number for the type of concatenated columns: 6 bits
-// each, by nftables' enum datatypes. The kernel stores it for nft to read.
+// typeNumber returns nft's number for the type of concatenated columns: 6 bits each, by nftables' enum
+// datatypes. The kernel only stores it, for nft to read.
 func typeNumber(columns []nftables.Column, f service.Family) uint32 {
 	var n uint32
 	for _, c := range columns {
@@ -127,9 +127,9 @@ const (
 	udataDataInterval  = 6
 )
 
-// setUserdata returns what nft 1.0 writes beside a set in order to list it: byte
-// orders (2 is big endian, 0 mixed or none) and, for a column that has no type
-// name, the expressions that key and data are compared with.
+// setUserdata returns the data that nft 1.0 stores together with a set to be able to list it: byte orders (2
+// is big endian, 0 is mixed or none) and, for a column whose type has no name, the expressions that the rules
+// compare with key and data.
 func setUserdata(id nftables.SetID) []byte {
 	schema := id.Kind.Schema()
 	order := func(columns []nftables.Column) uint32 {
@@ -156,6 +156,7 @@ func setUserdata(id nftables.SetID) []byte {
 	return out
 }
 
+// udata appends a value with its type and length, in libnftnl's format of user data.
 func udata(out []byte, typ byte, value []byte) []byte {
 	return append(append(out, typ, byte(len(value))), value...)
 }
@@ -164,7 +165,7 @@ func udata32(out []byte, typ byte, v uint32) []byte {
 	return udata(out, typ, binary.NativeEndian.AppendUint32(nil, v))
 }
 
-// Numbers of nft's expressions and header fields, as it stores them for typeof.
+// Numbers of nft's expressions and header fields, as nft stores them for typeof.
 const (
 	exprPayload, exprMeta, exprConcat, exprNumgen = 7, 9, 13, 23
 	headerTransport, headerIP, headerIP6          = 11, 12, 13

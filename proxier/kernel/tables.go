@@ -20,11 +20,11 @@ type Table struct {
 // TableChain is a chain of a Table.
 type TableChain struct {
 	Name string
-	Hook *nftables.Hook // nil for a chain that others jump to; empty names for hooks of no IP family
-	Drop bool           // a packet that comes to its end is dropped
+	Hook *nftables.Hook // nil: reached by jump or goto only; the name is empty if it is not a hook of IP
+	Drop bool           // the policy is drop
 }
 
-// tableFamily is a family that tables can be of.
+// tableFamily is a family of tables.
 type tableFamily struct {
 	name   string
 	number uint8
@@ -37,7 +37,7 @@ func tableFamilies() []tableFamily {
 	}
 }
 
-// ListTables returns all tables with their chains, those of one family in the kernel's order.
+// ListTables returns all tables with their chains, by family. It keeps the kernel's order within a family.
 func ListTables(c *netlink.Conn) ([]Table, error) {
 	for attempt := 1; ; attempt++ {
 		tables, err := listTables(c)
@@ -66,7 +66,8 @@ func listTables(c *netlink.Conn) ([]Table, error) {
 		err = c.Dump(unix.NFT_MSG_GETCHAIN, f.number, "", "", func(attributes []byte) error {
 			table, name, hook := parseChain(attributes)
 			if i, ok := at[table]; ok {
-				tables[i].Chains = append(tables[i].Chains, TableChain{name, hook, hook != nil && policyDrops(attributes)})
+				c := TableChain{name, hook, hook != nil && policyDrops(attributes)}
+				tables[i].Chains = append(tables[i].Chains, c)
 			}
 			return nil
 		})

@@ -6,29 +6,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Batch is a list of nftables messages that the kernel takes as one transaction. Begin starts it; each Message is
-// followed by its attributes; Conn.Commit or Conn.Check sends it, any number of times.
+// Batch is a list of nftables messages that the kernel takes as one transaction. Call Begin, then Message
+// with its attributes for each message. Conn.Commit or Conn.Check sends the batch, any number of times.
 type Batch struct {
 	Writer
 
-	// Describe puts into words what an error is about: message msg of the batch, and in it the attribute at offset,
-	// or the message as a whole if that is 0. It may be nil.
+	// Describe names the object that the kernel refused: it is in message msg of the batch, in the attribute
+	// at offset, or offset is 0 and it is the message as a whole. It may be nil.
 	Describe func(msg, offset int) string
 }
 
-// Begin empties the batch. A generation other than 0 makes the kernel refuse the batch with ErrStale unless it is
-// still the current one.
+// Begin empties the batch. With a generation other than 0 the kernel refuses the batch with ErrStale unless
+// this is still the current generation.
 func (b *Batch) Begin(generation uint32) {
 	b.Reset()
-	b.buf = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST,
-		unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
+	b.buf = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, unix.AF_UNSPEC,
+		unix.NFNL_SUBSYS_NFTABLES)
 	if generation != 0 {
 		b.U32(unix.NFNL_BATCH_GENID, generation)
 	}
 	setLength(b.buf, 0)
 }
 
-// Message starts a message: an NFT_MSG_ type, NLM_F_ flags and the number of a family.
+// Message starts a message with an NFT_MSG_ type, NLM_F_ flags and the number of a family (NFPROTO_).
 func (b *Batch) Message(msgType, flags uint16, family uint8) {
 	if len(b.buf) == 0 {
 		b.Begin(0)
@@ -36,9 +36,9 @@ func (b *Batch) Message(msgType, flags uint16, family uint8) {
 	b.Writer.Message(unix.NFNL_SUBSYS_NFTABLES, msgType, flags, family)
 }
 
-// seal returns the batch as it is sent: BATCH_BEGIN with sequence number first, the messages with the numbers after
-// it and, if it is to be committed, BATCH_END. Only the last message asks for an answer: before 6.10 the kernel does
-// not acknowledge BATCH_END.
+// seal returns the datagram to send: BATCH_BEGIN with sequence number first, the messages with the numbers
+// that follow and, with commit, BATCH_END. Only the last message asks for an acknowledgement, because before
+// Linux 6.10 the kernel does not acknowledge BATCH_END.
 func (b *Batch) seal(first uint32, commit bool) []byte {
 	b.finish()
 	setSequence(b.buf, 0, first)
@@ -50,17 +50,18 @@ func (b *Batch) seal(first uint32, commit bool) []byte {
 	if !commit {
 		return b.buf
 	}
-	// The end is behind the batch in the same memory, and not part of it: the batch can be sent again.
+	// BATCH_END uses the memory behind the batch without being a part of it, so the batch can be sent again.
 	end := len(b.buf)
-	sealed := appendHeader(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST,
-		unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
+	sealed := appendHeader(b.buf, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, unix.AF_UNSPEC,
+		unix.NFNL_SUBSYS_NFTABLES)
 	setLength(sealed, end)
 	setSequence(sealed, end, first+1+uint32(len(b.starts)))
 	b.buf = sealed[:end]
 	return sealed
 }
 
-// failed adds the kernel's refusal of message index to the first one, which is the one that is reported.
+// failed adds the kernel's refusal of message index to the error. The error is the first refusal, known;
+// others are only counted.
 func (b *Batch) failed(known, e *Error, index int) *Error {
 	if known != nil {
 		known.More++

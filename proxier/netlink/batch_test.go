@@ -8,11 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-
-	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
-// The sets of these tests: IPv4 address -> address and port.
+// The tests use one map: IPv4 address -> address and port.
 const (
 	testFamily = unix.NFPROTO_IPV4
 	testTable  = "t"
@@ -35,11 +33,12 @@ func putSet(b *Batch) {
 	b.U32(unix.NFTA_SET_DATA_TYPE, 0)
 	b.U32(unix.NFTA_SET_DATA_LEN, 8)
 	description := b.Nest(unix.NFTA_SET_DESC)
-	b.U32(unix.NFTA_SET_DESC_SIZE, 200_000) // fixed, for dumps without elements missing or repeated
+	b.U32(unix.NFTA_SET_DESC_SIZE, 200_000) // a fixed size, so that dumps neither miss nor repeat elements
 	b.EndNest(description)
 }
 
-// putElements puts the keys from to to into as few messages as hold them, and returns where each element starts.
+// putElements appends the keys from from to to, without to, in as few messages as possible. It returns where
+// each element starts.
 func putElements(b *Batch, msgType, flags uint16, from, to uint32) (offsets []int) {
 	const room = 65535 - 64
 	for key := from; key < to; {
@@ -65,12 +64,20 @@ func putElements(b *Batch, msgType, flags uint16, from, to uint32) (offsets []in
 	return offsets
 }
 
+// rawMessage returns message i of the batch with its header, so that an Error.Offset is an index into it.
+func rawMessage(b *Batch, i int) []byte {
+	if i+1 < len(b.starts) {
+		return b.buf[b.starts[i]:b.starts[i+1]]
+	}
+	return b.buf[b.starts[i]:]
+}
+
 func elementKey(element []byte) (key uint32) {
-	for typ, v := range netfilter.Attrs(element) {
+	for typ, v := range Attrs(element) {
 		if typ != unix.NFTA_SET_ELEM_KEY {
 			continue
 		}
-		for typ, v := range netfilter.Attrs(v) {
+		for typ, v := range Attrs(v) {
 			if typ == unix.NFTA_DATA_VALUE {
 				key = binary.BigEndian.Uint32(v)
 			}
@@ -109,11 +116,12 @@ func TestBatchBytes(t *testing.T) {
 		if !commit {
 			n--
 		}
-		if diff := cmp.Diff(strings.Join(want[:n], ""), hex.EncodeToString(b.seal(1000, commit))); diff != "" {
+		got := hex.EncodeToString(b.seal(1000, commit))
+		if diff := cmp.Diff(strings.Join(want[:n], ""), got); diff != "" {
 			t.Errorf("commit %v (-want +got):\n%s", commit, diff)
 		}
 	}
-	if got, want := hex.EncodeToString(b.raw(0)), want[1]; got != want {
+	if got, want := hex.EncodeToString(rawMessage(&b, 0)), want[1]; got != want {
 		t.Errorf("message 0 is\n%s, want\n%s", got, want)
 	}
 	if b.Len() != 2 {

@@ -7,26 +7,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a Socket for nftables: transactions, dumps and the generation of the ruleset. Using it without
-// CAP_NET_ADMIN returns ErrPermission.
+// Conn is a Socket for nftables: transactions, dumps and the generation of the ruleset. Without CAP_NET_ADMIN
+// its methods return ErrPermission.
 type Conn struct {
 	Socket
-	request Writer // of a dump
+	request Writer // the request of a dump
 }
 
 // Dial opens a Conn.
 func Dial() (*Conn, error) {
-	c := &Conn{Socket: newSocket()}
+	c := &Conn{Socket: Socket{fd: -1}}
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Commit applies a batch as one transaction: all of it or, with an error, nothing. An empty batch costs nothing.
+// Commit applies a batch as one transaction: all of it or, with an error, nothing. An empty batch costs
+// nothing.
 //
-// The error is an *Error when the kernel refused the batch, ErrStale (by errors.Is) when the generation given to
-// Batch.Begin has passed, and ErrUnknownOutcome when the answer was lost: then read the table to find out.
+// The error is an *Error when the kernel refused the batch, ErrStale (by errors.Is) when the generation given
+// to Batch.Begin is not the current one, and ErrUnknownOutcome when the answer was lost: then read the table
+// to find out.
 func (c *Conn) Commit(b *Batch) error {
 	if err := c.transact(b, true); err != nil {
 		return fmt.Errorf("commit nftables batch: %w", err)
@@ -34,11 +36,12 @@ func (c *Conn) Commit(b *Batch) error {
 	return nil
 }
 
-// Check asks whether the kernel would take a batch, and changes nothing: without its end the kernel validates the
-// batch and drops it. Errors are those of Commit.
+// Check asks whether the kernel would accept a batch, and changes nothing: the kernel validates a batch
+// without BATCH_END and drops it. Errors are those of Commit.
 //
-// Since Linux 6.4 it does not notice a rule in the wrong hook if the batch makes the table itself (seen on 6.18; nft -c
-// is the same): the kernel reports a failed validation by doing the batch once more, in a table that has forgotten it.
+// Since Linux 6.4 Check does not notice a rule in the wrong hook if the batch itself creates the table (seen
+// on 6.18; nft -c does not notice it either): when validation fails the kernel processes the batch once more
+// to report the error, and the table, created anew, has lost the mark that it needs validation.
 func (c *Conn) Check(b *Batch) error {
 	if err := c.transact(b, false); err != nil {
 		return fmt.Errorf("check nftables batch: %w", err)
@@ -63,34 +66,35 @@ func (c *Conn) transact(b *Batch, commit bool) error {
 	return c.outcome(b, first)
 }
 
-// outcome reads the answers to a batch whose BATCH_BEGIN has sequence number first. Every message that failed has
-// an answer, and so has the last one, failed or not; an error of the commit itself answers BATCH_BEGIN, before it.
+// outcome reads the answers to a batch whose BATCH_BEGIN has sequence number first. The kernel answers each
+// message that it refuses, and the last message in any case. An error of the commit itself answers
+// BATCH_BEGIN, before that.
 func (c *Conn) outcome(b *Batch, first uint32) error {
 	var failed *Error
 	var lost error
 	for last := first + uint32(b.Len()); ; {
-		datagram, err := c.receive()
+		datagram, err := c.receive(dumpSize)
 		if errors.Is(err, unix.ENOBUFS) {
-			// More answers than the receive buffer holds. Those that came first are still there to be read.
+			// There were more answers than the receive buffer holds. The first ones are still in the queue.
 			lost = err
 			continue
 		}
 		if errors.Is(err, unix.EAGAIN) && failed != nil {
-			return failed // out of memory: the one answer is that of BATCH_BEGIN
+			return failed // the kernel was out of memory: it answers BATCH_BEGIN only
 		}
 		if err != nil {
 			c.drop()
 			return fmt.Errorf("%w: %w", ErrUnknownOutcome, errors.Join(lost, err))
 		}
-		for m := range Messages(datagram) {
-			i := int32(m.Seq - first) // below zero: a message of an earlier batch
-			if m.Port != c.port || m.Type != unix.NLMSG_ERROR || i < 0 || int(i) > b.Len() {
+		for m := range messages(datagram) {
+			i := int32(m.seq - first) // negative: the message is of an earlier batch
+			if m.port != c.port || m.typ != unix.NLMSG_ERROR || i < 0 || int(i) > b.Len() {
 				continue
 			}
 			if e := parseError(m); e != nil {
 				failed = b.failed(failed, e, int(i)-1)
 			}
-			if m.Seq != last {
+			if m.seq != last {
 				continue
 			}
 			if failed != nil {

@@ -32,11 +32,11 @@ func mustGeneration(t testing.TB, c *Conn) uint32 {
 	return g
 }
 
-// dumpKeys reads the elements back, each once.
+// dumpKeys reads the elements back and fails if one comes twice.
 func dumpKeys(t testing.TB, c *Conn) map[uint32]bool {
 	t.Helper()
 	keys := map[uint32]bool{}
-	err := c.dumpElements(testFamily, testTable, testSet, func(element []byte) error {
+	err := c.DumpElements(testFamily, testTable, testSet, func(element []byte) error {
 		key := elementKey(element)
 		if keys[key] {
 			return fmt.Errorf("key %d comes twice", key)
@@ -67,7 +67,7 @@ func TestCommitManyElements(t *testing.T) {
 	keys := dumpKeys(t, c)
 	for key := uint32(1); key <= n; key++ {
 		if !keys[key] {
-			t.Fatalf("key %d is missing of %d", key, len(keys))
+			t.Fatalf("key %d is missing among %d", key, len(keys))
 		}
 	}
 	if len(keys) != n {
@@ -89,7 +89,7 @@ func TestCommitNothing(t *testing.T) {
 	}
 }
 
-// A lasting connection stays in step, also with a file descriptor beyond what select can name.
+// A Conn stays in step through many commits, also with a file descriptor that select cannot use.
 func TestCommitOften(t *testing.T) {
 	for range 1100 {
 		f, err := os.Open(os.DevNull)
@@ -102,7 +102,7 @@ func TestCommitOften(t *testing.T) {
 	if c.fd < 1024 {
 		t.Fatalf("file descriptor %d, want one beyond 1023", c.fd)
 	}
-	c.seq = ^uint32(0) - 3000 // sequence numbers wrap around on the way
+	c.seq = ^uint32(0) - 3000 // sequence numbers wrap around during the test
 	mustCommit(t, c, putTable, putSet)
 	fd, generation := c.fd, mustGeneration(t, c)
 	var b Batch
@@ -126,8 +126,8 @@ func TestCommitOften(t *testing.T) {
 }
 
 func TestCommitStale(t *testing.T) {
-	c := testConn(t)
-	other := testDial(t, c.opts.NetNS)
+	ns := testNamespace(t)
+	c, other := testDial(t, ns), testDial(t, ns)
 	read := mustGeneration(t, c)
 	mustCommit(t, other, putTable)
 
@@ -164,15 +164,17 @@ func TestCheckChangesNothing(t *testing.T) {
 	b.Begin(0)
 	putElements(&b, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 3, 4)
 	var refused *Error
-	if err := c.Check(&b); !errors.As(err, &refused) || refused.Errno != unix.EEXIST || refused.Offset != offsets[0] {
-		t.Errorf("check of what is there already: %v", err)
+	err := c.Check(&b)
+	if !errors.As(err, &refused) || refused.Errno != unix.EEXIST || refused.Offset != offsets[0] {
+		t.Errorf("check of an element that exists: %v", err)
 	}
 	if after := mustGeneration(t, c); after != before+1 {
 		t.Errorf("generation %d, want %d", after, before+1)
 	}
 }
 
-// More refusals than the receive buffer holds are still refusals, and the socket stays in step.
+// When the kernel refuses more messages than the receive buffer holds answers, Commit still returns the
+// refusal, and the socket stays in step.
 func TestCommitManyErrors(t *testing.T) {
 	c := testConn(t)
 	mustCommit(t, c, putTable)
@@ -188,20 +190,29 @@ func TestCommitManyErrors(t *testing.T) {
 		t.Fatalf("commit: %v, want an *Error", err)
 	}
 	if refused.Errno != unix.ENOENT || refused.MsgIndex != 0 || refused.More == 0 || refused.More > 4000 {
-		t.Errorf("refused with %+v, want ENOENT for message 0 and as many more as fit", refused)
+		t.Errorf("refused with %+v, want ENOENT for message 0 and some of the others", refused)
 	}
 	if after := mustGeneration(t, c); after != before || c.fd != fd {
 		t.Errorf("generation %d and descriptor %d, want %d and %d", after, c.fd, before, fd)
 	}
 }
 
+// A Conn that gave up its socket opens another one with the next call, in the namespace of the calling
+// thread.
 func TestReopen(t *testing.T) {
-	c := testConn(t)
+	ns := testNamespace(t)
+	c := testDial(t, ns)
+	if err := ns.Do(func() error { testReopen(t, c); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testReopen(t *testing.T, c *Conn) {
 	mustCommit(t, c, putTable, putSet, func(b *Batch) {
 		putElements(b, unix.NFT_MSG_NEWSETELEM, 0, 0, 20_000)
 	})
 	stop := errors.New("stop")
-	err := c.dumpElements(testFamily, testTable, testSet, func([]byte) error { return stop })
+	err := c.DumpElements(testFamily, testTable, testSet, func([]byte) error { return stop })
 	if !errors.Is(err, stop) || c.fd >= 0 {
 		t.Errorf("stopped dump: %v, descriptor %d, want the socket given up", err, c.fd)
 	}
@@ -209,7 +220,7 @@ func TestReopen(t *testing.T) {
 		t.Errorf("%d elements after reopening, want 20000", got)
 	}
 
-	// An answer that does not come: the batch was committed, and nobody can know.
+	// The answer does not come: the batch was committed, and the caller cannot know it.
 	before := mustGeneration(t, c)
 	port := c.port
 	c.port++
@@ -247,13 +258,13 @@ func TestBatchLargerThanSendBuffer(t *testing.T) {
 	putTable(&b)
 	err := c.Commit(&b)
 	if !errors.Is(err, unix.EMSGSIZE) || !strings.Contains(err.Error(), "net.core.wmem_max >= 14050") {
-		t.Errorf("larger batch: %v, want EMSGSIZE and what to do", err)
+		t.Errorf("larger batch: %v, want EMSGSIZE and the required sysctl", err)
 	}
 	mustCommit(t, c, putTable)
 }
 
 func TestClose(t *testing.T) {
-	c, err := Dial(Options{})
+	c, err := Dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,25 +280,28 @@ func TestClose(t *testing.T) {
 
 // Without CAP_NET_ADMIN the error says so.
 func TestPermission(t *testing.T) {
-	netns := testNetNS(t)
-	errs := make(chan [3]error)
+	ns := testNamespace(t)
+	errs := make(chan [2]error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread without its capabilities ends with the goroutine
-		c, err := Dial(Options{NetNS: netns})
+		runtime.LockOSThread() // never unlocked: the thread has no capabilities and ends with the goroutine
+		err := ns.Do(func() error {
+			c, err := Dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if err := dropCapabilities(); err != nil {
+				return err
+			}
+			var b Batch
+			putTable(&b)
+			_, generation := c.Generation()
+			errs <- [2]error{c.Commit(&b), generation}
+			return nil
+		})
 		if err != nil {
-			errs <- [3]error{err, err, err}
-			return
+			errs <- [2]error{err, err}
 		}
-		defer c.Close()
-		if err := dropCapabilities(); err != nil {
-			errs <- [3]error{err, err, err}
-			return
-		}
-		var b Batch
-		putTable(&b)
-		_, generation := c.Generation()
-		_, probe := Probe(Options{})
-		errs <- [3]error{c.Commit(&b), generation, probe}
 	}()
 	for i, err := range <-errs {
 		if !errors.Is(err, ErrPermission) || !errors.Is(err, os.ErrPermission) {
@@ -310,7 +324,7 @@ func BenchmarkCommit100k(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
-		mustCommit(b, c, putTable, func(b *Batch) { // afresh
+		mustCommit(b, c, putTable, func(b *Batch) { // replaces the table by an empty one
 			b.Message(unix.NFT_MSG_DELTABLE, 0, testFamily)
 			b.String(unix.NFTA_TABLE_NAME, testTable)
 		}, putTable, putSet)

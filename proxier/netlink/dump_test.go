@@ -7,23 +7,21 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-
-	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 func TestDumpNothing(t *testing.T) {
 	c := testConn(t)
-	each := func([]byte) error { return errors.New("there is something") }
-	if err := c.dump(unix.NFT_MSG_GETTABLE, testFamily, "", "", each); err != nil {
+	each := func([]byte) error { return errors.New("unexpected object") }
+	if err := c.Dump(unix.NFT_MSG_GETTABLE, testFamily, "", "", each); err != nil {
 		t.Errorf("tables: %v", err)
 	}
 	fd := c.fd
-	err := c.dumpElements(testFamily, testTable, testSet, each)
+	err := c.DumpElements(testFamily, testTable, testSet, each)
 	if !errors.Is(err, unix.ENOENT) {
-		t.Errorf("elements of no set: %v, want ENOENT", err)
+		t.Errorf("elements of a set that does not exist: %v, want ENOENT", err)
 	}
 	if c.fd != fd {
-		t.Error("a plain answer cost the socket")
+		t.Error("the refusal closed the socket")
 	}
 }
 
@@ -49,10 +47,10 @@ func TestDumpNames(t *testing.T) {
 		{"rule", unix.NFT_MSG_GETRULE, testTable, unix.NFTA_RULE_CHAIN, nil},
 	} {
 		var got []string
-		err := c.dump(test.msgType, testFamily, test.table, "", func(attributes []byte) error {
-			for typ, v := range netfilter.Attrs(attributes) {
+		err := c.Dump(test.msgType, testFamily, test.table, "", func(attributes []byte) error {
+			for typ, v := range Attrs(attributes) {
 				if typ == test.name {
-					got = append(got, netfilter.String(v))
+					got = append(got, String(v))
 				}
 			}
 			return nil
@@ -66,16 +64,16 @@ func TestDumpNames(t *testing.T) {
 	}
 }
 
-// A commit in the middle of a dump is noticed, the dump goes on to its end, and the next one is whole.
+// A dump notices a commit in its middle and goes on to its end, and the next dump is complete.
 func TestDumpInterrupted(t *testing.T) {
 	const n = 20_000
-	c := testConn(t)
-	other := testDial(t, c.opts.NetNS)
+	ns := testNamespace(t)
+	c, other := testDial(t, ns), testDial(t, ns)
 	mustCommit(t, c, putTable, putSet, func(b *Batch) {
 		putElements(b, unix.NFT_MSG_NEWSETELEM, 0, 0, n)
 	})
 	fd, got := c.fd, 0
-	err := c.dumpElements(testFamily, testTable, testSet, func([]byte) error {
+	err := c.DumpElements(testFamily, testTable, testSet, func([]byte) error {
 		if got++; got == n/2 {
 			mustCommit(t, other, putTable, func(b *Batch) {
 				b.Message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, testFamily)
@@ -95,14 +93,14 @@ func TestDumpInterrupted(t *testing.T) {
 	}
 }
 
-func TestDumpTableGoes(t *testing.T) {
-	c := testConn(t)
-	other := testDial(t, c.opts.NetNS)
+func TestDumpDeletedTable(t *testing.T) {
+	ns := testNamespace(t)
+	c, other := testDial(t, ns), testDial(t, ns)
 	mustCommit(t, c, putTable, putSet, func(b *Batch) {
 		putElements(b, unix.NFT_MSG_NEWSETELEM, 0, 0, 20_000)
 	})
 	got := 0
-	err := c.dumpElements(testFamily, testTable, testSet, func([]byte) error {
+	err := c.DumpElements(testFamily, testTable, testSet, func([]byte) error {
 		if got++; got == 1 {
 			mustCommit(t, other, func(b *Batch) {
 				b.Message(unix.NFT_MSG_DELTABLE, 0, testFamily)
@@ -112,19 +110,19 @@ func TestDumpTableGoes(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrInterrupted) {
-		t.Errorf("dump of a table that goes: %v after %d elements", err, got)
+		t.Errorf("dump of a table that is deleted meanwhile: %v after %d elements", err, got)
 	}
 	mustCommit(t, c, putTable)
 }
 
 func TestAttrsMalformed(t *testing.T) {
 	for _, b := range [][]byte{nil, {4, 0, 1}, {3, 0, 1, 0}, {9, 0, 1, 0, 5, 5, 5, 5}, {0, 0, 0, 0}} {
-		for typ, v := range netfilter.Attrs(b) {
+		for typ, v := range Attrs(b) {
 			t.Errorf("%v has attribute %d %v", b, typ, v)
 		}
 	}
 	var got [][]byte // the last attribute lacks its padding
-	for _, v := range netfilter.Attrs([]byte{5, 0, 1, 0, 7, 0, 0, 0, 6, 0, 2, 0x80, 8, 9}) {
+	for _, v := range Attrs([]byte{5, 0, 1, 0, 7, 0, 0, 0, 6, 0, 2, 0x80, 8, 9}) {
 		got = append(got, slices.Clone(v))
 	}
 	if diff := cmp.Diff([][]byte{{7}, {8, 9}}, got); diff != "" {
@@ -140,7 +138,7 @@ func BenchmarkDump100k(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n, sum := 0, uint64(0)
-		err := c.dumpElements(testFamily, testTable, testSet, func(element []byte) error {
+		err := c.DumpElements(testFamily, testTable, testSet, func(element []byte) error {
 			n++
 			sum += uint64(elementKey(element))
 			return nil

@@ -10,23 +10,23 @@ import (
 )
 
 var (
-	// ErrStale: the table was changed by someone since the generation that a batch was built on. Read it again.
+	// ErrStale: the ruleset changed since the generation that a batch was built on. Read the table again.
 	ErrStale = errors.New("nftables generation has passed")
-	// ErrInterrupted: the ruleset changed during a dump. All of it was delivered, but it is not of one moment.
+	// ErrInterrupted: the ruleset changed during a dump. The dump is complete, but not of one moment.
 	ErrInterrupted = errors.New("ruleset changed during the dump")
-	// ErrUnknownOutcome: a batch was sent and its answer lost. It may or may not be committed.
+	// ErrUnknownOutcome: a batch was sent and its answer lost. The kernel may or may not have committed it.
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrPermission: the process may not use nftables in this network namespace.
 	ErrPermission = errors.New("CAP_NET_ADMIN is needed")
 )
 
-// Error is the kernel's refusal of a batch, of which nothing was committed, or of a request.
+// Error is the kernel's refusal of a batch or of a request. Nothing of the batch was committed.
 type Error struct {
 	Errno    unix.Errno
-	Message  string // the kernel's own words, often none
-	MsgIndex int    // which message of the batch; -1 is the batch as a whole, or a request
-	Offset   int    // of the attribute at fault, in bytes from the start of the message's header; 0 is unknown
-	What     string // the same in words, from Batch.Describe
+	Message  string // the kernel's own words, often empty
+	MsgIndex int    // the index of the message in the batch; -1: the batch as a whole, or a request
+	Offset   int    // of the refused attribute, in bytes from the start of the message's header; 0: unknown
+	What     string // names the refused object, from Batch.Describe
 	More     int    // how many other messages of the batch failed
 }
 
@@ -56,7 +56,8 @@ func (e *Error) Error() string {
 // Unwrap returns the errno.
 func (e *Error) Unwrap() error { return e.Errno }
 
-// Is recognises ErrStale and ErrPermission. A single message can have EPERM too: the table has another owner.
+// Is recognises ErrStale and ErrPermission. EPERM of a single message is neither: it means that another
+// process owns the table.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case ErrStale:
@@ -67,22 +68,22 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// parseError reads an NLMSG_ERROR or NLMSG_DONE; nil is success.
-func parseError(m Message) *Error {
-	if len(m.Payload) < 4 {
+// parseError reads an NLMSG_ERROR or NLMSG_DONE. It returns nil for success.
+func parseError(m message) *Error {
+	if len(m.payload) < 4 {
 		return &Error{Errno: unix.EBADMSG, MsgIndex: -1}
 	}
-	errno := int32(binary.NativeEndian.Uint32(m.Payload))
+	errno := int32(binary.NativeEndian.Uint32(m.payload))
 	if errno == 0 {
 		return nil
 	}
 	e := &Error{Errno: unix.Errno(-errno), MsgIndex: -1}
-	if m.Flags&unix.NLM_F_ACK_TLVS == 0 {
+	if m.flags&unix.NLM_F_ACK_TLVS == 0 {
 		return e
 	}
-	extended := m.Payload[4:]
-	if m.Type == unix.NLMSG_ERROR {
-		// The header of the message that failed; NETLINK_CAP_ACK leaves out the rest of it.
+	extended := m.payload[4:]
+	if m.typ == unix.NLMSG_ERROR {
+		// The header of the refused message comes first. NETLINK_CAP_ACK leaves out the rest of the message.
 		extended = extended[min(len(extended), unix.NLMSG_HDRLEN):]
 	}
 	for typ, v := range Attrs(extended) {

@@ -8,8 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
-
-	"github.com/nftproxy/nftproxy/internal/netfilter"
 )
 
 // The kernel names the message and the element that it refuses.
@@ -24,19 +22,19 @@ func TestErrorNamesElement(t *testing.T) {
 		msgType uint16
 		flags   uint16
 		from    uint32
-		bad     uint32 // key of the first element at fault
+		bad     uint32 // key of the first element that the kernel refuses
 		errno   unix.Errno
 	}{
 		{"duplicate", unix.NFT_MSG_NEWSETELEM, create, 4990, 5000, unix.EEXIST},
 		{"duplicate in the second message", unix.NFT_MSG_NEWSETELEM, create, 2000, 5000, unix.EEXIST},
-		{"delete what is not there", unix.NFT_MSG_DELSETELEM, 0, 5000, 5001, unix.ENOENT},
+		{"delete an element that does not exist", unix.NFT_MSG_DELSETELEM, 0, 5000, 5001, unix.ENOENT},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var b Batch
 			putTable(&b)
 			offsets := putElements(&b, test.msgType, test.flags, test.from, 5010)
 			b.Describe = func(msg, offset int) string {
-				for _, element := range netfilter.Attrs(b.raw(msg)[offset:]) {
+				for _, element := range Attrs(rawMessage(&b, msg)[offset:]) {
 					return fmt.Sprintf("element %d", elementKey(element))
 				}
 				return ""
@@ -72,7 +70,7 @@ func TestErrorCountsMessages(t *testing.T) {
 	if err := c.Commit(&b); !errors.As(err, &got) {
 		t.Fatalf("commit: %v, want an *Error", err)
 	}
-	// The attribute at fault is the name: behind the header of 20 bytes and the table of 8.
+	// The kernel refuses the name, which follows the headers of 20 bytes and the table of 8.
 	want := &Error{Errno: unix.ENOENT, MsgIndex: 1, Offset: 28, More: 2}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

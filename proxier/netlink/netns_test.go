@@ -7,8 +7,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestMain stays in the initial user namespace as root, where a batch may be as
-// large as it needs to be; anybody else gets namespaces of their own.
+// TestMain stays in the initial user namespace when it runs as root: there the send buffer, and so a batch,
+// can have any size. Other users get namespaces of their own.
 func TestMain(m *testing.M) {
 	if os.Geteuid() == 0 {
 		os.Exit(m.Run())
@@ -16,26 +16,31 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// testNetNS makes a network namespace and returns its file descriptor, which lives as long as the test.
-func testNetNS(t testing.TB) int {
+// testNamespace returns a network namespace that lives as long as the test.
+func testNamespace(t testing.TB) *lab.Namespace {
 	t.Helper()
 	ns, err := lab.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	return ns.FD()
+	return ns
 }
 
-// testConn returns a Conn in a network namespace of its own.
+// testConn returns a Conn in a network namespace of its own. A test that loses the socket must make the next
+// call in that namespace, because this call opens a new one.
 func testConn(t testing.TB) *Conn {
 	t.Helper()
-	return testDial(t, testNetNS(t))
+	return testDial(t, testNamespace(t))
 }
 
-func testDial(t testing.TB, netns int) *Conn {
+// testDial returns a Conn in the namespace.
+func testDial(t testing.TB, ns *lab.Namespace) (c *Conn) {
 	t.Helper()
-	c, err := Dial(Options{NetNS: netns})
+	err := ns.Do(func() (err error) {
+		c, err = Dial()
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package netlink
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -9,33 +10,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readBufferSize holds one datagram. The kernel fills a dump with at most 32 KiB at a time.
-const readBufferSize = 64 << 10
+// Sizes of the buffer that holds one datagram from the kernel.
+const (
+	dumpSize  = 64 << 10 // the kernel fills a part of a dump with at most 32 KiB
+	errorSize = 4 << 10  // an error with the kernel's words, without a copy of the message
+)
 
 // Socket is a lasting NETLINK_NETFILTER socket in the network namespace of the thread that opens it.
 //
-// After an error that leaves the socket out of step it is closed, and opened again by the next call.
+// After an error that leaves the socket out of step the Socket closes it. The next call opens another one, in
+// the namespace of the thread that makes this call.
 type Socket struct {
-	fd     int // -1: to be opened by the next call
+	fd     int // -1: the next call opens it
 	closed bool
 	port   uint32 // the kernel's address of this socket
 	seq    uint32 // the sequence number last used
 	buf    []byte // the datagram received last
 }
 
-// Open opens a Socket. Opening needs no privilege; using it needs CAP_NET_ADMIN in the user namespace that owns the
-// network namespace.
+// Open opens a Socket. Opening needs no privilege; using it needs CAP_NET_ADMIN in the user namespace that
+// owns the network namespace.
 func Open() (*Socket, error) {
-	s := newSocket()
+	s := &Socket{fd: -1}
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	return &s, nil
+	return s, nil
 }
 
-func newSocket() Socket { return Socket{fd: -1, buf: make([]byte, readBufferSize)} }
-
-// Close closes the socket, which must not be used after that.
+// Close closes the socket. Do not use it afterwards.
 func (s *Socket) Close() error {
 	if s.closed {
 		return nil
@@ -52,10 +55,11 @@ func (s *Socket) Close() error {
 	return nil
 }
 
-// Request sends the one message of w and calls each with every message of the answer but the last one, which says
-// whether the request failed: then the error is an *Error. Messages are valid during the call only. An error of each
-// ends the request. ErrInterrupted, after everything was delivered, says that a dump is not of one moment.
-func (s *Socket) Request(w *Writer, each func(Message) error) error {
+// Request sends the one message of w and calls each with the attributes of every message of the answer. The
+// attributes are valid during the call only. An error of each ends the request. The error is an *Error when
+// the kernel refused the request. ErrInterrupted means that each got the whole dump, but that it is not of
+// one moment.
+func (s *Socket) Request(w *Writer, each func(attributes []byte) error) error {
 	if w.err != nil {
 		return w.err
 	}
@@ -68,37 +72,64 @@ func (s *Socket) Request(w *Writer, each func(Message) error) error {
 	if err := s.write(w.buf); err != nil {
 		return err
 	}
-	interrupted := false
+	a := answer{subsystem: binary.NativeEndian.Uint16(w.buf[4:]) >> 8, resource: -1, each: each}
 	for {
-		datagram, err := s.receive()
+		datagram, err := s.receive(dumpSize)
 		if err != nil {
 			s.drop()
 			return err
 		}
-		for m := range Messages(datagram) {
-			if m.Seq != seq || m.Port != s.port {
+		for m := range messages(datagram) {
+			if m.seq != seq || m.port != s.port {
 				continue
 			}
-			interrupted = interrupted || m.Flags&unix.NLM_F_DUMP_INTR != 0
 			if m.ends() {
-				if e := parseError(m); e != nil {
-					return e
-				}
-				if interrupted {
-					return ErrInterrupted
-				}
-				return nil
+				return a.end(m)
 			}
-			if err := each(m); err != nil {
-				s.drop() // the rest of the answer goes with the socket
+			if err := a.take(m); err != nil {
+				s.drop() // the rest of the answer is still in the queue
 				return err
 			}
 		}
 	}
 }
 
-// Send sends all messages of w with one system call and calls refused for each that the kernel refuses. Messages
-// that do not ask for an acknowledgement are answered only then.
+// answer is what a request has received so far.
+type answer struct {
+	subsystem   uint16
+	resource    int // of the first message; -1: there was none
+	interrupted bool
+	each        func(attributes []byte) error
+}
+
+// take delivers a message of the answer.
+func (a *answer) take(m message) error {
+	if m.typ>>8 != a.subsystem || len(m.payload) < headerSize {
+		return fmt.Errorf("unexpected answer of type %#x, %d bytes", m.typ, len(m.payload))
+	}
+	// The resource of an nftables message is the low half of the generation at its time, that of other
+	// messages is 0. The kernel sets NLM_F_DUMP_INTR for all nftables objects except elements (seen on 6.18).
+	resource := int(binary.BigEndian.Uint16(m.payload[2:]))
+	if a.resource < 0 {
+		a.resource = resource
+	}
+	a.interrupted = a.interrupted || resource != a.resource || m.flags&unix.NLM_F_DUMP_INTR != 0
+	return a.each(m.payload[headerSize:])
+}
+
+// end returns the result of the request, from the last message of the answer.
+func (a *answer) end(m message) error {
+	if e := parseError(m); e != nil {
+		return e
+	}
+	if a.interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0 {
+		return ErrInterrupted
+	}
+	return nil
+}
+
+// Send sends all messages of w with one system call and calls refused for each that the kernel refuses. The
+// kernel answers messages that do not ask for an acknowledgement only if it refuses them.
 func (s *Socket) Send(w *Writer, refused func(*Error)) error {
 	if w.err != nil || w.Len() == 0 {
 		return w.err
@@ -111,15 +142,15 @@ func (s *Socket) Send(w *Writer, refused func(*Error)) error {
 		return err
 	}
 	for {
-		datagram, err := s.receive()
+		datagram, err := s.receive(errorSize)
 		if errors.Is(err, unix.EAGAIN) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		for m := range Messages(datagram) {
-			if e := parseError(m); m.Type == unix.NLMSG_ERROR && e != nil {
+		for m := range messages(datagram) {
+			if e := parseError(m); m.typ == unix.NLMSG_ERROR && e != nil {
 				refused(e)
 			}
 		}
@@ -147,18 +178,20 @@ func (s *Socket) ready() error {
 	return nil
 }
 
+// configure sets a new socket up and returns its address.
 func configure(fd int) (port uint32, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return 0, fmt.Errorf("bind: %w", err)
 	}
-	// Errors come with the kernel's words and the place, without a copy of the message that failed.
+	// The kernel reports errors with its words and the place, and without a copy of the message that failed.
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, 1); err != nil {
 			return 0, fmt.Errorf("set option %d: %w", option, err)
 		}
 	}
-	// A batch is one message, so the send buffer bounds its size; it is only a limit, it takes no memory.
-	// Outside the initial user namespace the kernel refuses to force it, and net.core.wmem_max is the limit.
+	// A batch is one datagram, so the send buffer bounds its size. The size is only a limit: it takes no
+	// memory. Outside the initial user namespace the kernel refuses SO_SNDBUFFORCE, and net.core.wmem_max is
+	// the limit.
 	const most = math.MaxInt32 / 2
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, most) != nil {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, most); err != nil {
@@ -176,10 +209,10 @@ func configure(fd int) (port uint32, err error) {
 	return own.Pid, nil
 }
 
-// drop gives up a socket whose queue cannot be trusted.
+// drop closes a socket that may have unread answers to an earlier request.
 func (s *Socket) drop() {
 	if s.fd >= 0 {
-		_ = unix.Close(s.fd) // nothing is lost with it
+		_ = unix.Close(s.fd) // an error would lose nothing
 		s.fd = -1
 	}
 }
@@ -191,7 +224,8 @@ func (s *Socket) reserve(n int) uint32 {
 	return first
 }
 
-// write hands the kernel one datagram. After an error the kernel has not looked at it.
+// write sends one datagram to the kernel. Unless the error is ErrUnknownOutcome, the kernel has not processed
+// it.
 func (s *Socket) write(p []byte) error {
 	for {
 		n, err := unix.Write(s.fd, p)
@@ -206,8 +240,9 @@ func (s *Socket) write(p []byte) error {
 		case errors.Is(err, unix.EMSGSIZE):
 			limit, _ := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
 			// The kernel doubles the requested size, and keeps 32 bytes for itself.
-			return fmt.Errorf("batch of %d bytes exceeds the socket's send buffer of %d: it needs CAP_NET_ADMIN in the "+
-				"initial user namespace, or sysctl net.core.wmem_max >= %d: %w", len(p), limit, (len(p)+33)/2, err)
+			return fmt.Errorf("batch of %d bytes exceeds the socket's send buffer of %d: "+
+				"it needs CAP_NET_ADMIN in the initial user namespace, or sysctl net.core.wmem_max >= %d: %w",
+				len(p), limit, (len(p)+33)/2, err)
 		default:
 			s.drop()
 			return fmt.Errorf("send %d bytes: %w", len(p), err)
@@ -215,8 +250,11 @@ func (s *Socket) write(p []byte) error {
 	}
 }
 
-// receive returns the next datagram from the kernel. EAGAIN says there is none.
-func (s *Socket) receive() ([]byte, error) {
+// receive returns the next datagram from the kernel, of at most size bytes. EAGAIN means that there is none.
+func (s *Socket) receive(size int) ([]byte, error) {
+	if len(s.buf) < size {
+		s.buf = make([]byte, size)
+	}
 	for {
 		n, from, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 		if errors.Is(err, unix.EINTR) {

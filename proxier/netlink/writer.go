@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer writes netfilter messages one after the other into one slice: each Message is followed by its attributes.
+// Writer writes netfilter messages one after the other into one slice: call Message, then append its
+// attributes.
 //
-// Numbers in attributes are big endian. An attribute, and so a list of elements, holds 65,535 bytes with its header of
-// four; a longer one is an error that Err returns. Reset keeps the memory: after unusually many messages, drop the
-// Writer.
+// Numbers in attributes are big endian. An attribute, and so a list of elements, holds at most 65,535 bytes
+// including its header of four; a longer one makes sending fail. Reset keeps the memory, so drop a
+// Writer that had an unusual number of messages.
 type Writer struct {
 	buf    []byte
 	starts []int // where each message starts in buf
@@ -23,27 +24,24 @@ type Writer struct {
 // Reset empties the writer.
 func (w *Writer) Reset() { w.buf, w.starts, w.err = w.buf[:0], w.starts[:0], nil }
 
-// Err returns the first error of what was written.
-func (w *Writer) Err() error { return w.err }
-
 // Grow makes room for n more bytes.
 func (w *Writer) Grow(n int) { w.buf = slices.Grow(w.buf, n) }
 
 // Message starts a message of a netfilter subsystem (NFNL_SUBSYS_) with the subsystem's type, NLM_F_ flags
-// (NLM_F_REQUEST is implied) and the number of a family.
+// (NLM_F_REQUEST is implied) and the number of a family (NFPROTO_).
 func (w *Writer) Message(subsystem, msgType, flags uint16, family uint8) {
 	w.finish()
 	w.starts = append(w.starts, len(w.buf))
 	w.buf = appendHeader(w.buf, subsystem<<8|msgType, unix.NLM_F_REQUEST|flags, family, 0)
 }
 
-// Len is the number of messages.
+// Len returns the number of messages.
 func (w *Writer) Len() int { return len(w.starts) }
 
-// Size is the number of bytes so far.
+// Size returns the number of bytes so far.
 func (w *Writer) Size() int { return len(w.buf) }
 
-// Offset is where the next attribute of the current message comes, as in Error.Offset.
+// Offset returns where the next attribute of the current message starts, counted as in Error.Offset.
 func (w *Writer) Offset() int { return len(w.buf) - w.starts[len(w.starts)-1] }
 
 // U8 appends an attribute of one byte.
@@ -78,15 +76,15 @@ func (w *Writer) String(typ uint16, v string) {
 	w.pad()
 }
 
-// Bytes appends bytes as they are, or attributes that are encoded already.
+// Bytes appends an attribute whose value is v: plain bytes, or attributes that are already encoded.
 func (w *Writer) Bytes(typ uint16, v []byte) {
 	w.attribute(typ, len(v))
 	w.buf = append(w.buf, v...)
 	w.pad()
 }
 
-// Nest opens an attribute that holds others, until EndNest is called with the returned position. Size minus that
-// position is the number of bytes that the attribute has so far.
+// Nest opens an attribute that holds others. EndNest closes it, with the position that Nest returned. Size
+// minus this position is the number of bytes that the attribute has so far.
 func (w *Writer) Nest(typ uint16) (start int) {
 	start = len(w.buf)
 	w.attribute(typ|unix.NLA_F_NESTED, 0)
@@ -124,19 +122,19 @@ func (w *Writer) tooLong(typ uint16, n int) {
 	}
 }
 
-// finish writes the length of the message that is being built.
+// finish writes the length of the last message.
 func (w *Writer) finish() {
 	if n := len(w.starts); n > 0 {
 		setLength(w.buf, w.starts[n-1])
 	}
 }
 
-// appendHeader appends the headers of a message. Its length and sequence number are written later.
+// appendHeader appends the headers of a message, which still needs its length and sequence number.
 func appendHeader(p []byte, msgType, flags uint16, family uint8, resource uint16) []byte {
 	p = binary.NativeEndian.AppendUint32(p, 0)
 	p = binary.NativeEndian.AppendUint16(p, msgType)
 	p = binary.NativeEndian.AppendUint16(p, flags)
-	p = append(p, 0, 0, 0, 0, 0, 0, 0, 0) // sequence number; port, for which 0 is the sender's own
+	p = append(p, 0, 0, 0, 0, 0, 0, 0, 0) // sequence number, and the port: 0 is the sender's own
 	p = append(p, family, unix.NFNETLINK_V0)
 	return binary.BigEndian.AppendUint16(p, resource)
 }

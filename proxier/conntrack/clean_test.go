@@ -24,7 +24,8 @@ const (
 	client    = "10.244.1.12:4000"
 )
 
-// zoo are the flows that every case of TestClean begins with, in both families and all three protocols.
+// zoo are the flows that exist at the start of every case of TestClean, in both families and all three
+// protocols.
 var zoo = map[string]struct {
 	from, to, answered string
 	zone               uint16
@@ -44,7 +45,7 @@ var zoo = map[string]struct {
 	"nodePort 2":         {"198.51.100.1:4013", nodePort2, backend1, 0},
 }
 
-// staleText is a Stale of any family and protocol.
+// staleText is a StaleFlows of any family and protocol.
 type staleText struct {
 	frontend string
 	keep     []string
@@ -59,27 +60,32 @@ func TestClean(t *testing.T) {
 		{"nothing", nil, nil},
 		{"a backend is gone", []staleText{{clusterIP, []string{backend2}}},
 			[]string{"1", "other backend port", "untranslated", "zone"}},
-		{"a backend came", []staleText{{clusterIP, []string{backend1, backend2, "10.244.3.11:5353", "10.244.1.11:5354"}}},
-			[]string{"untranslated"}},
+		{"a backend came", []staleText{
+			{clusterIP, []string{backend1, backend2, "10.244.3.11:5353", "10.244.1.11:5354"}},
+		}, []string{"untranslated"}},
 		{"no backend is left", []staleText{{clusterIP, nil}},
 			[]string{"1", "2", "other backend port", "untranslated", "zone"}},
 		{"a nodePort on one address", []staleText{{nodePort, nil}}, []string{"nodePort", "nodePort host"}},
-		{"a backend on the node, at the nodePort", []staleText{{nodePort, []string{nodePort}}}, []string{"nodePort"}},
+		{"a backend on the node, at the nodePort", []staleText{{nodePort, []string{nodePort}}},
+			[]string{"nodePort"}},
 		{"every kind of frontend", []staleText{
-			{clusterIP, []string{backend2}}, {external, []string{backend2}}, {nodePort, []string{backend2}}, {nodePort2, []string{backend2}},
-		}, []string{"1", "external", "nodePort", "nodePort 2", "nodePort host", "other backend port", "untranslated", "zone"}},
+			{clusterIP, []string{backend2}}, {external, []string{backend2}},
+			{nodePort, []string{backend2}}, {nodePort2, []string{backend2}},
+		}, []string{"1", "external", "nodePort", "nodePort 2", "nodePort host", "other backend port",
+			"untranslated", "zone"}},
 		{"two ports of an address", []staleText{{clusterIP, []string{backend1}}, {"10.96.0.10:54", nil}},
 			[]string{"2", "other backend port", "port", "untranslated"}},
 		{"two addresses", []staleText{{clusterIP, []string{backend1}}, {"10.96.0.11:53", nil}},
 			[]string{"2", "address", "other backend port", "untranslated"}},
 		{"a frontend twice", []staleText{{clusterIP, []string{backend1}}, {clusterIP, []string{backend2}}},
 			[]string{"other backend port", "untranslated"}},
-		{"a frontend that nobody used", []staleText{{"10.96.0.12:53", nil}}, nil},
+		{"a frontend without flows", []staleText{{"10.96.0.12:53", nil}}, nil},
 	} {
 		for _, family := range service.Families() {
 			for _, protocol := range service.Protocols() {
 				for _, filtered := range []bool{true, false} {
-					t.Run(fmt.Sprintf("%s/%s/%s/filtered=%t", tt.name, family, protocol, filtered), func(t *testing.T) {
+					name := fmt.Sprintf("%s/%s/%s/filtered=%t", tt.name, family, protocol, filtered)
+					t.Run(name, func(t *testing.T) {
 						gone := tt.gone
 						if protocol == service.TCP {
 							gone = nil
@@ -95,8 +101,12 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// testClean fills a table with the zoo, cleans it and compares what is left with the zoo without what should be gone.
-func testClean(t *testing.T, family service.Family, stale []Stale, filtered bool, gone func(service.Family, service.Protocol, string) bool) {
+// testClean fills a table with the zoo, cleans it and compares the flows that are left with those of the zoo
+// for which gone is false.
+func testClean(
+	t *testing.T, family service.Family, stale []service.StaleFlows, filtered bool,
+	gone func(service.Family, service.Protocol, string) bool,
+) {
 	t.Helper()
 	ns := newNamespace(t)
 	var all []entry
@@ -115,7 +125,7 @@ func testClean(t *testing.T, family service.Family, stale []Stale, filtered bool
 	slices.Sort(want)
 	create(t, ns, all)
 
-	deleted, err := Cleaner{NetNS: ns.FD()}.clean(family, stale, filtered)
+	deleted, err := cleanIn(ns, family, stale, filtered)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,11 +137,12 @@ func testClean(t *testing.T, family service.Family, stale []Stale, filtered bool
 	}
 }
 
-func staleOf(family service.Family, protocol service.Protocol, texts []staleText) []Stale {
-	var stale []Stale
+func staleOf(family service.Family, protocol service.Protocol, texts []staleText) []service.StaleFlows {
+	var stale []service.StaleFlows
 	for _, text := range texts {
 		to := in(family, text.frontend)
-		s := Stale{Frontend: service.Frontend{Addr: to.Addr(), Protocol: protocol, Port: to.Port()}}
+		frontend := service.Frontend{Addr: to.Addr(), Protocol: protocol, Port: to.Port()}
+		s := service.StaleFlows{Frontend: frontend}
 		for _, backend := range text.keep {
 			s.Keep = append(s.Keep, in(family, backend))
 		}
@@ -141,25 +152,31 @@ func staleOf(family service.Family, protocol service.Protocol, texts []staleText
 }
 
 func TestCleanSeveral(t *testing.T) {
-	var stale []Stale
+	keep := []staleText{{clusterIP, []string{backend1, backend2}}}
+	var stale []service.StaleFlows
 	for _, family := range service.Families() {
 		for _, protocol := range service.Protocols() {
-			stale = append(stale, staleOf(family, protocol, []staleText{{clusterIP, []string{backend1, backend2}}})...)
+			stale = append(stale, staleOf(family, protocol, keep)...)
 		}
 	}
 	testClean(t, service.IPv6, stale, true, func(f service.Family, p service.Protocol, name string) bool {
-		return f == service.IPv6 && p != service.TCP && (name == "untranslated" || name == "other backend port")
+		return f == service.IPv6 && p != service.TCP &&
+			(name == "untranslated" || name == "other backend port")
 	})
 }
 
-// TestCleanMany is for more flows than one datagram holds, both ways.
+// TestCleanMany cleans more flows than one datagram holds, of a dump and of deletions.
 func TestCleanMany(t *testing.T) {
 	ns := newNamespace(t)
 	var all []entry
 	var want []string
 	for i := range uint16(4000) {
-		e := entry{protocol: service.UDP, client: netip.AddrPortFrom(netip.MustParseAddr("10.244.1.12"), 1000+i),
-			frontend: netip.MustParseAddrPort(clusterIP), backend: netip.MustParseAddrPort(backend1)}
+		e := entry{
+			protocol: service.UDP,
+			client:   netip.AddrPortFrom(netip.MustParseAddr("10.244.1.12"), 1000+i),
+			frontend: netip.MustParseAddrPort(clusterIP),
+			backend:  netip.MustParseAddrPort(backend1),
+		}
 		if i%3 == 0 {
 			e.backend = netip.MustParseAddrPort(backend2)
 			want = append(want, e.String())
@@ -168,10 +185,9 @@ func TestCleanMany(t *testing.T) {
 	}
 	create(t, ns, all)
 	slices.Sort(want)
-	cleaner := Cleaner{NetNS: ns.FD()}
 	stale := staleOf(service.IPv4, service.UDP, []staleText{{clusterIP, []string{backend2}}})
 	for _, n := range []int{len(all) - len(want), 0} {
-		deleted, err := cleaner.Clean(service.IPv4, stale)
+		deleted, err := cleanIn(ns, service.IPv4, stale, true)
 		if err != nil || deleted != n {
 			t.Errorf("deleted %d flows, error %v; want %d", deleted, err, n)
 		}
@@ -181,7 +197,7 @@ func TestCleanMany(t *testing.T) {
 	}
 }
 
-// TestFilter is about what the kernel leaves out of a dump, which is why it is asked.
+// TestFilter counts the flows that the kernel sends with each filter.
 func TestFilter(t *testing.T) {
 	ns := newNamespace(t)
 	var all []entry
@@ -210,14 +226,10 @@ func TestFilter(t *testing.T) {
 		{"one SCTP IPv6 frontend", service.IPv6, service.SCTP, one, len(zoo)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := openSocket(ns.FD(), dumpBufferSize)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.close()
-			n := 0
+			s, n := openSocket(t, ns), 0
+			defer s.Close()
 			f := newSweep(tt.family, tt.protocol, staleOf(tt.family, tt.protocol, tt.stale)).filter()
-			if err := s.dump(f, func(*flow) error { n++; return nil }); err != nil {
+			if err := dump(s, f, func(*flow) error { n++; return nil }); err != nil {
 				t.Fatal(err)
 			}
 			if n != tt.want {
@@ -227,35 +239,35 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// TestDeleteEnded is about a flow that ends between the dump and its deletion.
+// TestDeleteEnded deletes a flow that ended after the dump.
 func TestDeleteEnded(t *testing.T) {
 	ns := newNamespace(t)
-	create(t, ns, []entry{{service.UDP, in(service.IPv4, client), in(service.IPv4, clusterIP), in(service.IPv4, backend1), 0}})
-	dump, err := openSocket(ns.FD(), dumpBufferSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dump.close()
-	deletions, err := openSocket(ns.FD(), ackBufferSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer deletions.close()
+	create(t, ns, []entry{{
+		protocol: service.UDP,
+		client:   netip.MustParseAddrPort(client),
+		frontend: netip.MustParseAddrPort(clusterIP),
+		backend:  netip.MustParseAddrPort(backend1),
+	}})
+	s, deletions := openSocket(t, ns), openSocket(t, ns)
+	defer s.Close()
+	defer deletions.Close()
 	d := &deleter{socket: deletions, family: service.IPv4}
-	err = dump.dump(filter{family: service.IPv4}, func(f *flow) error {
+	err := dump(s, filter{family: service.IPv4}, func(f *flow) error {
 		other := *f
-		other.id = []byte{1, 2, 3, 4} // of another flow that had the same tuple
+		other.id = []byte{1, 2, 3, 4} // the identity of another flow with the same tuple
 		return errors.Join(d.add(&other), d.flush())
 	})
 	if err != nil || d.deleted != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
 		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.deleted, d.refused, err)
 	}
-	err = dump.dump(filter{family: service.IPv4}, func(f *flow) error { return errors.Join(d.add(f), d.add(f), d.flush()) })
+	err = dump(s, filter{family: service.IPv4}, func(f *flow) error {
+		return errors.Join(d.add(f), d.add(f), d.flush())
+	})
 	if err != nil || d.deleted != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
 		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.deleted, d.refused, err)
 	}
 	if err := d.add(&flow{}); err == nil {
-		t.Error("a flow without a tuple is taken")
+		t.Error("add accepts a flow without a tuple")
 	}
 }
 
@@ -263,13 +275,13 @@ func TestCleanWithoutPrivilege(t *testing.T) {
 	stale := staleOf(service.IPv4, service.UDP, []staleText{{clusterIP, nil}})
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var none [2]unix.CapUserData
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			t.Errorf("give up capabilities: %v", err)
 		}
-		_, err := Cleaner{}.Clean(service.IPv4, stale)
+		_, err := Clean(service.IPv4, stale)
 		result <- err
 	}()
 	if err := <-result; !errors.Is(err, unix.EPERM) {

@@ -1,9 +1,3 @@
-// Package conntrack looks after the kernel's connection tracking on behalf of a proxy: it deletes flows that lead
-// where they must not any more, and sets kube-proxy's sysctls.
-//
-// Rules decide where a flow goes once, with its first packet; later packets follow its entry in the connection
-// tracking table. That is what TCP needs. A flow of UDP, or an SCTP association that is kept up by retransmissions,
-// can go on for ever to an endpoint that does not exist, so its entry must go when the endpoint does.
 package conntrack
 
 import (
@@ -15,27 +9,30 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Clean deletes all UDP and SCTP flows of the family to the frontends, except to the backends that they keep, and
-// returns how many there were. What began before a frontend existed, and so was not translated, goes too. Frontends
-// of another family or of TCP are ignored. A frontend given twice keeps what either of them keeps.
+// Clean deletes all UDP and SCTP flows of the family to the frontends, except flows to the backends that a
+// frontend keeps, and returns how many flows it deleted. It also deletes flows that started before a frontend
+// existed, and so were not translated. It ignores frontends of another family or of TCP. If a frontend is
+// given twice, Clean keeps the backends of both.
 //
-// Clean wants to be called after the rules were committed: what it deletes comes back with the next packet, by the
-// rules there are then. Calling it for more frontends than have changed, even for all, deletes no more than it
-// should. It costs one walk of the connection tracking table for each of the two protocols among the frontends: some
-// 60 ms for 200,000 flows, and up to 350 ms if the frontends have no address in common or are IPv6.
+// Call Clean after the rules were committed: the next packet of a deleted flow creates the flow again, by the
+// rules of that moment. Clean deletes no more flows if the caller passes frontends that did not change, even
+// all. It walks the connection tracking table once for each of the two protocols among the frontends. This
+// takes 60 ms for 200,000 flows, and up to 350 ms if the frontends have no address in common or are IPv6.
 //
-// Flows of all zones are looked at, as kube-proxy does: the rules translate in whatever zone a packet is in.
+// Like kube-proxy, Clean deletes flows of all zones: the rules translate packets of any zone.
 //
-// It needs CAP_NET_ADMIN. With an error there may be flows left, and calling it again is safe.
+// It needs CAP_NET_ADMIN. After an error there may be flows left; it is safe to call Clean again.
 func Clean(family service.Family, stale []service.StaleFlows) (deleted int, err error) {
 	return clean(family, stale, true)
 }
 
-// clean is Clean; unless it is filtered, the kernel is asked for all flows, as Linux before 5.8 answers in any case.
+// clean is Clean. Unless filtered is set it requests all flows of the family, which is the answer of Linux
+// before 5.8 in any case.
 //
-// Newer kernels (6.12 is one) also delete by filter, without a dump. That is not used. With IPv6 addresses it deletes
-// all flows but those asked for, with SCTP those of every port (see filter); how many it deleted it does not say; and
-// it is no faster, because nearly all the time goes into the walk of the table, which is the same.
+// Newer kernels, such as 6.12, can also delete by filter, without a dump. We do not use this: with IPv6
+// addresses they delete all flows except the requested ones, with SCTP the flows of every port (see filter),
+// and they do not report how many they deleted. Nor is it faster, because nearly all the time is spent on the
+// walk of the table.
 func clean(family service.Family, stale []service.StaleFlows, filtered bool) (deleted int, err error) {
 	var errs []error
 	for _, protocol := range []service.Protocol{service.UDP, service.SCTP} {
@@ -56,14 +53,14 @@ func clean(family service.Family, stale []service.StaleFlows, filtered bool) (de
 	return deleted, errors.Join(errs...)
 }
 
-// run deletes what the sweep does not keep of the flows that pass the filter.
+// run dumps the flows that pass the filter and deletes those that the sweep does not keep.
 func run(s *sweep, f filter) (deleted int, err error) {
 	socket, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
 	defer socket.Close()
-	// Another socket, so that a dump of any size is worked off while it comes in.
+	// Deletions have a socket of their own, so that run can send them while the dump continues.
 	deletions, err := netlink.Open()
 	if err != nil {
 		return 0, err
@@ -79,12 +76,12 @@ func run(s *sweep, f filter) (deleted int, err error) {
 	})
 	err = errors.Join(err, d.flush())
 	if d.refused > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of them refused: %w", d.refused, d.reason))
+		err = errors.Join(err, fmt.Errorf("the kernel refused %d deletions: %w", d.refused, d.reason))
 	}
 	return d.deleted, err
 }
 
-// sweep says which flows of one protocol go.
+// sweep decides which flows of one protocol to delete.
 type sweep struct {
 	family    service.Family
 	protocol  service.Protocol
@@ -109,7 +106,7 @@ func newSweep(family service.Family, protocol service.Protocol, stale []service.
 	return s
 }
 
-// keeps reports whether a flow is none of those that go.
+// keeps reports whether a flow stays.
 func (s *sweep) keeps(f *flow) bool {
 	if _, ours := s.frontends[f.frontend]; !ours || f.protocol != s.protocol {
 		return true
@@ -118,7 +115,7 @@ func (s *sweep) keeps(f *flow) bool {
 	return kept
 }
 
-// filter is what all frontends of the sweep have in common.
+// filter returns the narrowest filter that all frontends of the sweep pass.
 func (s *sweep) filter() filter {
 	f := filter{family: s.family, protocol: s.protocol}
 	first := true
