@@ -76,7 +76,8 @@ func sameChain(a, b nftables.Chain) bool {
 
 // commit does the transaction of a Delta. After an error the model is of no use.
 func (m model) commit(d *Delta) error {
-	for _, f := range d.Reset {
+	for _, broken := range d.Reset {
+		f := broken.Family
 		if m[f] == nil {
 			return fmt.Errorf("delete table %s: ENOENT", f)
 		}
