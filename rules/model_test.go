@@ -51,7 +51,7 @@ func modelOf(r *Ruleset) model {
 func (m model) programmed(desired *Ruleset) Programmed {
 	p := Programmed{}
 	for f, t := range m {
-		read := NewTable()
+		read := NewTableState()
 		read.Broken = t.broken
 		want := map[string]nftables.Chain{}
 		for _, c := range desired.Chains(f) {

@@ -13,7 +13,7 @@ import (
 func TestProgrammedSlots(t *testing.T) {
 	f := service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
 	f6 := service.Frontend{Addr: addrs("fd00:96::10")[0], Protocol: service.UDP, Port: 53}
-	p := Programmed{service.IPv4: NewTable(), service.IPv6: NewTable()}
+	p := Programmed{service.IPv4: NewTableState(), service.IPv6: NewTableState()}
 	for _, e := range []nftables.Element{
 		nftables.SlotElement(nftables.Endpoints, f, 3, backendList(ep1)[0]),
 		nftables.SlotElement(nftables.Endpoints, f, 1, backendList(ep2)[0]),
