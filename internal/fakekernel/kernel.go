@@ -84,6 +84,9 @@ func (k *Kernel) Apply(d *rules.Delta, generation uint32) error {
 	if err := k.fail("Apply"); err != nil {
 		return err
 	}
+	if d.Size() == 0 {
+		return nil
+	}
 	return k.commit(func(t Tables) error { return t.apply(d) }, generation)
 }
 
