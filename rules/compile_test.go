@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -234,7 +235,7 @@ func TestCompileTrims(t *testing.T) {
 	}
 	svc.Ports[0].Endpoints = eps
 	c := compileAt(svc, noSlots)
-	wantShapes := []Shape{{Kind: ShapeCluster, N: nftables.MaxSlots}, {Kind: ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxSlots}}
+	wantShapes := []rules.Shape{{Kind: rules.ShapeCluster, N: nftables.MaxSlots}, {Kind: rules.ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxSlots}}
 	for i, e := range c.Entries {
 		if e.Shape != wantShapes[i] || len(e.Backends) != e.Shape.N || len(e.Locals) != e.Shape.Locals {
 			t.Errorf("%s: shape %+v with %d backends and %d locals, want %+v", e.Frontend, e.Shape, len(e.Backends), len(e.Locals), wantShapes[i])

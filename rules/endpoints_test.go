@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"slices"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -30,7 +31,7 @@ func withNodes(e service.Endpoint, nodes ...string) service.Endpoint { e.NodeHin
 func TestPick(t *testing.T) {
 	for _, tt := range slices.Concat(readinessCases(), zoneCases(), nodeHintCases()) {
 		t.Run(tt.name, func(t *testing.T) {
-			cluster, local, anywhere := pick(tt.endpoints, service.IPv4, tt.node)
+			cluster, local, anywhere := rules.Pick(tt.endpoints, service.IPv4, tt.node)
 			if diff := cmp.Diff(backendStrings(backendList(tt.cluster)), backendStrings(cluster)); diff != "" {
 				t.Errorf("cluster (-want +got):\n%s", diff)
 			}

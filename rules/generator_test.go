@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -29,13 +30,13 @@ func some[T any](g generator, n int, from ...T) []T {
 
 func (g generator) chance(percent int) bool { return g.IntN(100) < percent }
 
-func (g generator) config() Config {
+func (g generator) config() rules.Config {
 	c := testConfig()
 	switch g.IntN(4) {
 	case 0:
-		c.PodTraffic = PodTraffic{Interface: pickOne(g, "cni0", "veth*")}
+		c.PodTraffic = rules.PodTraffic{Interface: pickOne(g, "cni0", "veth*")}
 	case 1:
-		c.PodTraffic = PodTraffic{}
+		c.PodTraffic = rules.PodTraffic{}
 	case 2:
 		c.PodTraffic.CIDRs = append(c.PodTraffic.CIDRs, prefixes("10.244.1.0/24 10.0.0.0/8")...)
 	}
@@ -140,13 +141,13 @@ func (g generator) change(i int, svc *service.Service) *service.Service {
 }
 
 // ruleset returns a Ruleset of up to n Services.
-func (g generator) ruleset(config Config, slots Slots, n int) *Ruleset {
-	r, node := NewRuleset(config), g.node()
+func (g generator) ruleset(config rules.Config, slots rules.Slots, n int) *rules.Ruleset {
+	r, node := rules.NewRuleset(config), g.node()
 	if slots == nil {
 		slots = r.Slots
 	}
 	for i := range g.IntN(n + 1) {
-		r.Put(Compile(g.service(i), node, slots))
+		r.Put(rules.Compile(g.service(i), node, slots))
 	}
 	return r
 }

@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"net/netip"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -63,7 +64,7 @@ func TestSourceRanges(t *testing.T) {
 			svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 			svc.Restricted, svc.SourceRanges = true, prefixes(tt.ranges)
 			c := compileAt(svc, noSlots)
-			c.Entries = slices.DeleteFunc(c.Entries, func(e Entry) bool { return slices.Contains(svc.ClusterIPs, e.Frontend.Addr) })
+			c.Entries = slices.DeleteFunc(c.Entries, func(e rules.Entry) bool { return slices.Contains(svc.ClusterIPs, e.Frontend.Addr) })
 			if diff := cmp.Diff(tt.entries, entryTexts(c)); diff != "" {
 				t.Errorf("entries (-want +got):\n%s", diff)
 			}
@@ -102,7 +103,7 @@ func TestPrefixesOf(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got string
-			for i, p := range prefixesOf(tt.family, prefixes(tt.in)) {
+			for i, p := range rules.PrefixesOf(tt.family, prefixes(tt.in)) {
 				if i > 0 {
 					got += " "
 				}
