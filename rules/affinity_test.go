@@ -49,24 +49,33 @@ func TestStickyLife(t *testing.T) {
 		change func()
 		want   []string
 	}{
-		{"appears", func() {}, []string{"add set affinity-" + id + "/8080", "add chain affinity", "add chain cluster-2",
-			"add chain remember-" + id, "add chain remember-input", "add chain remember-postrouting", "add chain sticky-" + id}},
+		{"appears", func() {}, []string{
+			"add set affinity-" + id + "/8080", "add chain affinity", "add chain cluster-2",
+			"add chain remember-" + id, "add chain remember-input", "add chain remember-postrouting",
+			"add chain sticky-" + id}},
 		{"nothing changes", func() {}, nil},
-		{"an endpoint comes", endpoints("10.244.1.1:8080 10.244.2.1:8080 10.244.3.1:8080"), []string{"add chain cluster-3"}},
+		{"an endpoint comes", endpoints("10.244.1.1:8080 10.244.2.1:8080 10.244.3.1:8080"),
+			[]string{"add chain cluster-3"}},
 		{"an endpoint goes", endpoints("10.244.1.1:8080 10.244.3.1:8080"),
 			[]string{"forget sticky-" + id + " but [10.244.1.1:8080 10.244.3.1:8080]"}},
 		{"another target port", endpoints("10.244.1.1:8080 10.244.3.1:9090"),
 			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id, "add chain sticky-" + id,
 				"forget sticky-" + id + " but [10.244.1.1:8080 10.244.3.1:9090]"}},
 		{"one target port goes", endpoints("10.244.1.1:9090 10.244.3.1:9090"),
-			[]string{"add chain remember-" + id, "add chain sticky-" + id, "stale set affinity-" + id + "/8080",
+			[]string{"add chain remember-" + id, "add chain sticky-" + id,
+				"stale set affinity-" + id + "/8080",
 				"forget sticky-" + id + " but [10.244.1.1:9090 10.244.3.1:9090]"}},
-		{"another timeout", func() { svc.AffinityTimeout = time.Minute }, []string{"add chain remember-" + id}},
-		{"no endpoint", endpoints(""), []string{"add chain no-endpoints", "stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090"}},
+		{"another timeout", func() { svc.AffinityTimeout = time.Minute },
+			[]string{"add chain remember-" + id}},
+		{"no endpoint", endpoints(""), []string{
+			"add chain no-endpoints", "stale chain remember-" + id, "stale chain sticky-" + id,
+			"stale set affinity-" + id + "/9090"}},
 		{"endpoints again", endpoints("10.244.1.1:9090 10.244.3.1:9090"),
-			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id, "add chain sticky-" + id}},
+			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id,
+				"add chain sticky-" + id}},
 		{"no longer sticky", func() { svc.AffinityTimeout = 0 },
-			[]string{"stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090"}},
+			[]string{"stale chain remember-" + id, "stale chain sticky-" + id,
+				"stale set affinity-" + id + "/9090"}},
 	}
 	for _, s := range steps {
 		s.change()
@@ -77,7 +86,9 @@ func TestStickyLife(t *testing.T) {
 	putSvc(r, svc)
 	r.Done()
 	r.Remove(svc.Name)
-	checkLines(t, "removed", []string{"stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090"}, stickyText(r))
+	checkLines(t, "removed", []string{
+		"stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090",
+	}, stickyText(r))
 }
 
 // The rules of a sticky ServicePort, and the elements of its frontends.
@@ -135,7 +146,8 @@ func TestStickyPorts(t *testing.T) {
 	svc.AffinityTimeout = time.Hour
 	svc.Ports[0].Endpoints = nil
 	for i := range rules.MaxStickyPorts + 1 {
-		svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n2", fmt.Sprintf("10.244.2.1:%d", 900-i))...)
+		svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints,
+			ready("n2", fmt.Sprintf("10.244.2.1:%d", 900-i))...)
 	}
 	c := compileAt(svc, noSlots)
 	if diff := cmp.Diff([]uint16{892, 893, 894, 895, 896, 897, 898, 899}, c.Stickies[0].Targets); diff != "" {
@@ -144,7 +156,8 @@ func TestStickyPorts(t *testing.T) {
 	if n := c.Entries[0].Shape.N; n != rules.MaxStickyPorts+1 {
 		t.Errorf("%d endpoints are used, want all %d", n, rules.MaxStickyPorts+1)
 	}
-	checkLines(t, "problems", []string{"port default/web:http: sessionAffinity: clients are remembered for the first 8 target ports only"}, c.Problems)
+	checkLines(t, "problems", []string{"port default/web:http: " +
+		"sessionAffinity: clients are remembered for the first 8 target ports only"}, c.Problems)
 }
 
 // After a restart the kernel may remember clients of endpoints that went
@@ -152,10 +165,11 @@ func TestStickyPorts(t *testing.T) {
 func TestStickyForgetAfterRestart(t *testing.T) {
 	tests := []struct {
 		name, before, after string
-		forget              bool
+		expire              bool
 	}{
 		{"an endpoint went", "10.244.1.1:8080 10.244.2.1:8080", "10.244.1.1:8080", true},
-		{"one went, one with another target port came", "10.244.1.1:8080 10.244.2.1:8080", "10.244.1.1:8080 10.244.3.1:9090", true},
+		{"one went, one with another target port came", "10.244.1.1:8080 10.244.2.1:8080",
+			"10.244.1.1:8080 10.244.3.1:9090", true},
 		{"all target ports are others", "10.244.1.1:8080", "10.244.1.1:9090", false},
 		{"not sticky before", "", "10.244.1.1:8080", false},
 	}
@@ -168,8 +182,10 @@ func TestStickyForgetAfterRestart(t *testing.T) {
 		svc.Ports[0].Endpoints = ready("n1", tt.after)
 		putSvc(after, svc)
 		d := rules.Diff(after, tablesOf(before).Programmed(after))
-		if forget := len(d.ExpireClients) == 1 && slices.Equal(d.ExpireClients[0].Backends, backendList(tt.after)); forget != tt.forget {
-			t.Errorf("%s: memories to clean are %+v, want any: %t", tt.name, d.ExpireClients, tt.forget)
+		want := backendList(tt.after)
+		expire := len(d.ExpireClients) == 1 && slices.Equal(d.ExpireClients[0].Backends, want)
+		if expire != tt.expire {
+			t.Errorf("%s: clients expire of %+v, want any: %t", tt.name, d.ExpireClients, tt.expire)
 		}
 	}
 }

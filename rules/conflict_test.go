@@ -25,7 +25,8 @@ func owner(r *rules.Ruleset) string {
 }
 
 func TestConflictOlderWins(t *testing.T) {
-	services := []*service.Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3), named("d", 0, ep4)}
+	services := []*service.Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3),
+		named("d", 0, ep4)}
 	byRank := []string{"c " + ep1, "a " + ep3, "b " + ep2, "d " + ep4}
 	for _, order := range permutations(len(services)) {
 		r := rules.NewRuleset(testConfig())
@@ -71,9 +72,12 @@ func TestConflictLosers(t *testing.T) {
 		owner string
 	}{
 		{"the first claims", func() []rules.Conflict { return putSvc(r, middle) }, nil, "middle " + ep2},
-		{"a younger one loses", func() []rules.Conflict { return putSvc(r, young) }, []rules.Conflict{{shared(), id(middle), id(young)}}, "middle " + ep2},
-		{"an older one wins", func() []rules.Conflict { return putSvc(r, old) }, []rules.Conflict{{shared(), id(old), id(middle)}}, "old " + ep1},
-		{"the loser is updated", func() []rules.Conflict { return putSvc(r, named("young", 1, ep4)) }, []rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+		{"a younger one loses", func() []rules.Conflict { return putSvc(r, young) },
+			[]rules.Conflict{{shared(), id(middle), id(young)}}, "middle " + ep2},
+		{"an older one wins", func() []rules.Conflict { return putSvc(r, old) },
+			[]rules.Conflict{{shared(), id(old), id(middle)}}, "old " + ep1},
+		{"the loser is updated", func() []rules.Conflict { return putSvc(r, named("young", 1, ep4)) },
+			[]rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
 		{"the loser no longer claims", func() []rules.Conflict {
 			middle.ClusterIPs = nil
 			return putSvc(r, middle)
@@ -82,7 +86,8 @@ func TestConflictLosers(t *testing.T) {
 			old.Ports = nil
 			return putSvc(r, old)
 		}, nil, "young " + ep4},
-		{"the winner claims again", func() []rules.Conflict { return putSvc(r, named("old", 9, ep1)) }, []rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+		{"the winner claims again", func() []rules.Conflict { return putSvc(r, named("old", 9, ep1)) },
+			[]rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
 		{"the loser goes", func() []rules.Conflict { r.Remove(id(young)); return nil }, nil, "old " + ep1},
 		{"a Service is created again, younger", func() []rules.Conflict {
 			putSvc(r, named("middle", 5, ep2))

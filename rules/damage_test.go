@@ -41,7 +41,8 @@ func chainsOf(t *fakekernel.Table) []nftables.Chain {
 
 func (g generator) damageElements(f service.Family, t *fakekernel.Table) {
 	regular := slices.DeleteFunc(chainsOf(t), func(c nftables.Chain) bool { return c.Hook != nil })
-	sorted := slices.SortedFunc(maps.Values(t.Elements), func(a, b nftables.Element) int { return a.Compare(b.ElementID) })
+	sorted := slices.SortedFunc(maps.Values(t.Elements),
+		func(a, b nftables.Element) int { return a.Compare(b.ElementID) })
 	for _, e := range sorted {
 		switch g.IntN(10) {
 		case 0:
@@ -78,7 +79,11 @@ func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nft
 		addr, bits = netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(g.IntN(9))}), g.IntN(129)
 	}
 	prefix, _ := addr.Prefix(bits)
-	front := service.Frontend{Addr: addr, Protocol: pickOne(g, service.TCP, service.UDP, service.Protocol(47)), Port: uint16(g.IntN(3))}
+	front := service.Frontend{
+		Addr:     addr,
+		Protocol: pickOne(g, service.TCP, service.UDP, service.Protocol(47)),
+		Port:     uint16(g.IntN(3)),
+	}
 	var chain string
 	if len(chains) > 0 {
 		chain = pickOne(g, chains...).Name
@@ -116,13 +121,16 @@ func (g generator) damageChains(f service.Family, t *fakekernel.Table) {
 				t.Chains[c.Name] = c
 			}
 		case 2: // with all that refers to it
-			maps.DeleteFunc(t.Elements, func(_ nftables.ElementID, e nftables.Element) bool { return e.Chain == c.Name })
+			maps.DeleteFunc(t.Elements, func(_ nftables.ElementID, e nftables.Element) bool {
+				return e.Chain == c.Name
+			})
 			dropRules(t, func(_, chain string) bool { return chain == c.Name })
 			delete(t.Chains, c.Name)
 		}
 	}
 	if g.chance(20) {
-		t.Chains["foreign"] = nftables.Chain{Family: f, Name: "foreign", Rules: []nftables.Rule{{nftables.Reject{}}}}
+		t.Chains["foreign"] = nftables.Chain{Family: f, Name: "foreign",
+			Rules: []nftables.Rule{{nftables.Reject{}}}}
 	}
 }
 
@@ -131,14 +139,17 @@ func (g generator) damageSets(f service.Family, t *fakekernel.Table) {
 	for _, s := range sets {
 		if g.chance(4) {
 			dropRules(t, func(set, _ string) bool { return set == s.Name })
-			maps.DeleteFunc(t.Elements, func(id nftables.ElementID, _ nftables.Element) bool { return id.Set.Kind.String() == s.Name })
+			maps.DeleteFunc(t.Elements, func(id nftables.ElementID, _ nftables.Element) bool {
+				return id.Set.Kind.String() == s.Name
+			})
 			delete(t.Sets, s.Name)
 		}
 	}
 	if g.chance(20) {
 		name := "affinity-foreign"
 		t.Sets[name] = nftables.Set{ID: nftables.SetID{Family: f, Kind: nftables.Affinity}, Name: name}
-		t.Chains[name] = nftables.Chain{Family: f, Name: name, Rules: []nftables.Rule{{nftables.Remember{Map: name, Timeout: time.Hour}}}}
+		t.Chains[name] = nftables.Chain{Family: f, Name: name,
+			Rules: []nftables.Rule{{nftables.Remember{Map: name, Timeout: time.Hour}}}}
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// The tests are in package rules_test, because the fake kernel that they use imports this package. This file has what
-// they need besides the exported identifiers.
+// The tests are in package rules_test, because the fake kernel that they use imports this package. This file
+// has what they need besides the exported identifiers.
 
 // Elements yields all desired elements.
 func (r *Ruleset) Elements() iter.Seq[nftables.Element] { return r.elements() }
@@ -39,7 +39,8 @@ func (s Shape) Chain(f service.Family, c Config) nftables.Chain { return s.chain
 func IsShapeChain(name string) bool { return isShapeChain(name) }
 
 // Pick returns the backends that traffic goes to.
-func Pick(all []service.Endpoint, f service.Family, node service.Node) (cluster, local []service.Backend, anywhere bool) {
+func Pick(all []service.Endpoint, f service.Family, node service.Node) (
+	cluster, local []service.Backend, anywhere bool) {
 	return pick(all, f, node)
 }
 

@@ -75,13 +75,15 @@ func (s *source) service(name string) *service.Service {
 		svc.AffinityTimeout = time.Duration(s.byte()) * time.Second
 	}
 	for range s.byte() % 4 {
-		p := service.Port{Name: s.text(), Protocol: service.Protocols()[s.byte()%3], Port: s.port(), NodePort: s.port() - 1}
+		p := service.Port{Name: s.text(), Protocol: service.Protocols()[s.byte()%3], Port: s.port(),
+			NodePort: s.port() - 1}
 		for range s.byte() % 16 {
 			flags := s.byte()
 			p.Endpoints = append(p.Endpoints, service.Endpoint{
 				Backend: netip.AddrPortFrom(s.addr(), s.port()), Node: []string{"", "n1"}[flags&1],
 				Ready: flags&2 > 0, Serving: flags&4 > 0, Terminating: flags&8 > 0,
-				ZoneHints: make([]string, flags>>4&3), NodeHints: []string{"", "n1"}[flags>>6&1 : 1+flags>>7&1],
+				ZoneHints: make([]string, flags>>4&3),
+				NodeHints: []string{"", "n1"}[flags>>6&1 : 1+flags>>7&1],
 			})
 		}
 		svc.Ports = append(svc.Ports, p)
@@ -106,7 +108,10 @@ func FuzzCompile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := &source{b}
 		node := service.Node{Name: "n1", Zone: s.text(), Addrs: s.addrs(), NodePortAddrs: s.addrs()}
-		config := rules.Config{MasqueradeMark: 1, Families: service.Families(), ServiceCIDRs: s.prefixes(), PodTraffic: rules.PodTraffic{CIDRs: s.prefixes()}}
+		config := rules.Config{
+			MasqueradeMark: 1, Families: service.Families(), ServiceCIDRs: s.prefixes(),
+			PodTraffic: rules.PodTraffic{CIDRs: s.prefixes()},
+		}
 		r, kernel := rules.NewRuleset(config), fakekernel.New()
 		var texts strings.Builder
 		commit := func(d *rules.Delta) {

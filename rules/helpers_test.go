@@ -70,7 +70,8 @@ func web() *service.Service {
 
 // compileAt compiles for node n1 with addresses of both families.
 func compileAt(svc *service.Service, slots rules.Slots) *rules.Compiled {
-	node := service.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
+	own := addrs("192.0.2.1 2001:db8::1")
+	node := service.Node{Name: "n1", Zone: "a", Addrs: own, NodePortAddrs: own}
 	return rules.Compile(svc, node, slots)
 }
 

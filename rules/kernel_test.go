@@ -73,8 +73,8 @@ func describe(tables fakekernel.Tables) string {
 	return strings.Join(out, ", ")
 }
 
-// withoutSpare returns the tables without the chains that may exist though nothing needs them now: those of shapes,
-// and the base chains of sticky Services.
+// withoutSpare returns the tables without the chains that may exist though nothing needs them now: those of
+// shapes, and the base chains of sticky Services.
 func withoutSpare(tables fakekernel.Tables) fakekernel.Tables {
 	out := fakekernel.Tables{}
 	for f, t := range tables {
@@ -90,7 +90,8 @@ func withoutSpare(tables fakekernel.Tables) fakekernel.Tables {
 	return out
 }
 
-// remembers reports whether a chain of that name is one of those that remember clients of all sticky Services.
+// remembers reports whether a chain of that name is one of those that remember clients of all sticky
+// Services.
 func remembers(name string) bool {
 	return slices.Contains([]string{"affinity", "remember-input", "remember-postrouting"}, name)
 }

@@ -52,7 +52,8 @@ func TestNFTAcceptsRulesets(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
 		text := rulesetText(t, g.ruleset(g.config(), nil, 8))
-		if _, err := nft(t, `nft -c -f - <"$1"; nft -f "$1"; nft -f "$1"; nft list ruleset`, text); err != nil {
+		_, err := nft(t, `nft -c -f - <"$1"; nft -f "$1"; nft -f "$1"; nft list ruleset`, text)
+		if err != nil {
 			t.Errorf("seed %d: %v\n%s", seed, err, firstBadLines(err, text))
 		}
 	}
@@ -62,7 +63,9 @@ func TestNFTAcceptsRulesets(t *testing.T) {
 func TestNFTReloadsListing(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	putSvc(r, web())
-	if _, err := nft(t, `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"; nft -f "$1.list"; nft list ruleset`, rulesetText(t, r)); err != nil {
+	const script = `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"
+		nft -f "$1.list"; nft list ruleset`
+	if _, err := nft(t, script, rulesetText(t, r)); err != nil {
 		t.Error(err)
 	}
 }
@@ -81,8 +84,8 @@ func TestNFTLongNames(t *testing.T) {
 	}
 }
 
-// Deltas of Changes are loaded behind the ruleset that they change, in one script: nft 1.0.6 cannot add a rule that
-// uses the map endpoints to a table that is in the kernel already.
+// Deltas of Changes are loaded behind the ruleset that they change, in one script: nft 1.0.6 cannot add a
+// rule that uses the map endpoints to a table that is in the kernel already.
 func TestNFTAcceptsChanges(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
@@ -118,7 +121,8 @@ func TestNFTAcceptsDiffs(t *testing.T) {
 		older := g.ruleset(config, nil, 8)
 		kernel := tablesOf(older)
 		r := g.ruleset(config, kernel.Programmed(older).Slots(), 8)
-		out, err := nft(t, `cat "$1" "$2" | nft -f -; nft list ruleset`, rulesetText(t, older), deltaText(t, rules.Diff(r, kernel.Programmed(r))))
+		out, err := nft(t, `cat "$1" "$2" | nft -f -; nft list ruleset`, rulesetText(t, older),
+			deltaText(t, rules.Diff(r, kernel.Programmed(r))))
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 			continue

@@ -28,14 +28,17 @@ func TestProgrammedSlots(t *testing.T) {
 	}
 	slots := p.Slots()
 	backends, locals := slots(f)
-	want := [][]string{backendStrings(backendList("- " + ep2 + " - " + ep1)), backendStrings(backendList(ep4))}
+	want := [][]string{backendStrings(backendList("- " + ep2 + " - " + ep1)),
+		backendStrings(backendList(ep4))}
 	if diff := cmp.Diff(want, [][]string{backendStrings(backends), backendStrings(locals)}); diff != "" {
 		t.Errorf("slots (-want +got):\n%s", diff)
 	}
-	if backends, locals := slots(f6); len(backends) != nftables.MaxSlots || backends[nftables.MaxSlots-1] != backendList("[fd00::1]:53")[0] || locals != nil {
+	if backends, locals := slots(f6); len(backends) != nftables.MaxSlots ||
+		backends[nftables.MaxSlots-1] != backendList("[fd00::1]:53")[0] || locals != nil {
 		t.Errorf("%d IPv6 slots with %v, %d locals", len(backends), backends[len(backends)-1], len(locals))
 	}
-	if backends, locals := slots(service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}); backends != nil || locals != nil {
+	unknown := service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}
+	if backends, locals := slots(unknown); backends != nil || locals != nil {
 		t.Errorf("a frontend that is not known has %v and %v", backends, locals)
 	}
 }

@@ -138,7 +138,8 @@ func checkChanges(t *testing.T, seed uint64) {
 }
 
 // checkFresh checks that the kernel holds what a fresh Ruleset of the same Compiled wants.
-func checkFresh(t *testing.T, config rules.Config, compiled map[service.Name]*rules.Compiled, k *fakekernel.Kernel) {
+func checkFresh(t *testing.T, config rules.Config, compiled map[service.Name]*rules.Compiled,
+	k *fakekernel.Kernel) {
 	t.Helper()
 	fresh := rules.NewRuleset(config)
 	for _, name := range slices.SortedFunc(maps.Keys(compiled), service.Name.Compare) {
@@ -146,8 +147,13 @@ func checkFresh(t *testing.T, config rules.Config, compiled map[service.Name]*ru
 	}
 	want, got := tablesOf(fresh), withoutSpare(k.Tables())
 	for f, table := range got { // left behind where the cleanup failed
-		maps.DeleteFunc(table.Chains, func(name string, _ nftables.Chain) bool { return !has(want[f].Chains, name) })
-		maps.DeleteFunc(table.Sets, func(name string, _ nftables.Set) bool { return !has(want[f].Sets, name) })
+		keep := want[f]
+		maps.DeleteFunc(table.Chains, func(name string, _ nftables.Chain) bool {
+			return !has(keep.Chains, name)
+		})
+		maps.DeleteFunc(table.Sets, func(name string, _ nftables.Set) bool {
+			return !has(keep.Sets, name)
+		})
 	}
 	if diff := fakekernel.Difference(withoutSpare(want), got); diff != "" {
 		t.Fatalf("kernel after all changes (-want +got):\n%s", diff)
@@ -202,11 +208,13 @@ func checkOrder(t *testing.T, seed uint64) {
 }
 
 // checkOwner checks that no older Service claims the frontend.
-func checkOwner(t *testing.T, services []*service.Service, node service.Node, f service.Frontend, owner service.Name) {
+func checkOwner(t *testing.T, services []*service.Service, node service.Node, f service.Frontend,
+	owner service.Name) {
 	t.Helper()
 	var best *service.Service
 	for _, svc := range services {
-		claims := slices.ContainsFunc(rules.Compile(svc, node, noSlots).Entries, func(e rules.Entry) bool { return e.Frontend == f })
+		claims := slices.ContainsFunc(rules.Compile(svc, node, noSlots).Entries,
+			func(e rules.Entry) bool { return e.Frontend == f })
 		if claims && (best == nil || svc.Created.Before(best.Created) ||
 			svc.Created.Equal(best.Created) && svc.Name.Compare(best.Name) < 0) {
 			best = svc

@@ -65,8 +65,11 @@ func TestRulesetChanges(t *testing.T) {
 	put1("the same again", func() {})
 	put1("an endpoint is replaced", func() {
 		svc.Ports[0].Endpoints = slices.Concat(ready("n2", "10.244.2.2:8080"), svc.Ports[0].Endpoints[:1])
-	}, "- ip endpoints { "+key+" . 1 : 10.244.2.1 . 8080 }", "+ ip endpoints { "+key+" . 1 : 10.244.2.2 . 8080 }")
-	put1("an endpoint goes", func() { svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[:1] }, "chain ip cluster-1",
+	},
+		"- ip endpoints { "+key+" . 1 : 10.244.2.1 . 8080 }",
+		"+ ip endpoints { "+key+" . 1 : 10.244.2.2 . 8080 }")
+	put1("an endpoint goes", func() { svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[:1] },
+		"chain ip cluster-1",
 		`- ip services { `+key+` comment "default/web:http" : goto cluster-2 }`,
 		"- ip endpoints { "+key+" . 0 : 10.244.1.1 . 8080 }",
 		"- ip endpoints { "+key+" . 1 : 10.244.2.2 . 8080 }",
@@ -79,7 +82,8 @@ func TestRulesetChanges(t *testing.T) {
 		`+ ip services { `+key+` comment "default/web:http" : goto cluster-2 }`,
 		"+ ip endpoints { "+key+" . 1 : 10.244.3.1 . 8080 }")
 	put1("restricted load-balancer IP", func() {
-		svc.LoadBalancerIPs, svc.Restricted, svc.SourceRanges = addrs("203.0.113.1"), true, prefixes("10.0.0.0/8")
+		svc.LoadBalancerIPs, svc.Restricted = addrs("203.0.113.1"), true
+		svc.SourceRanges = prefixes("10.0.0.0/8")
 	}, "chain ip external-2",
 		`+ ip services { 203.0.113.1 . tcp . 80 comment "default/web:http" : goto external-2 }`,
 		"+ ip endpoints { 203.0.113.1 . tcp . 80 . 0 : 10.244.2.2 . 8080 }",

@@ -120,7 +120,8 @@ func checkOneChange(t *testing.T, rnd *rand.Rand, slots []service.Backend, other
 		next := rules.AssignSlots(slots, want)
 		checkSlots(t, slots, want, next)
 		if n := slotChanges(slots, next); n > limit {
-			t.Fatalf("one endpoint %s: %d slots of %v change to %v, want at most %d", what, n, slots, next, limit)
+			t.Fatalf("one endpoint %s: %d slots of %v change to %v, want at most %d", what, n, slots, next,
+				limit)
 		}
 	}
 	check("comes", sorted(append(slices.Clone(slots), other)), 1)

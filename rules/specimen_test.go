@@ -10,8 +10,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// features returns what a kernel needs for a table of a ruleset: kinds of sets, and in each hook the base chain and
-// the statements that packets can reach.
+// features returns what a kernel needs for a table of a ruleset: kinds of sets, and in each hook the base
+// chain and the statements that packets can reach.
 func features(f service.Family, r *rules.Ruleset) map[string]bool {
 	found := map[string]bool{}
 	for _, s := range r.Sets(f) {
