@@ -24,8 +24,9 @@ func TestSets(t *testing.T) {
 	const (
 		frontend  = "type ipv4_addr . inet_proto . inet_service"
 		frontend6 = "type ipv6_addr . inet_proto . inet_service"
-		slots     = "typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport"
-		slots6    = "typeof ip6 daddr . meta l4proto . th dport . numgen random mod 65536 : ip6 daddr . th dport"
+		slot      = " . meta l4proto . th dport . numgen random mod 65536 : "
+		slots     = "typeof ip daddr" + slot + "ip daddr . th dport"
+		slots6    = "typeof ip6 daddr" + slot + "ip6 daddr . th dport"
 		dynamic   = "; size 262144; flags dynamic,timeout"
 	)
 	tests := []setCase{
@@ -79,7 +80,8 @@ func TestSetCompare(t *testing.T) {
 
 func TestChains(t *testing.T) {
 	hook := &Hook{Name: "prerouting", Priority: -100}
-	base, regular := Chain{Family: service.IPv4, Name: "b", Hook: hook}, Chain{Family: service.IPv4, Name: "a"}
+	base := Chain{Family: service.IPv4, Name: "b", Hook: hook}
+	regular, other := Chain{Family: service.IPv4, Name: "a"}, Chain{Family: service.IPv6, Name: "a"}
 	if got, want := base.Head(), "type nat hook prerouting priority -100; policy accept;"; got != want {
 		t.Errorf("head of a base chain is %q, want %q", got, want)
 	}
@@ -89,7 +91,7 @@ func TestChains(t *testing.T) {
 	if regular.Head() != "" || regular.Requires() != core {
 		t.Errorf("a regular chain has the head %q and requires %q", regular.Head(), regular.Requires())
 	}
-	if other := (Chain{Family: service.IPv6, Name: "a"}); regular.Compare(base) >= 0 || base.Compare(other) >= 0 {
+	if regular.Compare(base) >= 0 || base.Compare(other) >= 0 {
 		t.Error("chains are not ordered by table and name")
 	}
 }

@@ -39,30 +39,34 @@ func statementCases() []statementCase {
 }
 
 func verdictCases() []statementCase {
+	reject6 := strings.NewReplacer("IPV4", "IPV6", "ipv4", "ipv6").Replace(reject)
+	const random, masq = "masquerade fully-random", "CONFIG_NFT_MASQ (module nft_masq)"
+	const change = "Meta Bitwise Meta"
 	return []statementCase{
 		{Jump{Chain: "services"}, service.IPv4, "jump services", "Verdict", core, "", "services"},
 		{Drop{}, service.IPv4, "drop", "Verdict", core, "", ""},
 		{Reject{}, service.IPv4, "reject", "Reject", reject, "", ""},
-		{Reject{}, service.IPv6, "reject", "Reject", strings.NewReplacer("IPV4", "IPV6", "ipv4", "ipv6").Replace(reject),
-			"", ""},
+		{Reject{}, service.IPv6, "reject", "Reject", reject6, "", ""},
 		{Reset{}, service.IPv4, "reject with tcp reset", "Reject", reject, "", ""},
-		{Masquerade{}, service.IPv4, "masquerade fully-random", "Masq", "CONFIG_NFT_MASQ (module nft_masq)", "", ""},
-		{SetMark{Mask: 0x4000}, service.IPv4, "meta mark set meta mark | 0x00004000", "Meta Bitwise Meta", core, "", ""},
-		{ClearMark{Mask: 0x4000}, service.IPv4, "meta mark set meta mark ^ 0x00004000", "Meta Bitwise Meta", core, "", ""},
+		{Masquerade{}, service.IPv4, random, "Masq", masq, "", ""},
+		{SetMark{Mask: 0x4000}, service.IPv4, "meta mark set meta mark | 0x00004000", change, core, "", ""},
+		{ClearMark{Mask: 0x4000}, service.IPv4, "meta mark set meta mark ^ 0x00004000", change, core, "", ""},
 	}
 }
 
 func matchCases() []statementCase {
+	const mark, port = "Meta Bitwise Cmp", "Meta Cmp Payload Cmp"
+	notLocal := AddrLocal{Addr: DstAddr, Not: true}
 	return []statementCase{
-		{HasMark{Mask: 1}, service.IPv4, "meta mark & 0x00000001 != 0x00000000", "Meta Bitwise Cmp", core, "", ""},
+		{HasMark{Mask: 1}, service.IPv4, "meta mark & 0x00000001 != 0x00000000", mark, core, "", ""},
 		{Translated{}, service.IPv4, "ct status dnat", "Ct Bitwise Cmp", ctRequires, "", ""},
 		{AddrLocal{Addr: SrcAddr}, service.IPv4, "fib saddr type local", "Fib Cmp", fib, "", ""},
-		{AddrLocal{Addr: DstAddr, Not: true}, service.IPv4, "fib daddr type != local", "Fib Cmp", fib, "", ""},
+		{notLocal, service.IPv4, "fib daddr type != local", "Fib Cmp", fib, "", ""},
 		{Interface{Name: "cni0"}, service.IPv4, `iifname "cni0"`, "Meta Cmp", core, "", ""},
 		{Interface{Name: "veth*", Not: true}, service.IPv4, `iifname != "veth*"`, "Meta Cmp", core, "", ""},
 		{IsProtocol{service.SCTP}, service.IPv4, "meta l4proto sctp", "Meta Cmp", core, "", ""},
-		{IsPort{Protocol: service.UDP, Port: 53}, service.IPv4, "udp dport 53", "Meta Cmp Payload Cmp", core, "", ""},
-		{IsPort{Protocol: service.TCP, Not: true}, service.IPv4, "tcp dport != 0", "Meta Cmp Payload Cmp", core, "", ""},
+		{IsPort{Protocol: service.UDP, Port: 53}, service.IPv4, "udp dport 53", port, core, "", ""},
+		{IsPort{Protocol: service.TCP, Not: true}, service.IPv4, "tcp dport != 0", port, core, "", ""},
 	}
 }
 
@@ -75,14 +79,18 @@ func lookupCases() []statementCase {
 			"ct original ip6 daddr . ct protocol . ct original proto-dst @s", "Ct Ct Ct Lookup",
 			ct, "s", ""},
 		{Dispatch{Key: FrontendKey(), Map: "services"}, service.IPv6,
-			"ip6 daddr . meta l4proto . th dport vmap @services", "Payload Meta Payload Lookup", core, "services", ""},
+			"ip6 daddr . meta l4proto . th dport vmap @services", "Payload Meta Payload Lookup",
+			core, "services", ""},
 		{DNAT{Key: SlotKey(3), Map: "endpoints"}, service.IPv4,
 			"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints",
-			"Payload Meta Payload Numgen Lookup NAT", dnat + ", CONFIG_NFT_NUMGEN (module nft_numgen)", "endpoints", ""},
+			"Payload Meta Payload Numgen Lookup NAT",
+			dnat + ", CONFIG_NFT_NUMGEN (module nft_numgen)", "endpoints", ""},
 		{DNAT{Key: []Field{SrcAddr}, Map: "affinity-x", Port: 8080}, service.IPv6,
-			"dnat ip6 to ip6 saddr map @affinity-x : 8080", "Payload Lookup Immediate NAT", dnat, "affinity-x", ""},
+			"dnat ip6 to ip6 saddr map @affinity-x : 8080", "Payload Lookup Immediate NAT",
+			dnat, "affinity-x", ""},
 		{Remember{Map: "affinity-x", Timeout: 3 * time.Hour}, service.IPv4,
-			"update @affinity-x { ip saddr timeout 10800s : ip daddr }", "Payload Payload Dynset", core, "affinity-x", ""},
+			"update @affinity-x { ip saddr timeout 10800s : ip daddr }", "Payload Payload Dynset",
+			core, "affinity-x", ""},
 	}
 }
 
@@ -161,7 +169,8 @@ func expressionTypes(list []expr.Any) string {
 // A rule is its statements one after the other, as text and as expressions.
 func TestRule(t *testing.T) {
 	rule := Rule{HasMark{Mask: 1}, ClearMark{Mask: 1}, Masquerade{}}
-	want := "meta mark & 0x00000001 != 0x00000000 meta mark set meta mark ^ 0x00000001 masquerade fully-random"
+	const want = "meta mark & 0x00000001 != 0x00000000 " +
+		"meta mark set meta mark ^ 0x00000001 masquerade fully-random"
 	if got := rule.Text(service.IPv4); got != want {
 		t.Errorf("text is %q, want %q", got, want)
 	}

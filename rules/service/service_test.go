@@ -31,7 +31,8 @@ func TestFamily(t *testing.T) {
 	}
 	var got []properties
 	for _, f := range Families() {
-		got = append(got, properties{f.String(), f.AddrType(), f.Option(), f.Module(), f.AddrSize(), f.Number()})
+		got = append(got, properties{
+			f.String(), f.AddrType(), f.Option(), f.Module(), f.AddrSize(), f.Number()})
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("families (-want +got):\n%s", diff)
@@ -61,7 +62,8 @@ func TestFrontend(t *testing.T) {
 		return Frontend{Addr: netip.MustParseAddr(addr), Protocol: p, Port: port}
 	}
 	ordered := []Frontend{
-		f("9.0.0.1", UDP, 80), f("10.0.0.1", TCP, 443), f("10.0.0.1", UDP, 53), f("10.0.0.1", UDP, 443), f("fd00::1", TCP, 1),
+		f("9.0.0.1", UDP, 80), f("10.0.0.1", TCP, 443), f("10.0.0.1", UDP, 53),
+		f("10.0.0.1", UDP, 443), f("fd00::1", TCP, 1),
 	}
 	got := slices.Clone(ordered)
 	slices.Reverse(got)
@@ -71,7 +73,8 @@ func TestFrontend(t *testing.T) {
 		texts = append(texts, f.String())
 	}
 	want := []string{
-		"9.0.0.1 . udp . 80", "10.0.0.1 . tcp . 443", "10.0.0.1 . udp . 53", "10.0.0.1 . udp . 443", "fd00::1 . tcp . 1",
+		"9.0.0.1 . udp . 80", "10.0.0.1 . tcp . 443", "10.0.0.1 . udp . 53",
+		"10.0.0.1 . udp . 443", "fd00::1 . tcp . 1",
 	}
 	if diff := cmp.Diff(want, texts); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
