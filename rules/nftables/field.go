@@ -114,10 +114,10 @@ func (field Field) load(f service.Family, offset int) expr.Any {
 	return &expr.Numgen{Register: reg, Modulus: field.RandomMod(), Type: unix.NFT_NG_RANDOM}
 }
 
-// ctRequires is what the expression ct needs. It loads IPv4 and IPv6 addresses since Linux 4.17.
+// ctRequires names the requirements of the expression ct. It loads IPv4 and IPv6 addresses since Linux 4.17.
 const ctRequires = "CONFIG_NFT_CT (module nft_ct), Linux 4.17"
 
-// keyRequires names what the lookup of a key needs.
+// keyRequires returns the kernel options, modules and version that the lookup of a key needs.
 func keyRequires(key []Field) string {
 	needs := []string{core}
 	for _, field := range key {

@@ -21,7 +21,7 @@ func (s SetMark) expressions(service.Family) []expr.Any { return changeMark(^s.M
 
 func (SetMark) requires(service.Family) string { return core }
 
-// ClearMark clears the bits of Mask in the packet mark, all of which must be set.
+// ClearMark clears the bits of Mask in the packet mark. All of them must be set.
 type ClearMark struct{ Mask uint32 }
 
 func (s ClearMark) text(service.Family) string {

@@ -27,7 +27,7 @@ const (
 	Affinity                      // client -> endpoint; filled by the kernel
 )
 
-// FixedSets returns the kinds of which each table has one set.
+// FixedSets returns the kinds that have one set in each table.
 func FixedSets() []SetKind {
 	return []SetKind{Services, StickyServices, RememberMap, Endpoints, LocalEndpoints,
 		ClusterIPs, ServiceCIDRs, PodCIDRs, Hairpin, Firewalled, AllowedSources}

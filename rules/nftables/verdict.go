@@ -48,7 +48,7 @@ func (Reject) expressions(f service.Family) []expr.Any {
 
 func (Reject) requires(f service.Family) string { return requiresReject(f) }
 
-// requiresReject returns what Reject and Reset need. Linux rejects in prerouting since version 5.9.
+// requiresReject names the requirements of Reject and Reset. Linux rejects in prerouting since version 5.9.
 func requiresReject(f service.Family) string {
 	return "CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_" + f.Option() +
 		" (module nft_reject_" + f.Module() + "), Linux 5.9"
