@@ -10,30 +10,30 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Compiled is what one Service wants in the kernel.
+// Compiled is the part of the ruleset that one Service wants.
 type Compiled struct {
 	Name            service.Name
 	Created         time.Time
-	Entries         []Entry // at most one a frontend
+	Entries         []Entry // at most one per frontend
 	Stickies        []Sticky
 	ClusterIPs      []netip.Addr
 	Hairpins        []netip.Addr // backends on this node
 	HealthCheckPort uint16       // 0: none
 	LocalReady      int          // ready endpoints on this node, for the health check
 	NoLocal         map[service.Family]NoLocal
-	Problems        []string // what was left out, and why
+	Problems        []string // each names a part that was left out, and the reason
 }
 
-// NoLocal counts ports with a policy Local that have endpoints, but none on this node.
+// NoLocal counts ports with a traffic policy Local whose endpoints are all on other nodes.
 type NoLocal struct {
 	Internal, External int
 }
 
-// Slots returns the backends that a frontend has programmed, by slot.
+// Slots returns the programmed backends of a frontend, by slot.
 type Slots func(service.Frontend) (backends, locals []service.Backend)
 
-// Compile turns a Service into the frontends it wants on the node, with the
-// endpoints that its policies choose, in the slots that they have already.
+// Compile turns a Service into the frontends that it wants on the node, with the endpoints that its policies
+// choose. Endpoints stay in the slots that they have.
 func Compile(svc *service.Service, node service.Node, slots Slots) *Compiled {
 	c := &compiler{
 		svc: svc, node: node, slots: slots,
@@ -59,8 +59,8 @@ func Compile(svc *service.Service, node service.Node, slots Slots) *Compiled {
 	return c.out
 }
 
-// families returns the families of a Service: those that it has a ClusterIP of.
-// Its addresses of another family are not programmed.
+// families returns the families of a Service: those of its ClusterIPs. Its addresses of another family are
+// not programmed.
 func families(clusterIPs []netip.Addr) []service.Family {
 	return slices.DeleteFunc(service.Families(), func(f service.Family) bool {
 		return !slices.ContainsFunc(clusterIPs, func(a netip.Addr) bool { return service.FamilyOf(a) == f })
@@ -75,7 +75,7 @@ type compiler struct {
 	seen  map[service.Frontend]*service.Port
 }
 
-// port adds the frontends of one ServicePort in one family.
+// port adds the frontends of one port in one family.
 func (c *compiler) port(p *service.Port, family service.Family) {
 	cluster, local, anywhere := pick(p.Endpoints, family, c.node)
 	for _, b := range local {
@@ -103,13 +103,14 @@ func (c *compiler) port(p *service.Port, family service.Family) {
 		}
 		for _, addr := range kind.addrs {
 			if service.FamilyOf(addr) == family {
-				c.entry(p, service.Frontend{Addr: addr, Protocol: p.Protocol, Port: kind.port}, target, kind.restricted)
+				f := service.Frontend{Addr: addr, Protocol: p.Protocol, Port: kind.port}
+				c.entry(p, f, target, kind.restricted)
 			}
 		}
 	}
 }
 
-// target is what frontends of one kind lead to.
+// target is where frontends of one kind lead to.
 type target struct {
 	shape            Shape
 	backends, locals []service.Backend
@@ -134,7 +135,7 @@ func localShape(cluster, local []service.Backend, anywhere bool) target {
 	return target{shape: Shape{ShapeLocal, len(cluster), len(local)}, backends: cluster, locals: local}
 }
 
-// addresses are addresses of one kind on which a port is reached.
+// addresses are addresses of one kind on which clients reach a port.
 type addresses struct {
 	addrs      []netip.Addr
 	port       uint16
@@ -154,8 +155,8 @@ func (c *compiler) frontends(p *service.Port) []addresses {
 	return kinds
 }
 
-// entry adds one frontend, unless the Service has it already: an external IP may
-// be a load-balancer IP too, which comes first as it may be restricted.
+// entry adds one frontend, unless the Service has it already: an external IP may be a load-balancer IP as
+// well, which comes first because it may be restricted.
 func (c *compiler) entry(p *service.Port, f service.Frontend, t *target, restricted bool) {
 	if other, ok := c.seen[f]; ok {
 		if other != p {
@@ -178,7 +179,7 @@ func (c *compiler) entry(p *service.Port, f service.Frontend, t *target, restric
 	c.out.Entries = append(c.out.Entries, e)
 }
 
-// trim bounds the backends to the number of slots there are.
+// trim limits the backends to the number of slots.
 func (c *compiler) trim(f service.Frontend, backends []service.Backend, n *int) []service.Backend {
 	if len(backends) <= nftables.MaxSlots {
 		return backends
@@ -188,7 +189,7 @@ func (c *compiler) trim(f service.Frontend, backends []service.Backend, n *int) 
 	return backends[:nftables.MaxSlots]
 }
 
-// sticky returns the memory that frontends of the target share.
+// sticky returns the session affinity that frontends of the target share.
 func (c *compiler) sticky(p *service.Port, f service.Frontend, t *target) *Sticky {
 	if t.sticky != nil {
 		return t.sticky
@@ -198,7 +199,8 @@ func (c *compiler) sticky(p *service.Port, f service.Frontend, t *target) *Stick
 	all = slices.Compact(all)
 	ports, complete := targets(all)
 	if !complete {
-		c.problem("port %s: sessionAffinity: clients are remembered for the first %d target ports only", c.portName(p), MaxStickyPorts)
+		c.problem("port %s: sessionAffinity: clients are remembered for the first %d target ports only",
+			c.portName(p), MaxStickyPorts)
 	}
 	t.sticky = &Sticky{
 		Family: service.FamilyOf(f.Addr), Kind: t.shape.Kind, Protocol: p.Protocol,
@@ -209,9 +211,9 @@ func (c *compiler) sticky(p *service.Port, f service.Frontend, t *target) *Stick
 	return t.sticky
 }
 
-// sources returns the admitted sources of the family. Where they include the
-// node's own address the load-balancer IPs are admitted too: the node's own
-// traffic to such an IP has it as its source, as it is bound to an interface.
+// sources returns the admitted sources of the family. If they include the node's own address, they include
+// the load-balancer IPs as well: if such an IP is bound to an interface of the node, it is the source of the
+// node's own traffic to it.
 func (c *compiler) sources(family service.Family) []netip.Prefix {
 	out := prefixesOf(family, c.svc.SourceRanges)
 	admits := func(a netip.Addr) bool {
@@ -227,10 +229,10 @@ func (c *compiler) sources(family service.Family) []netip.Prefix {
 	return outermost(out)
 }
 
-// maxComment is how long nft lets a comment be.
+// maxComment is the size of the longest comment that nft accepts, with its terminating 0.
 const maxComment = 128
 
-// portName returns what people know the ServicePort by, as far as it fits a comment.
+// portName returns the name of the port for people. It is cut if it does not fit into a comment.
 func (c *compiler) portName(p *service.Port) string {
 	name := c.svc.Name.String()
 	if p.Name != "" && len(name)+1+len(p.Name) < maxComment {

@@ -7,42 +7,43 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Config is what the ruleset depends on beside Services and the Node.
+// Config has the settings that the ruleset depends on, besides the Services and the Node.
 type Config struct {
-	// MasqueradeMark is the one bit of the packet mark that asks for masquerade.
+	// MasqueradeMark is the bit of the packet mark that requests masquerade.
 	MasqueradeMark uint32
 	// MasqueradeAll masquerades all traffic to ClusterIPs.
 	MasqueradeAll bool
-	// PodTraffic tells traffic of the cluster's pods from other traffic.
+	// PodTraffic says how to recognise traffic of the cluster's pods.
 	PodTraffic PodTraffic
-	// ServiceCIDRs are the ranges that ClusterIPs are allocated from.
+	// ServiceCIDRs are the ranges of ClusterIPs.
 	ServiceCIDRs []netip.Prefix
-	// Families are the tables to program; a kernel may lack one.
+	// Families are the families to program: those that the kernel supports.
 	Families []service.Family
 }
 
-// PodTraffic says how pods' traffic is recognised, kube-proxy's detectLocalMode:
-// by source address (ClusterCIDR, NodeCIDR) or by the interface on which it
-// arrives (BridgeInterface, InterfaceNamePrefix). At most one of both is set.
+// PodTraffic says how to recognise traffic of pods, as detectLocalMode of kube-proxy does: by source address
+// (ClusterCIDR, NodeCIDR) or by the interface on which it arrives (BridgeInterface, InterfaceNamePrefix). At
+// most one of both is set.
 type PodTraffic struct {
 	CIDRs     []netip.Prefix
 	Interface string // a name, or a prefix followed by *
 }
 
-// match returns the statement for "comes from a pod", or for its opposite.
-// There is none where pods' traffic of the family cannot be recognised.
+// match returns the statement that matches traffic of pods; with not, all other traffic. It returns false if
+// traffic of pods cannot be recognised in the family.
 func (p PodTraffic) match(f service.Family, not bool) (nftables.Statement, bool) {
 	if p.Interface != "" {
 		return nftables.Interface{Name: p.Interface, Not: not}, true
 	}
 	if len(prefixesOf(f, p.CIDRs)) > 0 {
-		return nftables.InSet{Key: []nftables.Field{nftables.SrcAddr}, Set: nftables.PodCIDRs.String(), Not: not}, true
+		source := []nftables.Field{nftables.SrcAddr}
+		return nftables.InSet{Key: source, Set: nftables.PodCIDRs.String(), Not: not}, true
 	}
 	return nil, false
 }
 
-// prefixesOf returns the prefixes of the family, masked, sorted, without those
-// that another one contains: the kernel refuses overlapping intervals.
+// prefixesOf returns the prefixes of the family, masked and sorted, without those that another one contains:
+// the kernel refuses overlapping intervals.
 func prefixesOf(f service.Family, prefixes []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range prefixes {

@@ -8,30 +8,27 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Delta is what one transaction changes. Its order is: tables that start afresh,
-// tables, sets, chains with their rules, elements that go, elements that come.
-// Elements of one set may go and come under the same key.
+// Delta has the changes of one transaction, in the order of its fields. It may delete and add elements with
+// the same key.
 type Delta struct {
-	Reset  []BrokenTable    // tables to delete first
+	Reset  []BrokenTable    // tables to delete
 	Tables []service.Family // tables to create
 	Sets   []nftables.Set   // to create
 	Chains []nftables.Chain // to create or rewrite
 	Delete []nftables.Element
 	Add    []nftables.Element
 
-	// StaleChains and StaleSets have no user any more once the transaction is
-	// committed. They go in a transaction of their own, which may fail without
-	// harm: before Linux 6.2 a chain counts as used for a moment after the last
-	// element that went to it.
+	// StaleChains and StaleSets are unused after the transaction. A transaction of their own deletes them,
+	// which may fail without harm: before Linux 6.2 a chain stays in use for a moment after the deletion of
+	// the last element that leads to it.
 	StaleChains []nftables.Chain
 	StaleSets   []nftables.Set
 
-	// Forget are memories that may know endpoints which are gone. Their maps are
-	// filled by the kernel, so entries for other than Backends are deleted after
-	// the commit.
+	// ExpireClients are session affinities that may have clients of removed endpoints. The kernel adds
+	// elements to their maps, so those of other endpoints than Backends are deleted after the commit.
 	ExpireClients []Sticky
 
-	// Stale are frontends of UDP and SCTP that flows must not lead from as before.
+	// Stale are frontends of UDP and SCTP whose established flows may lead to wrong endpoints.
 	Stale []service.StaleFlows
 }
 
@@ -41,16 +38,15 @@ type BrokenTable struct {
 	Reason string
 }
 
-// Empty reports whether there is nothing to write. There may be clients to forget.
+// Empty reports whether there is nothing to write. There may be clients to expire and stale flows.
 func (d *Delta) Empty() bool { return d.Size()+len(d.StaleChains)+len(d.StaleSets) == 0 }
 
-// Size returns the number of objects that the transaction names.
+// Size returns the number of objects in the transaction.
 func (d *Delta) Size() int {
 	return len(d.Reset) + len(d.Tables) + len(d.Sets) + len(d.Chains) + len(d.Delete) + len(d.Add)
 }
 
-// Changes returns the difference between what is desired now and what was when
-// Done was last called.
+// Changes returns the difference between the ruleset and its state at the last call of Done.
 func (r *Ruleset) Changes() *Delta {
 	d := &Delta{}
 	for s := range r.changes.shapes {
@@ -83,11 +79,10 @@ func (r *Ruleset) Changes() *Delta {
 	return d
 }
 
-// Done says that the kernel holds what is desired.
+// Done says that the kernel holds the ruleset as it is now.
 func (r *Ruleset) Done() { r.changes.reset() }
 
-// entry adds what turns the elements of one entry into those of another of the same
-// frontend. Either may be nil.
+// entry adds the changes between two entries of a frontend, each of which may be nil.
 func (d *Delta) entry(before, after *Entry) {
 	var none Entry
 	var had, wanted []nftables.Element
@@ -112,7 +107,7 @@ func (d *Delta) entry(before, after *Entry) {
 	d.slots(nftables.LocalEndpoints, f, before.Locals, after.Locals)
 }
 
-// elements adds what turns the elements before into those after.
+// elements adds the changes between two lists of elements.
 func (d *Delta) elements(before, after []nftables.Element) {
 	have := make(map[nftables.ElementID]nftables.Element, len(before))
 	for _, e := range before {
@@ -130,8 +125,8 @@ func (d *Delta) elements(before, after []nftables.Element) {
 	}
 }
 
-// slots adds what turns the slots before into those after. There may be thousands, of
-// which few differ: elements are made of these only.
+// slots adds the changes between slots. There may be thousands and few differ, so it makes elements only of
+// those that differ.
 func (d *Delta) slots(k nftables.SetKind, f service.Frontend, before, after []service.Backend) {
 	for slot, b := range before {
 		if slot >= len(after) || after[slot] != b {
@@ -145,12 +140,12 @@ func (d *Delta) slots(k nftables.SetKind, f service.Frontend, before, after []se
 	}
 }
 
-// element adds what turns an element, if there is one, into e.
-func (d *Delta) element(old nftables.Element, ok bool, e nftables.Element) {
-	if ok && old == e {
+// element adds the changes that replace an element, if found, by e.
+func (d *Delta) element(old nftables.Element, found bool, e nftables.Element) {
+	if found && old == e {
 		return
 	}
-	if ok {
+	if found {
 		d.Delete = append(d.Delete, old)
 	}
 	d.Add = append(d.Add, e)
@@ -165,11 +160,10 @@ func (d *Delta) addr(k nftables.SetKind, a netip.Addr, n int, was, is bool) {
 	}
 }
 
-// sort puts the Delta into an order that depends on its content only.
+// sort puts the Delta into an order that depends only on its content.
 func (d *Delta) sort() {
-	byID := func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) }
-	slices.SortFunc(d.Delete, byID)
-	slices.SortFunc(d.Add, byID)
+	slices.SortFunc(d.Delete, compareElements)
+	slices.SortFunc(d.Add, compareElements)
 	slices.SortFunc(d.Chains, nftables.Chain.Compare)
 	slices.SortFunc(d.StaleChains, nftables.Chain.Compare)
 	slices.SortFunc(d.Sets, nftables.Set.Compare)
@@ -178,14 +172,16 @@ func (d *Delta) sort() {
 	slices.SortFunc(d.Stale, func(a, b service.StaleFlows) int { return a.Frontend.Compare(b.Frontend) })
 }
 
-// changes remembers, for all that was touched since Done, how it was then.
+func compareElements(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) }
+
+// changes has the state at the last call of Done of everything that changed since then.
 type changes struct {
 	entries  map[service.Frontend]*Entry
 	clusters map[netip.Addr]bool
 	hairpins map[netip.Addr]bool
 	stickies map[string]*Sticky
-	shapes   map[tableShape]struct{}     // that have no chain yet
-	affinity map[service.Family]struct{} // tables without stickyBaseChains yet
+	shapes   map[tableShape]struct{}     // without a chain until now
+	affinity map[service.Family]struct{} // tables without stickyBaseChains until now
 }
 
 func (c *changes) reset() {

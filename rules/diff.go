@@ -9,7 +9,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Diff returns what turns what is programmed into what is desired.
+// Diff returns the changes that bring the tables in the kernel in line with the ruleset.
 func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	d := &Delta{}
 	left := map[service.Family]map[nftables.ElementID]nftables.Element{}
@@ -21,7 +21,7 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		}
 		if t == nil {
 			d.Tables = append(d.Tables, f)
-			t = NewTable()
+			t = NewTableState()
 		}
 		d.diffSets(desired.sets(f), t, f)
 		d.diffChains(desired.Chains(f), t, f)
@@ -45,18 +45,20 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	for _, in := range left {
 		gone = slices.AppendSeq(gone, maps.Values(in))
 	}
-	slices.SortFunc(gone, func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) })
+	slices.SortFunc(gone, compareElements)
 	d.Delete = append(d.Delete, gone...)
 	d.Stale = desired.allStale(gone)
 	if d.Size()+len(d.StaleSets) == 0 {
-		// Chains of shapes that nobody has any more harm nobody: they alone are no
-		// reason to write, so that a restart in an unchanged cluster writes nothing.
-		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool { return isShapeChain(c.Name) })
+		// Unused chains of shapes do no harm. They alone are not a reason to write, so that a restart in an
+		// unchanged cluster writes nothing.
+		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool {
+			return isShapeChain(c.Name)
+		})
 	}
 	return d
 }
 
-func (d *Delta) diffSets(desired []nftables.Set, t *Table, f service.Family) {
+func (d *Delta) diffSets(desired []nftables.Set, t *TableState, f service.Family) {
 	wanted := map[string]bool{}
 	for _, s := range desired {
 		wanted[s.Name] = true
@@ -71,7 +73,7 @@ func (d *Delta) diffSets(desired []nftables.Set, t *Table, f service.Family) {
 	}
 }
 
-func (d *Delta) diffChains(desired []nftables.Chain, t *Table, f service.Family) {
+func (d *Delta) diffChains(desired []nftables.Chain, t *TableState, f service.Family) {
 	wanted := map[string]bool{}
 	for _, c := range desired {
 		wanted[c.Name] = true
@@ -86,8 +88,8 @@ func (d *Delta) diffChains(desired []nftables.Chain, t *Table, f service.Family)
 	}
 }
 
-// allStale returns all frontends whose flows could be stale, when it is not known
-// what was before: those that are desired, and those that are gone.
+// allStale returns all frontends that may have stale flows, as the state of the past is not known: those that
+// are desired, and those that are gone.
 func (r *Ruleset) allStale(gone []nftables.Element) []service.StaleFlows {
 	var out []service.StaleFlows
 	for f, c := range r.owners {
@@ -128,7 +130,7 @@ func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 	return chains
 }
 
-// Stickies returns the memories that are desired, sorted.
+// Stickies returns the desired session affinities, sorted.
 func (r *Ruleset) Stickies() []Sticky {
 	return slices.SortedFunc(maps.Values(r.stickies), Sticky.compare)
 }
@@ -147,7 +149,7 @@ func (r *Ruleset) sets(f service.Family) []nftables.Set {
 	return sets
 }
 
-// size returns how many elements are desired.
+// size returns the number of desired elements.
 func (r *Ruleset) size() int {
 	n := len(r.clusters) + len(r.hairpins)
 	for _, f := range r.config.Families {
@@ -159,7 +161,7 @@ func (r *Ruleset) size() int {
 	return n
 }
 
-// elements yields all desired elements, in an order that depends on the content only.
+// elements yields all desired elements, in an order that depends only on the content.
 func (r *Ruleset) elements() iter.Seq[nftables.Element] {
 	return func(yield func(nftables.Element) bool) {
 		buf := make([]nftables.Element, 0, len(r.clusters)+len(r.hairpins))
@@ -177,7 +179,7 @@ func (r *Ruleset) elements() iter.Seq[nftables.Element] {
 		for a := range r.hairpins {
 			buf = append(buf, nftables.AddrElement(nftables.Hairpin, a, 2))
 		}
-		slices.SortFunc(buf, func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) })
+		slices.SortFunc(buf, compareElements)
 		for _, e := range buf {
 			if !yield(e) {
 				return

@@ -7,16 +7,17 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// pick returns the backends of a ServicePort in one family: those that traffic
-// with policy Cluster goes to and those on this node, each sorted and without
-// duplicates, and whether any endpoint anywhere could take traffic.
+// pick returns the backends of a port in one family: those for traffic with policy Cluster and those on this
+// node, each sorted and without duplicates. It also returns whether any endpoint anywhere could take traffic.
 //
-// Ready endpoints are taken; where there is none, serving and terminating ones.
-// Hints are heeded under kube-proxy's conditions, see topologyOf.
-func pick(all []service.Endpoint, family service.Family, node service.Node) (cluster, local []service.Backend, anywhere bool) {
-	ready := func(ep *service.Endpoint) bool { return ep.Ready && service.FamilyOf(ep.Backend.Addr()) == family }
+// It picks ready endpoints. If there are none, it picks serving and terminating ones. Hints count under the
+// conditions of kube-proxy, see topologyOf.
+func pick(all []service.Endpoint, family service.Family, node service.Node) (
+	cluster, local []service.Backend, anywhere bool) {
+	has := func(ep *service.Endpoint) bool { return service.FamilyOf(ep.Backend.Addr()) == family }
+	ready := func(ep *service.Endpoint) bool { return ep.Ready && has(ep) }
 	draining := func(ep *service.Endpoint) bool {
-		return !ep.Ready && ep.Serving && ep.Terminating && service.FamilyOf(ep.Backend.Addr()) == family
+		return !ep.Ready && ep.Serving && ep.Terminating && has(ep)
 	}
 	here := func(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
 
@@ -38,8 +39,7 @@ func serving(all []service.Endpoint, family service.Family) []service.Backend {
 	}, nil)
 }
 
-// localReady counts the addresses of ready endpoints on the node: what a load
-// balancer's health check asks for.
+// localReady counts the addresses of ready endpoints on the node, for the health check of a load balancer.
 func localReady(svc *service.Service, node service.Node) int {
 	addrs := map[netip.Addr]struct{}{}
 	for _, p := range svc.Ports {
@@ -52,16 +52,17 @@ func localReady(svc *service.Service, node service.Node) int {
 	return len(addrs)
 }
 
-// which picks endpoints.
+// which reports whether an endpoint is picked.
 type which func(*service.Endpoint) bool
 
-// topologyOf returns which of the ready endpoints to use by their hints, or nil
-// for all of them. As in kube-proxy, hints count only when every ready endpoint
-// has one and at least one is for this node or zone; hints for nodes are
-// preferred to hints for zones (KEP-3015, KEP-2433).
+// topologyOf returns which of the ready endpoints to use by their hints, or nil for all of them. As in
+// kube-proxy, hints count only if every ready endpoint has one and at least one is for this node or zone;
+// hints for nodes come before hints for zones (KEP-3015, KEP-2433).
 func topologyOf(all []service.Endpoint, ready which, node service.Node) which {
 	forNode := func(ep *service.Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
-	forZone := func(ep *service.Endpoint) bool { return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone) }
+	forZone := func(ep *service.Endpoint) bool {
+		return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone)
+	}
 	allNode, allZone, anyNode, anyZone := true, true, false, false
 	for i := range all {
 		if ep := &all[i]; ready(ep) {
@@ -78,8 +79,8 @@ func topologyOf(all []service.Endpoint, ready which, node service.Node) which {
 	return nil
 }
 
-// backends returns the backends of the endpoints that both a and b pick, sorted and
-// without duplicates.
+// backends returns the backends of the endpoints that both a and b pick, sorted and without duplicates. A b
+// of nil picks all.
 func backends(eps []service.Endpoint, a, b which) []service.Backend {
 	both := func(ep *service.Endpoint) bool { return a(ep) && (b == nil || b(ep)) }
 	n := count(eps, both)

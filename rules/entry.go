@@ -7,25 +7,25 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Entry is one frontend and what happens to its connections.
+// Entry is one frontend with the treatment of its connections.
 type Entry struct {
 	Frontend service.Frontend
-	Port     string // the ServicePort, for people: namespace/name:port
+	Port     string // for people: namespace/name:port
 	Shape    Shape
 	Backends []service.Backend // by slot
 	Locals   []service.Backend // those on this node by slot, for ShapeLocal
-	Sticky   *Sticky           // nil: every connection chooses anew
+	Sticky   *Sticky           // nil: each connection gets any endpoint
 
-	// Serving are all endpoints anywhere that serve, terminating ones included: the
-	// flows that may stay when rules change. It is kept for protocols other than TCP,
-	// whose flows go on without a new connection, and sorted.
+	// Serving are all serving endpoints anywhere, also terminating ones, sorted. Flows to them may stay when
+	// rules change. It is empty for TCP: flows of other protocols continue without a new connection.
 	Serving []service.Backend
 
 	Restricted bool // only Sources are admitted
 	Sources    []netip.Prefix
 }
 
-// stale returns which flows to the frontend may stay.
+// stale returns the frontend with the backends whose flows may stay. The entry is nil if the frontend is
+// gone.
 func stale(f service.Frontend, e *Entry) service.StaleFlows {
 	if e == nil {
 		return service.StaleFlows{Frontend: f}
@@ -33,8 +33,8 @@ func stale(f service.Frontend, e *Entry) service.StaleFlows {
 	return service.StaleFlows{Frontend: f, Keep: e.Serving}
 }
 
-// staleFlows returns whether flows to the frontend may have become stale between
-// before and after, either of which may be nil.
+// staleFlows reports whether flows to the frontend may have become stale between two entries, each of which
+// may be nil.
 func staleFlows(f service.Frontend, before, after *Entry) bool {
 	switch {
 	case f.Protocol == service.TCP:
@@ -58,7 +58,7 @@ func (e *Entry) appendElements(out []nftables.Element) []nftables.Element {
 	return out
 }
 
-// size returns how many elements the entry has.
+// size returns the number of elements of the entry.
 func (e *Entry) size() int {
 	n := 1 + len(e.Backends) + len(e.Locals)
 	if e.Sticky != nil {

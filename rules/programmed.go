@@ -5,30 +5,34 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Programmed is what was read from the kernel: the tables that are there.
-type Programmed map[service.Family]*Table
+// Programmed is the state that was read from the kernel: the tables that exist.
+type Programmed map[service.Family]*TableState
 
-// Table is one table as it was read.
-type Table struct {
-	// Broken says that the table holds something that cannot be repaired in place:
-	// a set of another layout, a base chain on another hook, an interval that is no
-	// prefix. The table is then replaced as a whole, in one transaction.
+// TableState is the state of one table.
+type TableState struct {
+	// Broken says why the table cannot be repaired in place, for example because a set has another layout, a
+	// base chain is on another hook, or an interval is not a prefix. Then one transaction replaces the whole
+	// table.
 	Broken string
-	// Chains are the chains that are there, and whether their rules are the desired ones.
+	// Chains are the chains of the table, and whether their rules are the desired ones.
 	Chains map[string]bool
-	// Sets are the sets and maps that are there.
+	// Sets are the sets and maps of the table.
 	Sets map[string]struct{}
 	// Elements are the elements of the fixed sets.
 	Elements map[nftables.ElementID]nftables.Element
 }
 
-// NewTable returns an empty Table.
-func NewTable() *Table {
-	return &Table{Chains: map[string]bool{}, Sets: map[string]struct{}{}, Elements: map[nftables.ElementID]nftables.Element{}}
+// NewTableState returns an empty TableState.
+func NewTableState() *TableState {
+	return &TableState{
+		Chains:   map[string]bool{},
+		Sets:     map[string]struct{}{},
+		Elements: map[nftables.ElementID]nftables.Element{},
+	}
 }
 
-// Slots returns the slots that were found in the kernel, so that a new process
-// goes on where the one before it stopped.
+// Slots returns the slots that the kernel has, so that a new process continues where the previous one
+// stopped.
 func (p Programmed) Slots() Slots {
 	backends := map[service.Frontend][]service.Backend{}
 	locals := map[service.Frontend][]service.Backend{}

@@ -8,9 +8,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Ruleset is what is desired in the kernel, by Service. It remembers what it
-// changed since the last [Ruleset.Done], so that a change of one Service costs
-// what that Service is large, however many there are.
+// Ruleset is the desired content of the tables, by Service. It collects its changes since the last call of
+// [Ruleset.Done], so that the cost of a change depends only on the size of its Service.
 //
 // It is not safe for concurrent use.
 type Ruleset struct {
@@ -22,7 +21,7 @@ type Ruleset struct {
 	hairpins refs
 	shapes   map[tableShape]int      // frontends of the shape; those with none keep their chain
 	stickies map[string]Sticky       // by dispatch chain and family
-	affinity map[service.Family]bool // stickyBaseChains are there
+	affinity map[service.Family]bool // tables with stickyBaseChains
 	checks   map[service.Name]HealthCheck
 	noLocal  map[service.Family]NoLocal
 
@@ -74,8 +73,7 @@ type Conflict struct {
 	Winner, Loser service.Name
 }
 
-// Put sets what a Service wants, in place of what it wanted before, and returns
-// the conflicts that it is in.
+// Put adds a Service, or replaces its previous state, and returns the conflicts with other Services.
 func (r *Ruleset) Put(c *Compiled) []Conflict {
 	old := r.services[c.Name]
 	r.drop(old)
@@ -101,13 +99,13 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 	return conflicts
 }
 
-// Remove takes a Service away, if it is there.
+// Remove removes a Service. It does nothing if the Ruleset does not have it.
 func (r *Ruleset) Remove(name service.Name) {
 	r.drop(r.services[name])
 	delete(r.services, name)
 }
 
-// Names returns the Services that the Ruleset holds, sorted.
+// Names returns the names of the Services, sorted.
 func (r *Ruleset) Names() []service.Name {
 	names := make([]service.Name, 0, len(r.services))
 	for name := range r.services {
@@ -125,17 +123,17 @@ func (r *Ruleset) Slots(f service.Frontend) (backends, locals []service.Backend)
 	return nil, nil
 }
 
-// HealthCheck is a healthCheckNodePort and what it answers.
+// HealthCheck is a healthCheckNodePort with the number that it answers.
 type HealthCheck struct {
 	Port       uint16
 	LocalReady int
 }
 
-// HealthChecks returns the health checks of all Services that have one. The map is
-// the Ruleset's own.
+// HealthChecks returns the health checks of all Services that have one. The map is the Ruleset's own.
 func (r *Ruleset) HealthChecks() map[service.Name]HealthCheck { return r.checks }
 
-// NoLocal counts, over all Services, ports with a policy Local and no endpoint here.
+// NoLocal counts, over all Services, ports with a traffic policy Local whose endpoints are all on other
+// nodes.
 func (r *Ruleset) NoLocal(f service.Family) NoLocal { return r.noLocal[f] }
 
 func (r *Ruleset) countNoLocal(c *Compiled, by int) {
@@ -150,7 +148,7 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 // Conflicts returns the number of frontends that more than one Service claims.
 func (r *Ruleset) Conflicts() int { return len(r.losers) }
 
-// Frontends counts the frontends of a table by the names of their shapes' chains.
+// Frontends counts the frontends of a table by the chain of their shape.
 func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	counts := map[string]int{}
 	for s, n := range r.shapes {
@@ -161,7 +159,7 @@ func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	return counts
 }
 
-// Counts returns how many elements are desired in each set.
+// Counts returns the number of desired elements of each set.
 func (r *Ruleset) Counts() map[nftables.SetID]int {
 	counts := map[nftables.SetID]int{}
 	for e := range r.elements() {
@@ -181,7 +179,7 @@ func (r *Ruleset) Len() int { return len(r.owners) }
 
 func (r *Ruleset) has(f service.Family) bool { return slices.Contains(r.config.Families, f) }
 
-// drop takes away what c wanted.
+// drop removes everything that c wanted.
 func (r *Ruleset) drop(c *Compiled) {
 	if c == nil {
 		return
@@ -202,7 +200,7 @@ func (r *Ruleset) drop(c *Compiled) {
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
 }
 
-// claim gives the frontend to the older of those who want it.
+// claim gives the frontend to the oldest Service that wants it.
 func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
 	f := c.entry.Frontend
 	holder, held := r.owners[f]
@@ -219,7 +217,7 @@ func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
 	return append(conflicts, Conflict{f, r.owners[f].by.Name, loser.by.Name})
 }
 
-// disclaim takes a claim back; the oldest of those who lost takes over.
+// disclaim withdraws a claim. The oldest of the losers takes the frontend over.
 func (r *Ruleset) disclaim(c claim) {
 	f := c.entry.Frontend
 	losers := r.losers[f]
@@ -245,7 +243,7 @@ func (r *Ruleset) disclaim(c claim) {
 	}
 }
 
-// own makes c the holder of the frontend.
+// own gives the frontend to c.
 func (r *Ruleset) own(f service.Frontend, c claim) {
 	r.disown(f)
 	r.owners[f] = c
@@ -256,8 +254,8 @@ func (r *Ruleset) own(f service.Frontend, c claim) {
 	r.shapes[shape]++
 }
 
-// disown notes what the frontend's holder, if there is one, had. A shape that has
-// no frontend left is forgotten, unless it has a chain in the kernel.
+// disown takes the frontend from its holder, if it has one. It drops a shape without a frontend, unless the
+// kernel has its chain.
 func (r *Ruleset) disown(f service.Frontend) {
 	holder := r.owners[f]
 	r.changes.entry(f, holder.entry)
@@ -272,8 +270,8 @@ func (r *Ruleset) disown(f service.Frontend) {
 	}
 }
 
-// older reports whether a has the better claim: it was created earlier, or at
-// the same time and its name comes first.
+// older reports whether a was created before b; of two Services of the same time, the one whose name comes
+// first is the older.
 func older(a, b *Compiled) bool {
 	if !a.Created.Equal(b.Created) {
 		return a.Created.Before(b.Created)

@@ -8,33 +8,32 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Shape is what Services have in common for the data path: connections to all
-// frontends of one shape run through one chain.
+// Shape is the form of a frontend in the data path. All frontends of one shape share one chain.
 type Shape struct {
 	Kind   ShapeKind
 	N      int // endpoints to choose from
 	Locals int // those on this node, for ShapeLocal
 }
 
-// ShapeKind is the kind of frontend a shape is for.
+// ShapeKind is the kind of a shape.
 type ShapeKind uint8
 
 const (
-	// ShapeReject refuses: there is no endpoint anywhere.
+	// ShapeReject refuses connections: no endpoint exists.
 	ShapeReject ShapeKind = iota
-	// ShapeDrop drops: the policy is Local and no endpoint is here.
+	// ShapeDrop drops connections: the policy is Local and this node has no endpoint.
 	ShapeDrop
-	// ShapeCluster is a ClusterIP: masqueraded only for what is no pod's traffic.
+	// ShapeCluster is a ClusterIP: only traffic that is not from pods is masqueraded.
 	ShapeCluster
-	// ShapeExternal is a nodePort, load-balancer or external IP with policy
-	// Cluster: always masqueraded, as the reply must come back through this node.
+	// ShapeExternal is a nodePort, load-balancer or external IP with policy Cluster: all traffic is
+	// masqueraded, because the reply must come back through this node.
 	ShapeExternal
-	// ShapeLocal is the same with policy Local: outside traffic goes to
-	// endpoints on this node with its own source address.
+	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node and keeps
+	// its source address.
 	ShapeLocal
 )
 
-// String returns the word for the kind in names of chains and maps.
+// String returns the name of the kind, as in the names of chains and maps.
 func (k ShapeKind) String() string {
 	return [...]string{"no-endpoints", "no-local-endpoints", "cluster", "external", "local"}[k]
 }
@@ -50,7 +49,7 @@ func (s Shape) ChainName() string {
 	return s.Kind.String()
 }
 
-// isShapeChain reports whether a chain of that name is a shape's.
+// isShapeChain reports whether a chain of that name belongs to a shape.
 func isShapeChain(name string) bool {
 	for k := ShapeReject; k <= ShapeLocal; k++ {
 		if name == k.String() || strings.HasPrefix(name, k.String()+"-") {
@@ -71,19 +70,24 @@ func (s Shape) chain(f service.Family, c Config) nftables.Chain {
 	case ShapeLocal:
 		rules = append(markRules(s.Kind, f, c), s.localRules(f, c)...)
 	default:
-		rules = append(markRules(s.Kind, f, c), nftables.Rule{nftables.DNAT{Key: nftables.SlotKey(s.N), Map: nftables.Endpoints.String()}})
+		rules = append(markRules(s.Kind, f, c), nftables.Rule{toEndpoint(nftables.Endpoints, s.N)})
 	}
 	return nftables.Chain{Family: f, Name: s.ChainName(), Rules: rules}
 }
 
-// refuseRules refuse a connection at once. For TCP that is a reset: an ICMPv6 error
-// to a socket of the same host is lost while the socket connects, and it would
-// learn of it after a second only.
-func refuseRules() []nftables.Rule {
-	return []nftables.Rule{{nftables.IsProtocol{Protocol: service.TCP}, nftables.Reset{}}, {nftables.Reject{}}}
+// toEndpoint sends the connection to one of the first n backends of its frontend in a map.
+func toEndpoint(m nftables.SetKind, n int) nftables.DNAT {
+	return nftables.DNAT{Key: nftables.SlotKey(n), Map: m.String()}
 }
 
-// markRules mark what is to be masqueraded.
+// refuseRules refuse a connection at once. For TCP they send a reset: the kernel loses an ICMPv6 error to a
+// socket of the same host while the socket connects, and the client would wait for a second.
+func refuseRules() []nftables.Rule {
+	tcp := nftables.IsProtocol{Protocol: service.TCP}
+	return []nftables.Rule{{tcp, nftables.Reset{}}, {nftables.Reject{}}}
+}
+
+// markRules mark connections to be masqueraded.
 func markRules(k ShapeKind, f service.Family, c Config) []nftables.Rule {
 	mark := nftables.SetMark{Mask: c.MasqueradeMark}
 	switch {
@@ -98,12 +102,12 @@ func markRules(k ShapeKind, f service.Family, c Config) []nftables.Rule {
 	return nil
 }
 
-// localRules send this host's and the cluster's pods' traffic to any endpoint,
-// as if it had gone through the load balancer, and all other to one on this node.
+// localRules send traffic of this host and of pods to any endpoint, as a load balancer would, and all other
+// traffic to an endpoint on this node.
 func (s Shape) localRules(f service.Family, c Config) []nftables.Rule {
 	var rules []nftables.Rule
 	if s.N > 0 {
-		any := nftables.DNAT{Key: nftables.SlotKey(s.N), Map: nftables.Endpoints.String()}
+		any := toEndpoint(nftables.Endpoints, s.N)
 		rules = append(rules, nftables.Rule{nftables.AddrLocal{Addr: nftables.SrcAddr}, any})
 		if pods, ok := c.PodTraffic.match(f, false); ok {
 			rules = append(rules, nftables.Rule{pods, any})
@@ -112,5 +116,5 @@ func (s Shape) localRules(f service.Family, c Config) []nftables.Rule {
 	if s.Locals == 0 {
 		return append(rules, nftables.Rule{nftables.Drop{}})
 	}
-	return append(rules, nftables.Rule{nftables.DNAT{Key: nftables.SlotKey(s.Locals), Map: nftables.LocalEndpoints.String()}})
+	return append(rules, nftables.Rule{toEndpoint(nftables.LocalEndpoints, s.Locals)})
 }

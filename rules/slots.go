@@ -6,20 +6,18 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// AssignSlots gives each of want, which is sorted and holds no duplicates, a slot: its
-// index in the result. A backend keeps the slot that it has in prev where that is
-// below len(want); holes are filled first with those whose slot is above, then
-// with newcomers in the order of want. Invalid backends in prev are holes.
+// AssignSlots gives each backend in want, which is sorted and has no duplicates, a slot: its index in the
+// result. A backend keeps the slot that it has in prev if this is below len(want). Backends with higher slots
+// fill the holes first, then new ones in the order of want. Invalid backends in prev are holes.
 //
-// So one endpoint that goes costs at most two element operations, one that is
-// replaced costs one, and one that comes costs one.
+// So the removal of an endpoint changes at most two slots; an addition or a replacement changes one.
 func AssignSlots(prev, want []service.Backend) []service.Backend {
 	if len(want) == 0 {
 		return nil
 	}
 	slots, placed := make([]service.Backend, len(want)), make([]bool, len(want))
 	var moved []service.Backend
-	at := 0 // where in want the next of prev is, if that is in order; slots mostly are
+	at := 0 // the index in want of the next backend of prev, if prev is in order, as it mostly is
 	for i, b := range prev {
 		if at == len(want) || want[at] != b {
 			var wanted bool

@@ -16,8 +16,9 @@ type Specimen struct {
 	Rule nftables.Rule
 }
 
-// Specimens returns the sets and the rules that a ruleset of the family can have, each rule once for every hook that
-// reaches it. They come from rulesets with a Service of every kind, so a kernel that accepts them accepts any ruleset.
+// Specimens returns the sets and the rules that a ruleset of the family can have, each rule once for every
+// hook from which packets reach it. They come from rulesets with a Service of every kind, so a kernel that
+// accepts them accepts every ruleset.
 func Specimens(f service.Family) (sets []nftables.Set, specimens []Specimen) {
 	cidr := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	if f == service.IPv6 {
@@ -43,8 +44,8 @@ func Specimens(f service.Family) (sets []nftables.Set, specimens []Specimen) {
 	return sets, specimens
 }
 
-// specimenRuleset returns a ruleset with a Service of every kind: without endpoints, with remote ones and with a local
-// one, for both traffic policies, with and without session affinity.
+// specimenRuleset returns a ruleset with a Service of every kind: without endpoints, with a remote one, and
+// with a local and a remote one, for both traffic policies, with and without session affinity.
 func specimenRuleset(c Config) *Ruleset {
 	r := NewRuleset(c)
 	node := service.Node{Name: "here"}
@@ -54,9 +55,12 @@ func specimenRuleset(c Config) *Ruleset {
 	}
 	next := func() netip.Addr { addr = addr.Next(); return addr }
 	endpoint := func(node string) service.Endpoint {
-		return service.Endpoint{Backend: netip.AddrPortFrom(next(), 80), Node: node, Ready: true, Serving: true}
+		backend := netip.AddrPortFrom(next(), 80)
+		return service.Endpoint{Backend: backend, Node: node, Ready: true, Serving: true}
 	}
-	for _, endpoints := range [][]service.Endpoint{nil, {endpoint("there")}, {endpoint("here"), endpoint("there")}} {
+	for _, endpoints := range [][]service.Endpoint{
+		nil, {endpoint("there")}, {endpoint("here"), endpoint("there")},
+	} {
 		for _, local := range []bool{false, true} {
 			for _, timeout := range []time.Duration{0, time.Second} {
 				svc := &service.Service{
@@ -72,7 +76,7 @@ func specimenRuleset(c Config) *Ruleset {
 	return r
 }
 
-// reachable returns the rules of the chain and of all chains that it leads to, by jumps and by verdict maps.
+// reachable returns the rules of the chain and of all chains to which it leads by jumps and verdict maps.
 func (r *Ruleset) reachable(from nftables.Chain) (rules []nftables.Rule) {
 	f := from.Family
 	chains, dispatched := map[string]nftables.Chain{}, map[string][]string{}

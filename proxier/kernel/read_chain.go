@@ -43,7 +43,7 @@ func (r *reader) chains() (chains, error) {
 }
 
 // compare records in t which of the wanted chains the kernel has with the same rules.
-func (c chains) compare(t *rules.Table, want []nftables.Chain) error {
+func (c chains) compare(t *rules.TableState, want []nftables.Chain) error {
 	for _, chain := range want {
 		hook, ok := c.hooks[chain.Name]
 		if !ok {

@@ -11,7 +11,7 @@ import (
 type Chain struct {
 	Family service.Family
 	Name   string
-	Hook   *Hook // nil: reached by jump or goto only
+	Hook   *Hook // nil: only rules and maps lead to the chain
 	Rules  []Rule
 }
 
@@ -20,14 +20,14 @@ func (c Chain) Compare(d Chain) int {
 	return cmp.Or(cmp.Compare(c.Family, d.Family), cmp.Compare(c.Name, d.Name))
 }
 
-// Hook is where the kernel enters a base chain. All are of type nat: they see
-// the first packet of a connection and nothing else.
+// Hook is where packets enter a base chain. All base chains are of type nat: they see only the first packet
+// of a connection.
 type Hook struct {
 	Name     string // prerouting, input, output or postrouting
 	Priority int
 }
 
-// head returns the line that defines a base chain, and "" for other chains.
+// Head returns the line that defines a base chain, and "" for other chains.
 func (c Chain) Head() string {
 	if c.Hook == nil {
 		return ""
@@ -35,7 +35,7 @@ func (c Chain) Head() string {
 	return fmt.Sprintf("type nat hook %s priority %d; policy accept;", c.Hook.Name, c.Hook.Priority)
 }
 
-// Requires names the kernel options and modules that bring the chain.
+// Requires returns the kernel options and modules that the chain needs.
 func (c Chain) Requires() string {
 	if c.Hook == nil {
 		return core

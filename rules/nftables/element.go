@@ -11,14 +11,14 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Key is an element's key in the kernel's layout: the columns of the set's
-// schema one after the other, each padded to 4 bytes, the rest zero.
+// Key is an element's key in the kernel's layout: the columns of the set's schema one after the other, each
+// padded to 4 bytes. The rest is zero.
 type Key [40]byte
 
 // Data is the data of a map's element in the same layout.
 type Data [20]byte
 
-// ElementID is what makes an element the same element.
+// ElementID identifies an element: the table has at most one with this ID.
 type ElementID struct {
 	Set  SetID
 	Key  Key
@@ -28,12 +28,12 @@ type ElementID struct {
 // Element is an element of a set or map.
 type Element struct {
 	ElementID
-	Data    Data   // maps but verdict maps
-	Chain   string // verdict maps: the chain to go to
-	Comment string // the ServicePort, for people
+	Data    Data   // of a map that is not a verdict map
+	Chain   string // of a verdict map: the chain that packets go to
+	Comment string // the port of a Service, for people
 }
 
-// put writes the values of a column layout; it is the one place that knows the layout.
+// put writes values as columns. Only put and read know the layout.
 type put struct {
 	buf []byte
 	n   int
@@ -76,7 +76,7 @@ func newElement(f service.Family, k SetKind) Element {
 	return Element{ElementID: ElementID{Set: SetID{f, k}}}
 }
 
-// frontendElement is an element whose key is a frontend.
+// FrontendElement returns an element whose key is a frontend.
 func FrontendElement(k SetKind, f service.Frontend, chain, comment string) Element {
 	e := newElement(service.FamilyOf(f.Addr), k)
 	e.key().frontend(f)
@@ -84,7 +84,7 @@ func FrontendElement(k SetKind, f service.Frontend, chain, comment string) Eleme
 	return e
 }
 
-// slotElement gives the frontend's slot a backend.
+// SlotElement returns the element that puts a backend into a slot of a frontend.
 func SlotElement(k SetKind, f service.Frontend, slot int, b service.Backend) Element {
 	e := newElement(service.FamilyOf(f.Addr), k)
 	e.key().frontend(f).index(slot)
@@ -92,7 +92,7 @@ func SlotElement(k SetKind, f service.Frontend, slot int, b service.Backend) Ele
 	return e
 }
 
-// addrElement is an element whose key is n times the address.
+// AddrElement returns an element whose key is n times the address.
 func AddrElement(k SetKind, a netip.Addr, n int) Element {
 	e := newElement(service.FamilyOf(a), k)
 	for p := e.key(); n > 0; n-- {
@@ -101,7 +101,7 @@ func AddrElement(k SetKind, a netip.Addr, n int) Element {
 	return e
 }
 
-// prefixElement is an element of an interval set whose only column is a prefix.
+// PrefixElement returns an element of an interval set whose only column is a prefix.
 func PrefixElement(k SetKind, p netip.Prefix) Element {
 	e := newElement(service.FamilyOf(p.Addr()), k)
 	e.key().addr(p.Addr())
@@ -109,7 +109,7 @@ func PrefixElement(k SetKind, p netip.Prefix) Element {
 	return e
 }
 
-// sourceElement admits the sources to the frontend.
+// SourceElement returns the element that admits sources to a frontend.
 func SourceElement(f service.Frontend, p netip.Prefix) Element {
 	e := newElement(service.FamilyOf(f.Addr), AllowedSources)
 	e.key().frontend(f).addr(p.Addr())
@@ -117,7 +117,7 @@ func SourceElement(f service.Frontend, p netip.Prefix) Element {
 	return e
 }
 
-// Values are the columns of a key or of data, read back.
+// Values are the values in the columns of a key or of data.
 type Values struct {
 	Addrs    []netip.Addr
 	Protocol service.Protocol
@@ -125,7 +125,7 @@ type Values struct {
 	Index    int
 }
 
-// read takes the columns out of b.
+// read returns the values in the columns of b.
 func read(f service.Family, columns []Column, b []byte) Values {
 	var v Values
 	for _, c := range columns {
@@ -145,28 +145,29 @@ func read(f service.Family, columns []Column, b []byte) Values {
 	return v
 }
 
-// KeyValues returns the columns of the element's key.
+// KeyValues returns the values in the element's key.
 func (id ElementID) KeyValues() Values {
 	return read(id.Set.Family, id.Set.Kind.Schema().Key, id.Key[:])
 }
 
-// DataValues returns the columns of the element's data.
+// DataValues returns the values in the element's data.
 func (e Element) DataValues() Values {
 	return read(e.Set.Family, e.Set.Kind.Schema().Data, e.Data[:])
 }
 
-// frontend returns the frontend that the key begins with.
+// Frontend returns the frontend at the beginning of a key.
 func (v Values) Frontend() service.Frontend {
 	return service.Frontend{Addr: v.Addrs[0], Protocol: v.Protocol, Port: v.Port}
 }
 
-// backend returns the backend that data holds.
+// Backend returns the backend in data.
 func (v Values) Backend() service.Backend { return netip.AddrPortFrom(v.Addrs[0], v.Port) }
 
-// Compare orders elements by table, set, key and prefix length: the same order
-// on every machine, slots of a frontend ascending.
+// Compare orders elements by table, set, key and prefix length. The order is the same on every machine; slots
+// of a frontend ascend.
 func (id ElementID) Compare(other ElementID) int {
-	if c := cmp.Or(cmp.Compare(id.Set.Family, other.Set.Family), cmp.Compare(id.Set.Kind, other.Set.Kind)); c != 0 {
+	c := cmp.Or(cmp.Compare(id.Set.Family, other.Set.Family), cmp.Compare(id.Set.Kind, other.Set.Kind))
+	if c != 0 {
 		return c
 	}
 	size := id.Set.KeySize()
@@ -175,12 +176,13 @@ func (id ElementID) Compare(other ElementID) int {
 		if c := bytes.Compare(id.Key[:size], other.Key[:size]); c != 0 {
 			return c
 		}
-		return cmp.Compare(binary.NativeEndian.Uint32(id.Key[size:]), binary.NativeEndian.Uint32(other.Key[size:]))
+		slot := binary.NativeEndian.Uint32(id.Key[size:])
+		return cmp.Compare(slot, binary.NativeEndian.Uint32(other.Key[size:]))
 	}
 	return cmp.Or(bytes.Compare(id.Key[:size], other.Key[:size]), cmp.Compare(id.Bits, other.Bits))
 }
 
-// String prints the element as it stands between the braces of a set.
+// String returns the element as it stands between the braces of a set in nft's language.
 func (e Element) String() string {
 	var b strings.Builder
 	schema := e.Set.Kind.Schema()

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -10,15 +11,15 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Field is a part of a packet or connection that a key is made of. [Random] has the number of values above the low
-// byte.
+// Field is a part of a key: a property of a packet or a connection, or a random number. For [Random], the
+// bits above the low byte hold the number of values.
 type Field uint32
 
 const (
 	SrcAddr     Field = iota + 1
 	DstAddr           // of the packet
 	L4Proto           // meta l4proto
-	CtProto           // the same from conntrack: nft 1.0.6 swaps the bytes of meta l4proto in interval sets
+	CtProto           // the same from conntrack: nft 1.0.6 swaps bytes of meta l4proto in interval sets
 	DstPort           // th dport
 	OrigDstAddr       // before translation, from conntrack
 	OrigDstPort
@@ -40,10 +41,10 @@ func (field Field) RandomMod() uint32 {
 	return 0
 }
 
-// FrontendKey are the fields of a packet that make a frontend.
+// FrontendKey returns the fields of a packet that name a frontend.
 func FrontendKey() []Field { return []Field{DstAddr, L4Proto, DstPort} }
 
-// SlotKey are the fields that choose one of n endpoints of a frontend.
+// SlotKey returns the fields that choose one of the first n slots of a frontend at random.
 func SlotKey(n int) []Field { return append(FrontendKey(), Random(n)) }
 
 // Size returns the bytes that the field takes in a key, without padding.
@@ -92,7 +93,9 @@ func (field Field) load(f service.Family, offset int) expr.Any {
 		if field == DstAddr {
 			at += uint32(f.AddrSize())
 		}
-		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: uint32(f.AddrSize())}
+		return &expr.Payload{
+			DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: uint32(f.AddrSize()),
+		}
 	case L4Proto:
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}
 	case CtProto:
@@ -111,21 +114,21 @@ func (field Field) load(f service.Family, offset int) expr.Any {
 	return &expr.Numgen{Register: reg, Modulus: field.RandomMod(), Type: unix.NFT_NG_RANDOM}
 }
 
-// ctRequires is what brings the expression ct; conntrack's tuples as 16-byte addresses came with Linux 4.17.
+// ctRequires names the requirements of the expression ct. It loads IPv4 and IPv6 addresses since Linux 4.17.
 const ctRequires = "CONFIG_NFT_CT (module nft_ct), Linux 4.17"
 
-// keyRequires names what brings the lookup of a key.
+// keyRequires returns the kernel options, modules and version that the lookup of a key needs.
 func keyRequires(key []Field) string {
-	needs := core
+	needs := []string{core}
 	for _, field := range key {
 		switch {
 		case field.IsRandom():
-			needs += ", CONFIG_NFT_NUMGEN (module nft_numgen)"
+			needs = append(needs, "CONFIG_NFT_NUMGEN (module nft_numgen)")
 		case field == CtProto, field == OrigDstAddr, field == OrigDstPort:
-			needs += ", " + ctRequires
+			needs = append(needs, ctRequires)
 		}
 	}
-	return needs
+	return strings.Join(slices.Compact(needs), ", ")
 }
 
 func keyText(key []Field, f service.Family) string {
@@ -136,7 +139,8 @@ func keyText(key []Field, f service.Family) string {
 	return strings.Join(parts, " . ")
 }
 
-// loadKey loads fields one after the other, each padded to 4 bytes, from register 1 on.
+// loadKey returns the expressions that load fields one after the other, each padded to 4 bytes, from register
+// 1 on.
 func loadKey(key []Field, f service.Family) []expr.Any {
 	out := make([]expr.Any, 0, len(key)+4)
 	offset := 0
@@ -148,7 +152,7 @@ func loadKey(key []Field, f service.Family) []expr.Any {
 }
 
 // register returns the register at the byte offset. The registers 1 to 4 have 16 bytes each; NFT_REG32_00 and
-// following are the same memory in words of 4 bytes.
+// the following ones are the same bytes in words of 4.
 func register(offset int) uint32 {
 	if offset%16 == 0 {
 		return uint32(unix.NFT_REG_1 + offset/16)

@@ -11,7 +11,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// InSet matches when the fields are, or with Not are not, in the set.
+// InSet matches if the fields are in the set; with Not, if they are not.
 type InSet struct {
 	Key []Field
 	Set string
@@ -23,12 +23,13 @@ func (s InSet) text(f service.Family) string {
 }
 
 func (s InSet) expressions(f service.Family) []expr.Any {
-	return append(loadKey(s.Key, f), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Set, Invert: s.Not})
+	return append(loadKey(s.Key, f), &expr.Lookup{
+		SourceRegister: unix.NFT_REG_1, SetName: s.Set, Invert: s.Not})
 }
 
 func (s InSet) requires(service.Family) string { return keyRequires(s.Key) }
 
-// Dispatch continues with the verdict that the map has for the fields, if it has one.
+// Dispatch continues with the verdict that the map has for the fields. It does not match if the map has none.
 type Dispatch struct {
 	Key []Field
 	Map string
@@ -37,13 +38,14 @@ type Dispatch struct {
 func (s Dispatch) text(f service.Family) string { return keyText(s.Key, f) + " vmap @" + s.Map }
 
 func (s Dispatch) expressions(f service.Family) []expr.Any {
-	return append(loadKey(s.Key, f), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true})
+	return append(loadKey(s.Key, f), &expr.Lookup{
+		SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true})
 }
 
 func (s Dispatch) requires(service.Family) string { return keyRequires(s.Key) }
 
-// DNAT sends the connection to the address and port that the map has for the fields, or to the map's address and
-// Port if that is not 0. It does not match when the map does not have the fields.
+// DNAT sends the connection to the address and port that the map has for the fields. If Port is not 0, the
+// map has only the address. DNAT does not match if the map does not have the fields.
 type DNAT struct {
 	Key  []Field
 	Map  string
@@ -58,7 +60,7 @@ func (s DNAT) text(f service.Family) string {
 	return text
 }
 
-// The lookup puts the address into register 1 and the port behind it.
+// The lookup writes the address to register 1 and the port behind it.
 func (s DNAT) expressions(f service.Family) []expr.Any {
 	port := register(f.AddrSize())
 	out := append(loadKey(s.Key, f), &expr.Lookup{
@@ -77,8 +79,9 @@ func (s DNAT) requires(service.Family) string {
 	return "CONFIG_NFT_NAT (module nft_nat), " + keyRequires(s.Key)
 }
 
-// Remember maps the source address of the packet to its destination address for the given time. An entry that the
-// map has for the source already keeps its data and starts its time anew.
+// Remember adds an element to the map, which expires after the timeout: the packet's source address with its
+// destination address as data. If the map has the source address already, the element keeps its data and its
+// timeout starts again.
 type Remember struct {
 	Map     string
 	Timeout time.Duration

@@ -21,7 +21,7 @@ func (s SetMark) expressions(service.Family) []expr.Any { return changeMark(^s.M
 
 func (SetMark) requires(service.Family) string { return core }
 
-// ClearMark clears the bits of Mask in the packet mark. They must be set.
+// ClearMark clears the bits of Mask in the packet mark. All of them must be set.
 type ClearMark struct{ Mask uint32 }
 
 func (s ClearMark) text(service.Family) string {
@@ -32,7 +32,7 @@ func (s ClearMark) expressions(service.Family) []expr.Any { return changeMark(^u
 
 func (ClearMark) requires(service.Family) string { return core }
 
-// HasMark matches when a bit of Mask is set in the packet mark.
+// HasMark matches if a bit of Mask is set in the packet mark.
 type HasMark struct{ Mask uint32 }
 
 func (s HasMark) text(service.Family) string {
@@ -45,7 +45,7 @@ func (s HasMark) expressions(service.Family) []expr.Any {
 
 func (HasMark) requires(service.Family) string { return core }
 
-// changeMark sets the mark to (mark & mask) ^ xor.
+// changeMark returns the expressions that set the mark to (mark & mask) ^ xor.
 func changeMark(mask, xor uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1},
@@ -54,7 +54,7 @@ func changeMark(mask, xor uint32) []expr.Any {
 	}
 }
 
-// anyBitSet matches when one of the bits is set in the value that load puts into register 1.
+// anyBitSet matches if one of the bits is set in the value that load writes to register 1.
 func anyBitSet(load expr.Any, bits uint32) []expr.Any {
 	return []expr.Any{load, bitwise(bits, 0), compare(true, make([]byte, 4))}
 }
@@ -66,7 +66,7 @@ func bitwise(mask, xor uint32) *expr.Bitwise {
 	}
 }
 
-// compare matches when register 1 is equal (or, with not, unequal) to data.
+// compare matches if register 1 equals data; with not, if it does not.
 func compare(not bool, data []byte) *expr.Cmp {
 	op := expr.CmpOpEq
 	if not {
@@ -75,7 +75,7 @@ func compare(not bool, data []byte) *expr.Cmp {
 	return &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: data}
 }
 
-// negation is nft's text for the operator of a match that may be negated.
+// negation returns nft's operator of a match that may be negated.
 func negation(not bool) string {
 	if not {
 		return "!= "

@@ -11,7 +11,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Translated matches connections with a translated destination.
+// Translated matches a connection whose destination is translated.
 type Translated struct{}
 
 // ctStatusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
@@ -25,7 +25,7 @@ func (Translated) expressions(service.Family) []expr.Any {
 
 func (Translated) requires(service.Family) string { return ctRequires }
 
-// AddrLocal matches when the address (SrcAddr or DstAddr) is, or with Not is not, an address of the host.
+// AddrLocal matches if the address (SrcAddr or DstAddr) is an address of the host; with Not, if it is not.
 type AddrLocal struct {
 	Addr Field
 	Not  bool
@@ -53,8 +53,8 @@ func (AddrLocal) requires(f service.Family) string {
 	return "CONFIG_NFT_FIB_" + f.Option() + " (module nft_fib_" + f.Module() + ")"
 }
 
-// Interface matches the name of the interface on which the packet arrived. A trailing * matches all names with that
-// prefix. Packets of the host itself arrived on no interface.
+// Interface matches the name of the interface on which the packet arrived; with Not, it matches all others. A
+// trailing * stands for any rest of the name. Packets of the host itself arrived on no interface.
 type Interface struct {
 	Name string
 	Not  bool
@@ -73,7 +73,7 @@ func (s Interface) expressions(service.Family) []expr.Any {
 
 func (Interface) requires(service.Family) string { return core }
 
-// interfaceName returns the bytes that the name is compared with: all IFNAMSIZ bytes, or the prefix before a *.
+// interfaceName returns the bytes to compare the name with: all IFNAMSIZ bytes, or the prefix before a *.
 func interfaceName(name string) []byte {
 	if prefix, ok := strings.CutSuffix(name, "*"); ok {
 		return []byte(prefix)

@@ -8,38 +8,38 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// SetKind is one of the table's sets and maps. Affinity is a kind of which there
-// are many, see [Sticky]; the others are there once in each table.
+// SetKind is a kind of set or map. A table has one set of each kind, except that it has any number of maps of
+// the kind Affinity, see rules.Sticky.
 type SetKind uint8
 
 const (
 	Services       SetKind = iota // frontend -> chain of its shape
-	StickyServices                // sticky frontend -> chain of its shape, for clients that are not known
+	StickyServices                // sticky frontend -> chain of its shape, for clients without affinity
 	RememberMap                   // sticky frontend -> chain that remembers the client
 	Endpoints                     // frontend, slot -> backend
 	LocalEndpoints                // the same for backends on this node
 	ClusterIPs                    // ClusterIPs of Services
 	ServiceCIDRs                  // ranges of ClusterIPs
 	PodCIDRs                      // ranges of pods
-	Hairpin                       // backend on this node, itself
+	Hairpin                       // address of a backend on this node, twice
 	Firewalled                    // load-balancer frontends with source ranges
 	AllowedSources                // frontend, source range
 	Affinity                      // client -> endpoint; filled by the kernel
 )
 
-// FixedSets returns the kinds that are in each table once.
+// FixedSets returns the kinds that have one set in each table.
 func FixedSets() []SetKind {
 	return []SetKind{Services, StickyServices, RememberMap, Endpoints, LocalEndpoints,
 		ClusterIPs, ServiceCIDRs, PodCIDRs, Hairpin, Firewalled, AllowedSources}
 }
 
-// String returns the name of the set in the table; of Affinity, the common part of the names.
+// String returns the name of the set in the table; for Affinity, the beginning of the names.
 func (k SetKind) String() string {
 	return [...]string{"services", "sticky-services", "remember", "endpoints", "local-endpoints",
 		"cluster-ips", "service-cidrs", "pod-cidrs", "hairpin", "firewalled", "allowed-sources", "affinity"}[k]
 }
 
-// MaxSlots is how many endpoints one frontend can have.
+// MaxSlots is the largest number of endpoints of a frontend.
 const MaxSlots = 65536
 
 // Column is the type of one part of a key or of data.
@@ -52,7 +52,7 @@ const (
 	ColumnIndex        // 32-bit integer in the host's byte order
 )
 
-// Size returns the column's size in a key, padded as the kernel wants it in concatenations.
+// Size returns the column's size in a key, with the padding of concatenations.
 func (c Column) Size(f service.Family) int {
 	if c == ColumnAddr {
 		return f.AddrSize()
@@ -63,18 +63,19 @@ func (c Column) Size(f service.Family) int {
 // Schema is the layout of a set.
 type Schema struct {
 	Key      []Column
-	Data     []Column // nil: no map, or a verdict map
+	Data     []Column // nil: a set, or a verdict map
 	Verdict  bool
 	Interval bool // the last column of the key is a prefix
-	Dynamic  bool // filled by rules, with timeouts
+	Dynamic  bool // rules add elements, with timeouts
 }
 
-// schemas are the layouts of the kinds; nobody writes to them.
+// schemas are the layouts of the kinds. They are never written to.
 var schemas = func() [Affinity + 1]Schema {
 	addr := []Column{ColumnAddr}
 	frontend := []Column{ColumnAddr, ColumnProto, ColumnPort}
 	verdicts := Schema{Key: frontend, Verdict: true}
-	slots := Schema{Key: []Column{ColumnAddr, ColumnProto, ColumnPort, ColumnIndex}, Data: []Column{ColumnAddr, ColumnPort}}
+	slot := []Column{ColumnAddr, ColumnProto, ColumnPort, ColumnIndex}
+	slots := Schema{Key: slot, Data: []Column{ColumnAddr, ColumnPort}}
 	ranges := Schema{Key: addr, Interval: true}
 	return [...]Schema{
 		Services: verdicts, StickyServices: verdicts, RememberMap: verdicts,
@@ -90,11 +91,11 @@ var schemas = func() [Affinity + 1]Schema {
 // Schema returns the layout of sets of the kind.
 func (k SetKind) Schema() *Schema { return &schemas[k] }
 
-// AffinitySize is how many clients one map of a [Sticky] remembers. When it is
-// full a new client is served, only not remembered.
+// AffinitySize is the largest number of clients in one affinity map. If it is full, a new client is served,
+// but not remembered.
 const AffinitySize = 262144
 
-// SetID is a kind of set in one of the tables.
+// SetID is a kind of set in the table of a family.
 type SetID struct {
 	Family service.Family
 	Kind   SetKind
@@ -108,7 +109,8 @@ type Set struct {
 
 // Compare orders sets by table, kind and name.
 func (s Set) Compare(t Set) int {
-	return cmp.Or(cmp.Compare(s.ID.Family, t.ID.Family), cmp.Compare(s.ID.Kind, t.ID.Kind), cmp.Compare(s.Name, t.Name))
+	return cmp.Or(cmp.Compare(s.ID.Family, t.ID.Family), cmp.Compare(s.ID.Kind, t.ID.Kind),
+		cmp.Compare(s.Name, t.Name))
 }
 
 // KeySize returns the size of the set's keys in bytes.
@@ -125,8 +127,8 @@ func columnsSize(f service.Family, columns []Column) int {
 	return size
 }
 
-// Definition returns the lines that define the set. nft has no name for the
-// type of an index, so sets with one are defined by expressions of that type.
+// Definition returns the lines that define the set. nft has no name for the type of an index, so the
+// definition of a set with an index has expressions of the types.
 func (s Set) Definition() []string {
 	schema, f := s.ID.Kind.Schema(), s.ID.Family
 	line := "type " + typeText(schema.Key, f)
@@ -134,7 +136,8 @@ func (s Set) Definition() []string {
 	case schema.Verdict:
 		line += " : verdict"
 	case s.ID.Kind == Endpoints || s.ID.Kind == LocalEndpoints:
-		line = fmt.Sprintf("typeof %s : %s", keyText(SlotKey(MaxSlots), f), keyText([]Field{DstAddr, DstPort}, f))
+		backend := []Field{DstAddr, DstPort}
+		line = fmt.Sprintf("typeof %s : %s", keyText(SlotKey(MaxSlots), f), keyText(backend, f))
 	case schema.Data != nil:
 		line += " : " + typeText(schema.Data, f)
 	}
@@ -156,7 +159,7 @@ func typeText(columns []Column, f service.Family) string {
 	return strings.Join(parts, " . ")
 }
 
-// Requires names the kernel options and modules that bring the set, and the version where that matters.
+// Requires returns the kernel options, modules and version that the set needs.
 func (s Set) Requires() string {
 	if schema := s.ID.Kind.Schema(); schema.Interval && len(schema.Key) > 1 {
 		return core + ", Linux 5.6 for concatenated intervals"

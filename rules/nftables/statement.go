@@ -8,39 +8,39 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Statement is one statement of a rule. Each kind is a type of its own with two forms: its text in nft's language and
-// the kernel's expressions that nft makes of that text. Kinds are in verdict.go, mark.go, match.go and lookup.go.
+// Statement is one statement of a rule. Each kind is a type with two forms: its text in nft's language, and
+// the kernel's expressions that nft makes of this text. The kinds are in verdict.go, mark.go, match.go and
+// lookup.go.
 type Statement interface {
 	text(f service.Family) string
 	expressions(f service.Family) []expr.Any
-	// requires names the kernel options and modules that bring the statement, and the version where that matters.
+	// requires returns the kernel options, modules and version that the statement needs.
 	requires(f service.Family) string
 }
 
-// core is what every kernel with nftables has.
+// core is in every kernel that has nftables.
 const core = "CONFIG_NF_TABLES (module nf_tables)"
 
-// Requires names the kernel options and modules that bring the statement, and the version where that matters.
+// Requires returns the kernel options, modules and version that the statement needs.
 func Requires(s Statement, f service.Family) string { return s.requires(f) }
 
-// Uses returns the names of the set and of the chain that the statement refers to, each empty if there is none.
+// Uses returns the names of the set and of the chain that the statement refers to. They are empty if it refers
+// to none.
 func Uses(s Statement) (set, chain string) {
-	switch s := s.(type) {
-	case Jump:
-		return "", s.Chain
-	case InSet:
-		return s.Set, ""
-	case Dispatch:
-		return s.Map, ""
-	case DNAT:
-		return s.Map, ""
-	case Remember:
-		return s.Map, ""
+	for _, e := range s.expressions(service.IPv4) {
+		switch e := e.(type) {
+		case *expr.Lookup:
+			set = e.SetName
+		case *expr.Dynset:
+			set = e.SetName
+		case *expr.Verdict:
+			chain = e.Chain
+		}
 	}
-	return "", ""
+	return set, chain
 }
 
-// Rule is a list of statements. The kernel evaluates them until one does not match.
+// Rule is a list of statements. The kernel evaluates them one after the other until one does not match.
 type Rule []Statement
 
 // Text returns the rule in nft's language, for the table of the family.
@@ -52,7 +52,7 @@ func (r Rule) Text(f service.Family) string {
 	return strings.Join(parts, " ")
 }
 
-// Expressions returns the rule as the kernel's expressions, the same that nft makes of the rule's text.
+// Expressions returns the rule as the kernel's expressions, the same as nft makes of the rule's text.
 func (r Rule) Expressions(f service.Family) []expr.Any {
 	var out []expr.Any
 	for _, s := range r {

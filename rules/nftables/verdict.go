@@ -29,10 +29,10 @@ func (Drop) expressions(service.Family) []expr.Any {
 
 func (Drop) requires(service.Family) string { return core }
 
-// Reject answers with ICMP port unreachable: a connected socket gets ECONNREFUSED.
+// Reject answers with the port unreachable error of ICMP or ICMPv6: a connected socket gets ECONNREFUSED.
 //
-// The kernel refuses the family-independent form (icmpx) in the tables ip and ip6 before Linux 5.11; this form is
-// the family's own.
+// This is not the form for both families (icmpx), which the kernel refuses in the tables ip and ip6 before
+// Linux 5.11.
 type Reject struct{}
 
 func (Reject) text(service.Family) string { return "reject" }
@@ -48,12 +48,13 @@ func (Reject) expressions(f service.Family) []expr.Any {
 
 func (Reject) requires(f service.Family) string { return requiresReject(f) }
 
-// requiresReject: Linux 5.9 is the first that rejects in prerouting.
+// requiresReject names the requirements of Reject and Reset. Linux rejects in prerouting since version 5.9.
 func requiresReject(f service.Family) string {
-	return "CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_" + f.Option() + " (module nft_reject_" + f.Module() + "), Linux 5.9"
+	return "CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_" + f.Option() +
+		" (module nft_reject_" + f.Module() + "), Linux 5.9"
 }
 
-// Reset answers TCP with a reset.
+// Reset answers a TCP packet with a reset.
 type Reset struct{}
 
 func (Reset) text(service.Family) string { return "reject with tcp reset" }
@@ -64,8 +65,8 @@ func (Reset) expressions(service.Family) []expr.Any {
 
 func (Reset) requires(f service.Family) string { return requiresReject(f) }
 
-// Masquerade rewrites the source address and chooses a random source port: the proxies of two nodes would otherwise
-// choose the same port for the same endpoint.
+// Masquerade replaces the source address by the host's and the source port by a random one. Otherwise two
+// nodes could choose the same port for connections to the same endpoint.
 type Masquerade struct{}
 
 func (Masquerade) text(service.Family) string { return "masquerade fully-random" }

@@ -2,7 +2,7 @@ package service
 
 import "net/netip"
 
-// Family is an IP family, and with it one of the two tables.
+// Family is an IP family. Each family has a table of its own.
 type Family uint8
 
 const (
@@ -21,7 +21,7 @@ func FamilyOf(addr netip.Addr) Family {
 	return IPv6
 }
 
-// String returns the name nft has for the family's table and for its header fields: ip or ip6.
+// String returns nft's name of the family, in table names and in header fields: ip or ip6.
 func (f Family) String() string {
 	if f == IPv4 {
 		return "ip"
@@ -53,8 +53,8 @@ func (f Family) AddrSize() int {
 	return 16
 }
 
-// Number returns the family's number in netlink messages: NFPROTO_IPV4 or NFPROTO_IPV6 of linux/netfilter.h, which
-// are the same as AF_INET and AF_INET6.
+// Number returns the family's number in netlink messages: NFPROTO_IPV4 or NFPROTO_IPV6 of linux/netfilter.h,
+// which are the same as AF_INET and AF_INET6.
 func (f Family) Number() uint8 {
 	if f == IPv4 {
 		return 2

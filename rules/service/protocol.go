@@ -11,7 +11,7 @@ const (
 	SCTP Protocol = 132
 )
 
-// Protocols returns all that a Service can have, in a fixed order.
+// Protocols returns the protocols that a Service can have, in a fixed order.
 func Protocols() []Protocol { return []Protocol{TCP, UDP, SCTP} }
 
 // String returns nft's name of the protocol: tcp, udp or sctp.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// ServiceName identifies a Service in the cluster.
+// Name identifies a Service in the cluster.
 type Name struct {
 	Namespace, Name string
 }
@@ -14,40 +14,40 @@ type Name struct {
 // String returns namespace/name.
 func (n Name) String() string { return n.Namespace + "/" + n.Name }
 
-// Compare orders by namespace, then name.
+// Compare orders names by namespace, then by name.
 func (n Name) Compare(m Name) int {
 	return cmp.Or(cmp.Compare(n.Namespace, m.Namespace), cmp.Compare(n.Name, m.Name))
 }
 
-// Service is what Compile needs to know of a Service and its EndpointSlices.
-// Addresses of both families may be mixed in every list. They are valid and without
-// zone, names are DNS labels and ports are not 0, which proxier/state sees to.
+// Service has the properties of a Service and of its EndpointSlices that the rules depend on. Each list may
+// have addresses of both families. proxier/state ensures that addresses are valid and have no zone, that
+// names are DNS labels and that ports are not 0.
 type Service struct {
 	Name    Name
-	Created time.Time // of two Services on one frontend the older has it
+	Created time.Time // of two Services on one frontend the older gets it
 
 	ClusterIPs      []netip.Addr
 	ExternalIPs     []netip.Addr
 	LoadBalancerIPs []netip.Addr // those with ipMode VIP
 
-	// SourceRanges are loadBalancerSourceRanges. Load-balancer IPs of a family that
-	// there is a range of admit these and nobody else; as with kube-proxy, ranges of
-	// one family do not restrict the other. Restricted says that there were more,
-	// which cannot be read: then both families admit SourceRanges only.
+	// SourceRanges are loadBalancerSourceRanges. If one of them is of a family, the load-balancer IPs of this
+	// family admit only these sources. As in kube-proxy, ranges of one family do not restrict the other.
 	SourceRanges []netip.Prefix
-	Restricted   bool
+	// Restricted says that the Service has further ranges, which are invalid. Then the load-balancer IPs of
+	// both families admit only SourceRanges.
+	Restricted bool
 
 	InternalLocal bool // internalTrafficPolicy: Local
 	ExternalLocal bool // externalTrafficPolicy: Local
 
-	AffinityTimeout time.Duration // sessionAffinity: ClientIP; 0 is None
+	AffinityTimeout time.Duration // of sessionAffinity: ClientIP; 0: None
 
 	HealthCheckPort uint16 // healthCheckNodePort; 0: none
 
 	Ports []Port
 }
 
-// ServicePort is one port of a Service with the endpoints that serve it.
+// Port is one port of a Service with the endpoints that serve it.
 type Port struct {
 	Name      string
 	Protocol  Protocol
@@ -56,10 +56,10 @@ type Port struct {
 	Endpoints []Endpoint
 }
 
-// Endpoint is one endpoint of a ServicePort, whatever its condition.
+// Endpoint is one endpoint of a port, in any condition.
 type Endpoint struct {
 	Backend     Backend
-	Node        string // name of the node that it runs on
+	Node        string // the name of its node
 	Ready       bool
 	Serving     bool
 	Terminating bool
@@ -67,12 +67,12 @@ type Endpoint struct {
 	NodeHints   []string
 }
 
-// Node is what the ruleset depends on of the node that it is for.
+// Node has the properties of a node that its rules depend on.
 type Node struct {
 	Name string
-	Zone string // label topology.kubernetes.io/zone
-	// Addrs are the node's primary addresses, at most one a family.
+	Zone string // from the label topology.kubernetes.io/zone
+	// Addrs are the node's primary addresses, at most one per family.
 	Addrs []netip.Addr
-	// NodePortAddrs are the addresses that nodePorts are reached on.
+	// NodePortAddrs are the addresses on which clients reach nodePorts.
 	NodePortAddrs []netip.Addr
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/nftproxy/nftproxy/rules/nftables"
 )
 
-// WriteText writes the ruleset as an nft script that replaces the tables, in one
-// transaction, by what is desired.
+// WriteText writes the ruleset as an nft script that replaces the tables in one transaction.
 func (r *Ruleset) WriteText(w io.Writer) error {
 	var b strings.Builder
-	elements := slices.SortedFunc(r.elements(), func(a, b nftables.Element) int { return a.ElementID.Compare(b.ElementID) })
+	elements := slices.SortedFunc(r.elements(), compareElements)
 	for _, f := range r.config.Families {
-		fmt.Fprintf(&b, "add table %s %s\ndelete table %s %s\ntable %s %s {\n", f, nftables.TableName, f, nftables.TableName, f, nftables.TableName)
+		table := fmt.Sprintf("table %s %s", f, nftables.TableName)
+		fmt.Fprintf(&b, "add %s\ndelete %s\n%s {\n", table, table, table)
 		for _, s := range r.sets(f) {
 			elements = writeSet(&b, s, elements)
 		}
@@ -28,7 +28,7 @@ func (r *Ruleset) WriteText(w io.Writer) error {
 	return err
 }
 
-// writeSet writes the set with its elements, which are the first ones, and returns the rest.
+// writeSet writes the set with its elements, which are the first of elements, and returns the rest.
 func writeSet(b *strings.Builder, s nftables.Set, elements []nftables.Element) []nftables.Element {
 	fmt.Fprintf(b, "\t%s %s {\n", s.Keyword(), s.Name)
 	for _, line := range s.Definition() {
@@ -61,8 +61,8 @@ func writeChain(b *strings.Builder, c nftables.Chain) {
 	b.WriteString("\t}\n\n")
 }
 
-// WriteText writes the Delta as nft commands, a line each. Those that come after
-// the transaction, in one of their own, stand behind a comment.
+// WriteText writes the Delta as nft commands, one per line. A comment separates the commands of the
+// transaction from those that follow it in a transaction of their own.
 func (d *Delta) WriteText(w io.Writer) error {
 	var b strings.Builder
 	for _, broken := range d.Reset {
@@ -72,18 +72,21 @@ func (d *Delta) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "add table %s %s\n", f, nftables.TableName)
 	}
 	for _, s := range d.Sets {
-		fmt.Fprintf(&b, "add %s %s %s %s { %s; }\n", s.Keyword(), s.ID.Family, nftables.TableName, s.Name, strings.Join(s.Definition(), "; "))
+		fmt.Fprintf(&b, "add %s %s %s %s { %s; }\n",
+			s.Keyword(), s.ID.Family, nftables.TableName, s.Name, strings.Join(s.Definition(), "; "))
 	}
 	for _, c := range d.Chains {
 		head := c.Head()
 		if head != "" {
 			head = " { " + head + " }"
 		}
-		fmt.Fprintf(&b, "add chain %s %s %s%s\nflush chain %s %s %s\n", c.Family, nftables.TableName, c.Name, head, c.Family, nftables.TableName, c.Name)
+		fmt.Fprintf(&b, "add chain %s %s %s%s\n", c.Family, nftables.TableName, c.Name, head)
+		fmt.Fprintf(&b, "flush chain %s %s %s\n", c.Family, nftables.TableName, c.Name)
 	}
 	for _, c := range d.Chains {
 		for _, rule := range c.Rules {
-			fmt.Fprintf(&b, "add rule %s %s %s %s\n", c.Family, nftables.TableName, c.Name, rule.Text(c.Family))
+			fmt.Fprintf(&b, "add rule %s %s %s %s\n",
+				c.Family, nftables.TableName, c.Name, rule.Text(c.Family))
 		}
 	}
 	writeElements(&b, "delete", d.Delete)
