@@ -14,8 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outsideVar tells the re-executed process who started it and which network namespace it must not be in.
+// outsideVar marks a process that this package has started in namespaces of its own.
 const outsideVar = "NFTPROXY_LAB_OUTSIDE"
+
+// mark returns a variable that marks a child which is started in another network namespace than here.
+func mark(variable, here string) string { return fmt.Sprintf("%s=%d %s", variable, os.Getpid(), here) }
+
+// marked reports whether a variable marks this process, and returns the text that follows the mark. A value left over
+// in an environment must never make the host's namespace look like ours.
+func marked(variable, here string) (rest string, ok bool) {
+	parent, rest, _ := strings.Cut(os.Getenv(variable), " ")
+	outside, rest, _ := strings.Cut(rest, " ")
+	return rest, parent == fmt.Sprint(os.Getppid()) && outside != here
+}
 
 // Main runs the tests of a package in namespaces of their own and exits with their status: it is the whole TestMain
 // of a package which uses the lab. Where the kernel forbids namespaces, the tests fail and say what is missing.
@@ -35,27 +46,30 @@ func Enter() error {
 	if err != nil {
 		return fmt.Errorf("enter lab: %w", err)
 	}
-	// A value left over in somebody's environment must never make the host's namespace look like ours.
-	parent, outside, _ := strings.Cut(os.Getenv(outsideVar), " ")
-	if parent != fmt.Sprint(os.Getppid()) || outside == here {
+	if _, ok := marked(outsideVar, here); !ok {
 		return reexec(here)
 	}
 	if err := os.Unsetenv(outsideVar); err != nil {
 		return fmt.Errorf("enter lab: %w", err)
 	}
-	// Without a user namespace mounts are still shared with the host.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("enter lab: make mounts private: %w", err)
-	}
-	own, err := currentNamespace()
-	if err != nil {
-		return fmt.Errorf("enter lab: %w", err)
-	}
-	defer own.Close()
-	if err := own.loopbackUp(); err != nil {
+	if err := arrive(); err != nil {
 		return fmt.Errorf("enter lab: %w", err)
 	}
 	return nil
+}
+
+// arrive prepares the namespaces that this process was started in.
+func arrive() error {
+	// Without a user namespace mounts are still shared with the host.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	own, err := currentNamespace()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	return own.loopbackUp()
 }
 
 // reexec runs this program again in new namespaces and exits with its status.
@@ -94,16 +108,22 @@ func reexec(here string) error {
 }
 
 func startInNamespaces(here string, flags uintptr) (*exec.Cmd, error) {
-	cmd := exec.Command("/proc/self/exe")
+	cmd := again(here, flags)
 	cmd.Args = os.Args
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", outsideVar, os.Getpid(), here))
+	return cmd, cmd.Start()
+}
+
+// again returns this program, to be started in new namespaces; it dies with the thread that starts it.
+func again(here string, flags uintptr) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), mark(outsideVar, here))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: unix.SIGKILL}
 	if flags&unix.CLONE_NEWUSER != 0 {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	return cmd, cmd.Start()
+	return cmd
 }
 
 // fromTerminal reports whether s was most likely typed, so that the terminal has sent it to the child as well.

@@ -27,7 +27,7 @@ func TestEnter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "argument")
-			cmd.Env = append(os.Environ(), helperVar+"=1", outsideVar+"="+marker)
+			cmd.Env = append(os.Environ(), helperVar+"=enter", outsideVar+"="+marker)
 			cmd.Stderr = os.Stderr
 			stdout, err := cmd.StdoutPipe()
 			if err != nil {

@@ -16,6 +16,8 @@ const NodeName = "node-a"
 // its own.
 type Options struct {
 	Bridge bool // local pods are connected through a bridge, cni0, on the node
+	// Here makes this process's network namespace the node. It must have no device but its loopback: see Alone.
+	Here bool `json:"-"`
 }
 
 // Lab is a running cluster of namespaces. Its methods may be called concurrently, except Close.
@@ -55,7 +57,11 @@ func New(opts Options) (*Lab, error) {
 		servers:  map[server]io.Closer{},
 	}
 	for _, name := range []string{"lan", "node", "pod-a", "pod-b", "node-b", "client"} {
-		ns, err := NewNamespace()
+		create := NewNamespace
+		if name == "node" && opts.Here {
+			create = unusedNamespace
+		}
+		ns, err := create()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("lay out lab: %s: %w", name, err), l.Close())
 		}

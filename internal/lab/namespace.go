@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -41,6 +42,38 @@ func NewNamespace() (*Namespace, error) {
 		return nil, errors.Join(fmt.Errorf("create network namespace: %w", err), r.ns.Close())
 	}
 	return r.ns, nil
+}
+
+// NamespaceOf returns the network namespace of a process.
+func NamespaceOf(pid int) (*Namespace, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return &Namespace{file}, nil
+}
+
+// unusedNamespace returns the network namespace of the calling thread, and an error if it has devices that are up.
+func unusedNamespace() (*Namespace, error) {
+	ns, err := currentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	h, err := ns.handle()
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("list devices: %w", err), ns.Close())
+	}
+	for _, link := range links {
+		if name := link.Attrs().Name; name != "lo" && link.Attrs().Flags&net.FlagUp != 0 {
+			return nil, errors.Join(fmt.Errorf("this namespace is in use: it has the device %s", name), ns.Close())
+		}
+	}
+	return ns, nil
 }
 
 // currentNamespace is the network namespace of the calling thread.
