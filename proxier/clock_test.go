@@ -17,34 +17,33 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const ms = time.Millisecond
 
-// clocked is a kernel that notes when it is called, and does what it is told.
+// clocked is a kernel that records when it is called, and whose calls take time and fail as a test sets it.
 type clocked struct {
 	mu sync.Mutex
 	*model
-	began                         time.Time
-	reads, applies, looks, tidies []time.Duration // when they began
+	began                                  time.Time
+	diffs, applies, driftChecks, deletions []time.Duration // when they began
 
-	takes                   time.Duration // what a transaction takes
-	reading                 time.Duration // what a reading takes
-	readErr, applyErr, tidy error
-	look                    func() (nft.Drift, error)
+	applying, diffing             time.Duration // how long a transaction and a Diff take
+	diffErr, applyErr, deletesErr error
+	drift                         func() (kernel.Drift, error) // nil: there is none
 }
 
-// tell tells the kernel what to do from now on.
-func (c *clocked) tell(f func()) {
+// set changes fields.
+func (c *clocked) set(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
 }
 
-// note notes a call, and lets it take its time.
+// note records a call and takes its time.
 func (c *clocked) note(calls *[]time.Duration, takes *time.Duration) {
 	c.mu.Lock()
 	*calls = append(*calls, time.Since(c.began))
@@ -53,18 +52,19 @@ func (c *clocked) note(calls *[]time.Duration, takes *time.Duration) {
 	time.Sleep(d)
 }
 
-func (c *clocked) Read(families []service.Family) (*nft.Snapshot, error) {
-	c.note(&c.reads, &c.reading)
+func (c *clocked) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
+	*rules.Delta, uint32, error) {
+	c.note(&c.diffs, &c.diffing)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.readErr != nil {
-		return nil, c.readErr
+	if c.diffErr != nil {
+		return nil, 0, c.diffErr
 	}
-	return c.model.Read(families)
+	return c.model.Diff(families, build)
 }
 
 func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
-	c.note(&c.applies, &c.takes)
+	c.note(&c.applies, &c.applying)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.applyErr != nil {
@@ -74,35 +74,35 @@ func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
 }
 
 func (c *clocked) DeleteStale(d *rules.Delta) (int, error) {
-	c.note(&c.tidies, new(time.Duration))
+	c.note(&c.deletions, new(time.Duration))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tidy != nil {
-		return 0, c.tidy
+	if c.deletesErr != nil {
+		return 0, c.deletesErr
 	}
 	return c.model.DeleteStale(d)
 }
 
-func (c *clocked) CheckDrift(nft.Outline) (nft.Drift, error) {
-	c.note(&c.looks, new(time.Duration))
+func (c *clocked) CheckDrift(*rules.Ruleset) (kernel.Drift, error) {
+	c.note(&c.driftChecks, new(time.Duration))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.look == nil {
-		return nft.Unchanged, nil
+	if c.drift == nil {
+		return kernel.Unchanged, nil
 	}
-	return c.look()
+	return c.drift()
 }
 
-// forget begins anew.
-func (c *clocked) forget() {
+// restart drops what is recorded and sets the clock to zero.
+func (c *clocked) restart() {
 	synctest.Wait()
-	c.tell(func() {
+	c.set(func() {
 		c.began = time.Now()
-		c.reads, c.applies, c.looks, c.tidies = nil, nil, nil, nil
+		c.diffs, c.applies, c.driftChecks, c.deletions = nil, nil, nil, nil
 	})
 }
 
-// looping is a Proxier whose loop runs, in a bubble with a clock of its own.
+// looping is a Proxier whose reconciler runs, in a bubble of synctest.
 type looping struct {
 	*Proxier
 	*clocked
@@ -111,8 +111,7 @@ type looping struct {
 	done chan struct{}
 }
 
-// startLoop starts a loop with nothing to do. The source has not said yet that it has
-// delivered everything.
+// startLoop starts a reconciler with nothing to do, on a source that has not delivered everything yet.
 func startLoop(t *testing.T, o Options) *looping {
 	t.Helper()
 	p, err := New(o)
@@ -124,13 +123,13 @@ func startLoop(t *testing.T, o Options) *looping {
 	l := &looping{Proxier: p, clocked: &clocked{model: newModel(), began: time.Now()}, t: t, stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		p.loop(ctx, l.clocked)
+		p.newReconciler(l.clocked).run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-l.done })
 	return l
 }
 
-// inLoop runs f in a bubble, a second after the first sync of an idle loop.
+// inLoop runs f in a bubble, a second after the first sync of an idle reconciler.
 func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 	t.Helper()
 	o := Options{Config: parseConfig(t, append([]string{"--source=" + t.TempDir(), "--hostname-override=node-a"}, args...)...)}
@@ -138,7 +137,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 		l := startLoop(t, o)
 		l.Synced()
 		l.sleep(time.Second)
-		l.forget()
+		l.restart()
 		f(t, l)
 	})
 }
@@ -146,23 +145,23 @@ func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 // Apply is the Proxier's.
 func (l *looping) Apply(obj runtime.Object) { l.Proxier.Apply(obj) }
 
-// change makes a change of the number of endpoints of a Service, so that each one is seen.
-func (l *looping) change() { l.changeOf("web", "10.96.0.1") }
-
-func (l *looping) changeOf(name, clusterIP string) {
-	meta := metav1.ObjectMeta{Namespace: "default", Name: name}
-	l.state.Apply(&corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Ports: []corev1.ServicePort{{Port: int32(1 + time.Now().UnixNano()/1000%65535)}}}})
-	meta.Labels = map[string]string{discoveryv1.LabelServiceName: name}
+// change changes the port of a Service, to one that depends on the time.
+func (l *looping) change() {
+	meta := metav1.ObjectMeta{Namespace: "default", Name: "web"}
+	port := int32(1 + time.Now().UnixNano()/1000%65535)
+	l.state.Apply(&corev1.Service{ObjectMeta: meta,
+		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: port}}}})
+	meta.Labels = map[string]string{discoveryv1.LabelServiceName: "web"}
 	l.Apply(&discoveryv1.EndpointSlice{ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4})
 }
 
-// sleep lets time pass, and all happen that can happen at its end.
+// sleep lets time pass, and everything happen that can happen then.
 func (l *looping) sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// check compares when something was done, after all that can happen now has happened.
+// check compares when something happened, after everything that can happen now.
 func (l *looping) check(what string, got *[]time.Duration, want ...time.Duration) {
 	l.t.Helper()
 	synctest.Wait()
@@ -171,7 +170,7 @@ func (l *looping) check(what string, got *[]time.Duration, want ...time.Duration
 	}
 }
 
-// Healthy is what /livez says.
+// Healthy reports whether /livez answers with 200.
 func (l *looping) Healthy() bool {
 	l.t.Helper()
 	w := httptest.NewRecorder()
@@ -179,25 +178,25 @@ func (l *looping) Healthy() bool {
 	return w.Code == http.StatusOK
 }
 
-// once returns a Look that sees something once, and nothing any more then.
-func once(drift nft.Drift, err error) func() (nft.Drift, error) {
-	seen := false
-	return func() (nft.Drift, error) {
-		if seen {
-			return nft.Unchanged, nil
+// once returns a check that finds something the first time only.
+func once(found kernel.Drift, err error) func() (kernel.Drift, error) {
+	called := false
+	return func() (kernel.Drift, error) {
+		if called {
+			return kernel.Unchanged, nil
 		}
-		seen = true
-		return drift, err
+		called = true
+		return found, err
 	}
 }
 
-// checkRepaired compares how much drift was repaired, as the metrics say.
-func (l *looping) checkRepaired(want int) {
-	l.t.Helper()
+// checkMetric compares a metric without labels.
+func checkMetric(t *testing.T, p *Proxier, name string, want int) {
+	t.Helper()
 	w := httptest.NewRecorder()
-	l.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if line := fmt.Sprintf("\nnftproxy_drift_repaired_total %d\n", want); !strings.Contains(w.Body.String(), line) {
-		_, after, _ := strings.Cut(w.Body.String(), "\nnftproxy_drift_repaired_total")
-		l.t.Errorf("not in the metrics: %s but %.10q", line, after)
+	p.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	_, got, found := strings.Cut(w.Body.String(), "\n"+name+" ")
+	if got, _, _ = strings.Cut(got, "\n"); !found || got != fmt.Sprint(want) {
+		t.Errorf("%s is %q, want %d", name, got, want)
 	}
 }

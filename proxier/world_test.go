@@ -20,11 +20,11 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// world is a cluster that changes at random, by a seed. Names, addresses and ports
-// are few, so that objects meet; now and then a value is nonsense.
+// world is a cluster that changes at random, by a seed. Names, addresses and ports are few, so that objects collide;
+// now and then a value is nonsense.
 type world struct {
 	*rand.Rand
-	services int // there are at most that many
+	services int // at most
 	objects  map[string]runtime.Object
 }
 
@@ -36,7 +36,7 @@ func oneOf[T any](w *world, from ...T) T { return from[w.IntN(len(from))] }
 
 func (w *world) chance(percent int) bool { return w.IntN(100) < percent }
 
-// change creates, updates or deletes one object, and tells p.
+// change creates, updates or deletes one object, and delivers that to p.
 func (w *world) change(p *Proxier) {
 	var obj runtime.Object
 	switch n := w.IntN(100); {
@@ -50,7 +50,7 @@ func (w *world) change(p *Proxier) {
 		obj = w.slice()
 	}
 	id := identity(obj)
-	_, isNode := obj.(*corev1.Node) // of one that is gone the addresses are kept
+	_, isNode := obj.(*corev1.Node) // the state keeps the addresses of one that was deleted
 	if _, there := w.objects[id]; there && !isNode && w.chance(30) {
 		p.Delete(w.objects[id])
 		delete(w.objects, id)
@@ -60,8 +60,8 @@ func (w *world) change(p *Proxier) {
 	p.Apply(obj)
 }
 
-// tell tells p of everything that there is, in any order.
-func (w *world) tell(p *Proxier) {
+// deliver delivers all objects to p, in any order.
+func (w *world) deliver(p *Proxier) {
 	ids := slices.Sorted(maps.Keys(w.objects))
 	w.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	for _, id := range ids {
@@ -69,7 +69,7 @@ func (w *world) tell(p *Proxier) {
 	}
 }
 
-// name returns a Service's name; some are as long as can be, few are none.
+// name returns the name of a Service; some are as long as possible, few are invalid.
 func (w *world) name() metav1.ObjectMeta {
 	i := w.IntN(w.services)
 	meta := metav1.ObjectMeta{Namespace: fmt.Sprintf("ns-%d", i%3), Name: fmt.Sprintf("svc-%d", i)}
@@ -84,7 +84,7 @@ func (w *world) name() metav1.ObjectMeta {
 	return meta
 }
 
-// clusterIPs returns addresses that mostly are the Service's own.
+// clusterIPs returns addresses that in most cases no other Service has.
 func (w *world) clusterIPs(name string) []string {
 	n := 1
 	for _, c := range name {
@@ -181,7 +181,7 @@ func (w *world) slice() *discoveryv1.EndpointSlice {
 	meta := w.name()
 	service := meta.Name
 	if w.chance(2) {
-		service = w.name().Name // it moves to another Service, or back
+		service = w.name().Name // the slice moves to another Service, or back
 	}
 	i := w.IntN(3)
 	meta.Name += fmt.Sprintf("-%d", i)
@@ -247,56 +247,54 @@ func (w *world) serviceCIDR() *networkingv1.ServiceCIDR {
 	return c
 }
 
-// newStandalone returns a Proxier and its syncer on a kernel, for tests that run the
-// syncs. The host's addresses are those of the Node object.
-func newStandalone(t *testing.T, c *config.Config, k kernel) (*Proxier, *syncer) {
+// newStandalone returns a Proxier and its reconciler, for tests that run the syncs. The host's addresses are those of
+// the Node object.
+func newStandalone(t *testing.T, c *config.Config, k tables) (*Proxier, *reconciler) {
 	t.Helper()
 	p, err := New(Options{Config: c})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.families = service.Families()
-	s := p.newSyncer(k)
-	s.newEnvironment = func() (environment, error) {
-		return newEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
-	}
-	return p, s
+	r := p.newReconciler(k)
+	r.env = p.nodeEnvironment
+	return p, r
 }
 
-// difference returns what of the kernel is not as s has recorded it, and what is not
-// as the objects mean it to a proxier that starts afresh.
-func (w *world) difference(t *testing.T, s *syncer, c *config.Config, k kernel) (recorded, meant *rules.Delta) {
+// difference returns how the kernel differs from the ruleset that r has recorded, and from the one that a new Proxier
+// makes from the objects.
+func (w *world) difference(t *testing.T, r *reconciler, c *config.Config, k tables) (recorded, meant *rules.Delta) {
 	t.Helper()
-	snapshot, err := k.Read(s.environment.config.Families)
+	families := r.builder.Environment().Config.Families
+	recorded, _, err := k.Diff(families, func(rules.Slots) *rules.Ruleset { return r.builder.Ruleset() })
 	if err != nil {
 		t.Fatal(err)
 	}
-	programmed, err := snapshot.Compare(s.ruleset.Chains)
-	if err != nil {
-		t.Fatal(err)
-	}
-	recorded = rules.Diff(s.ruleset, programmed)
 	p, fresh := newStandalone(t, c, k)
-	w.tell(p)
-	if _, meant, _, err = fresh.compare(); err != nil {
+	w.deliver(p)
+	e, err := fresh.env()
+	if err == nil {
+		meant, _, err = fresh.diff(e)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return recorded, meant
 }
 
-// checkSync fails unless the kernel holds what s has recorded and what the objects
-// mean. It returns what flows may go on.
-func (w *world) checkSync(t *testing.T, s *syncer, c *config.Config, k kernel) []rules.Stale {
+// checkSync fails unless the kernel holds what r has recorded and what the objects mean. It returns which flows may go
+// on.
+func (w *world) checkSync(t *testing.T, r *reconciler, c *config.Config, k tables) []service.StaleFlows {
 	t.Helper()
-	recorded, meant := w.difference(t, s, c, k)
+	recorded, meant := w.difference(t, r, c, k)
 	if recorded.Size() > 0 {
 		t.Fatalf("the kernel does not hold what is recorded; it lacks:\n%s", deltaText(recorded))
 	}
 	if meant.Size() > 0 {
 		t.Fatalf("the kernel does not hold what the objects mean; it lacks:\n%s", deltaText(meant))
 	}
-	if left := len(recorded.StaleChains) + len(recorded.StaleSets); left > 0 && !s.untidy {
-		t.Fatalf("it is forgotten that something is left over:\n%s", deltaText(recorded))
+	if left := len(recorded.StaleChains) + len(recorded.StaleSets); left > 0 && r.cleanup.due == nil {
+		t.Fatalf("no cleanup is due, though something is left over:\n%s", deltaText(recorded))
 	}
 	return meant.Stale
 }
