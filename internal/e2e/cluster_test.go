@@ -26,7 +26,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/controlplane"
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
 const root = "../.."
@@ -61,7 +61,7 @@ type cluster struct {
 	plane  *controlplane.ControlPlane
 	client kubernetes.Interface
 	config string // path of the configuration file
-	conn   *nft.Conn
+	conn   *netlink.Conn
 }
 
 func must(t *testing.T, err error) {
@@ -91,8 +91,10 @@ func newCluster(t *testing.T) *cluster {
 	}))
 	t.Cleanup(c.plane.Close)
 	c.client = c.admin(t)
-	c.conn, err = nft.Dial(nft.Options{NetNS: l.Node().FD()})
-	must(t, err)
+	must(t, l.Node().Do(func() (err error) {
+		c.conn, err = netlink.Dial()
+		return err
+	}))
 	t.Cleanup(func() { c.conn.Close() })
 	c.grant(t)
 	c.kubeadmFiles(t)
