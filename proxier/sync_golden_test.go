@@ -3,72 +3,37 @@ package proxier
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
+	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/rules"
-	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const stepsDir = "../testdata/sync"
 
-// model is a kernel that takes everything, holds what it was given, and keeps the last Delta.
-type model struct {
-	holds  rules.Programmed
-	chains map[string]nftables.Chain
-	last   rules.Delta
+// recorder is a fake kernel that keeps the last Delta.
+type recorder struct {
+	*fakekernel.Kernel
+	last rules.Delta
 }
 
-func newModel() *model { return &model{holds: rules.Programmed{}, chains: map[string]nftables.Chain{}} }
-
-func (m *model) Read([]service.Family) (*nft.Snapshot, error) {
-	return nft.SnapshotOf(m.holds, slices.Collect(maps.Values(m.chains)))
+func (r *recorder) Apply(d *rules.Delta, generation uint32) error {
+	r.last = *d
+	return r.Kernel.Apply(d, generation)
 }
 
-func (m *model) Apply(d *rules.Delta, _ uint32) error {
-	m.last = *d
-	for _, f := range d.Tables {
-		m.holds[f] = rules.NewTable()
-	}
-	for _, s := range d.Sets {
-		m.holds[s.ID.Family].Sets[s.Name] = struct{}{}
-	}
-	for _, c := range d.Chains {
-		m.holds[c.Family].Chains[c.Name] = false
-		m.chains[c.Family.String()+c.Name] = c
-	}
-	for _, e := range d.Delete {
-		delete(m.holds[e.Set.Family].Elements, e.ElementID)
-	}
-	for _, e := range d.Add {
-		m.holds[e.Set.Family].Elements[e.ElementID] = e
-	}
-	return nil
+func (r *recorder) DeleteStale(d *rules.Delta) (int, error) {
+	r.last.StaleChains, r.last.StaleSets, r.last.ExpireClients = d.StaleChains, d.StaleSets, d.ExpireClients
+	return r.Kernel.DeleteStale(d)
 }
 
-func (m *model) DeleteStale(d *rules.Delta) (int, error) {
-	m.last.StaleChains, m.last.StaleSets, m.last.ExpireClients = d.StaleChains, d.StaleSets, d.ExpireClients
-	for _, c := range d.StaleChains {
-		delete(m.holds[c.Family].Chains, c.Name)
-		delete(m.chains, c.Family.String()+c.Name)
-	}
-	for _, s := range d.StaleSets {
-		delete(m.holds[s.ID.Family].Sets, s.Name)
-	}
-	return 0, nil
-}
-
-func (m *model) CheckDrift(nft.Outline) (nft.Drift, error) { return nft.Unchanged, nil }
-
-// steps walks through the manifests 1.yaml, 2.yaml, ... of a case, each the whole of
-// what there is at that step.
+// steps walks through the manifests 1.yaml, 2.yaml, ... of a case. Each has all objects that exist at that step.
 type steps struct {
 	dir     string
 	n       int
@@ -110,7 +75,8 @@ func identity(obj runtime.Object) string {
 	return fmt.Sprintf("%T %s/%s", obj, o.GetNamespace(), o.GetName())
 }
 
-// TestGoldenSync compares what each step of a case writes with testdata/sync/<case>/delta.nft.
+// TestGoldenSync compares the changes of each step of a case with testdata/sync/<case>/delta.nft. After each step the
+// kernel holds the whole ruleset.
 func TestGoldenSync(t *testing.T) {
 	for _, name := range cases(t, stepsDir) {
 		t.Run(name, func(t *testing.T) {
@@ -120,20 +86,27 @@ func TestGoldenSync(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.families = service.Families()
-			k := newModel()
-			s := p.newSyncer(k)
-			s.newEnvironment = func() (environment, error) { return newEnvironment(p.config, p.name, p.state, p.families, nil), nil }
+			k := &recorder{Kernel: fakekernel.New()}
+			r := p.newReconciler(k)
+			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, nil }
+			r.env = func() (desired.Environment, error) {
+				return desired.NewEnvironment(p.config, p.name, p.state, p.families, nil), nil
+			}
 			var out bytes.Buffer
 			for steps := (&steps{dir: dir}); steps.next(t, p); {
 				k.last = rules.Delta{}
-				if err := s.sync(); err != nil {
+				if err := r.sync(); err != nil {
 					t.Fatal(err)
 				}
-				if steps.n > 1 { // the first step is what testdata/rules is about
+				if steps.n > 1 { // testdata/rules has cases for the first step
 					fmt.Fprintf(&out, "# step %d\n", steps.n)
 					if err := k.last.WriteText(&out); err != nil {
 						t.Fatal(err)
 					}
+				}
+				ruleset := r.builder.Ruleset()
+				if left := rules.Diff(ruleset, k.Tables().Programmed(ruleset)); left.Size()+len(left.StaleSets) > 0 {
+					t.Errorf("step %d: the kernel does not hold the ruleset: %+v", steps.n, left)
 				}
 			}
 			if out.Len() == 0 {
@@ -144,8 +117,8 @@ func TestGoldenSync(t *testing.T) {
 	}
 }
 
-// TestKernelSync takes each case through its steps in the kernel: after each one
-// nothing is left to be changed, and a proxier that starts afresh writes nothing.
+// TestKernelSync takes each case through its steps in the kernel. After each one nothing is left to be changed, also
+// for a Proxier that has just started.
 func TestKernelSync(t *testing.T) {
 	for _, name := range cases(t, stepsDir) {
 		t.Run(name, func(t *testing.T) {
@@ -156,12 +129,8 @@ func TestKernelSync(t *testing.T) {
 				n.sync(t)
 				fresh := newNode(t, dir, dir, ns)
 				fresh.load(t, filepath.Join(dir, fmt.Sprintf("%d.yaml", steps.n)))
-				_, d, _, err := fresh.syncer.compare()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if d.Size() > 0 {
-					t.Errorf("step %d: the kernel is not what is desired: %+v", steps.n, d)
+				if d := fresh.diff(t); d.Size() > 0 {
+					t.Errorf("step %d: the kernel does not hold the ruleset: %+v", steps.n, d)
 				}
 				nftIn(t, ns, "", "list", "ruleset")
 			}

@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -51,7 +52,8 @@ const (
 func frontendCases() []compileCase {
 	v6 := append(ready("n1", "[fd00::1]:8080"), ready("n2", "[fd00::2]:8080")...)
 	return []compileCase{
-		{"ClusterIP", func(s *service.Service) {}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
+		{"ClusterIP", func(s *service.Service) {},
+			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
 		{"no address", func(s *service.Service) { s.ClusterIPs = nil }, nil, nil},
 		{"no port", func(s *service.Service) { s.Ports = nil }, nil, nil},
 		{"every kind", func(s *service.Service) {
@@ -84,12 +86,15 @@ func frontendCases() []compileCase {
 			"fd00:96::10 . tcp . 80 -> cluster-2 " + both6,
 			"2001:db8::1 . tcp . 30080 -> external-2 " + both6,
 		}, nil},
-		{"dual stack, endpoints of one family", func(s *service.Service) { s.ClusterIPs = addrs("fd00:96::10 10.96.0.10") }, []string{
+		{"dual stack, endpoints of one family", func(s *service.Service) {
+			s.ClusterIPs = addrs("fd00:96::10 10.96.0.10")
+		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"fd00:96::10 . tcp . 80 -> no-endpoints",
 		}, nil},
 		{"one number on two protocols, and SCTP", func(s *service.Service) {
-			s.Ports = append(s.Ports, service.Port{Name: "dns", Protocol: service.UDP, Port: 80}, service.Port{Name: "sig", Protocol: service.SCTP, Port: 36412})
+			s.Ports = append(s.Ports, service.Port{Name: "dns", Protocol: service.UDP, Port: 80},
+				service.Port{Name: "sig", Protocol: service.SCTP, Port: 36412})
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"10.96.0.10 . udp . 80 -> no-endpoints",
@@ -106,13 +111,15 @@ func clashCases() []compileCase {
 		{"an external IP that is the ClusterIP", func(s *service.Service) { s.ExternalIPs = s.ClusterIPs },
 			[]string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both}, nil},
 		{"a port twice", func(s *service.Service) {
-			s.Ports = append(s.Ports, service.Port{Name: "again", Protocol: service.TCP, Port: 80, NodePort: 30080})
+			s.Ports = append(s.Ports,
+				service.Port{Name: "again", Protocol: service.TCP, Port: 80, NodePort: 30080})
 		}, []string{"10.96.0.10 . tcp . 80 -> cluster-2 " + both},
 			[]string{"port 80/tcp: the Service has it twice, the first counts"}},
 		{"a nodePort twice", func(s *service.Service) {
 			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 			s.Ports[0].NodePort = 30080
-			s.Ports = append(s.Ports, service.Port{Name: "b", Protocol: service.TCP, Port: 81, NodePort: 30080})
+			s.Ports = append(s.Ports,
+				service.Port{Name: "b", Protocol: service.TCP, Port: 81, NodePort: 30080})
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
 			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
@@ -140,10 +147,11 @@ func policyCases() []compileCase {
 			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
 			"198.51.100.1 . tcp . 80 -> local-0-of-1 [10.244.2.1:8080]",
 		}, nil},
-		{"external Local, none anywhere", func(s *service.Service) { local(s); s.Ports[0].Endpoints = nil }, []string{
-			"10.96.0.10 . tcp . 80 -> no-endpoints",
-			"198.51.100.1 . tcp . 80 -> no-endpoints",
-		}, nil},
+		{"external Local, none anywhere", func(s *service.Service) { local(s); s.Ports[0].Endpoints = nil },
+			[]string{
+				"10.96.0.10 . tcp . 80 -> no-endpoints",
+				"198.51.100.1 . tcp . 80 -> no-endpoints",
+			}, nil},
 		{"external Local, draining here", func(s *service.Service) {
 			local(s)
 			s.Ports[0].Endpoints[0].Ready, s.Ports[0].Endpoints[0].Terminating = false, true
@@ -151,13 +159,17 @@ func policyCases() []compileCase {
 			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
 			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
 		}, nil},
-		{"internal Local, one here", func(s *service.Service) { s.InternalLocal, s.ExternalIPs = true, addrs("198.51.100.1") }, []string{
+		{"internal Local, one here", func(s *service.Service) {
+			s.InternalLocal, s.ExternalIPs = true, addrs("198.51.100.1")
+		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-1 " + here,
 			"198.51.100.1 . tcp . 80 -> external-2 " + both,
 		}, nil},
 		{"internal Local, none here", func(s *service.Service) { s.InternalLocal = true; remote(s) },
 			[]string{"10.96.0.10 . tcp . 80 -> no-local-endpoints"}, nil},
-		{"internal Local, none anywhere", func(s *service.Service) { s.InternalLocal, s.Ports[0].Endpoints = true, nil },
+		{"internal Local, none anywhere", func(s *service.Service) {
+			s.InternalLocal, s.Ports[0].Endpoints = true, nil
+		},
 			[]string{"10.96.0.10 . tcp . 80 -> no-endpoints"}, nil},
 		{"zone hints", func(s *service.Service) {
 			for i := range s.Ports[0].Endpoints {
@@ -170,9 +182,12 @@ func policyCases() []compileCase {
 		}, nil},
 		{"sticky", func(s *service.Service) { s.AffinityTimeout = time.Hour; local(s) }, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both + " via sticky-cluster/default/web/tcp/80",
-			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here + " via sticky-local/default/web/tcp/80",
+			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here +
+				" via sticky-local/default/web/tcp/80",
 		}, nil},
-		{"sticky without endpoints", func(s *service.Service) { s.AffinityTimeout, s.Ports[0].Endpoints = time.Hour, nil },
+		{"sticky without endpoints", func(s *service.Service) {
+			s.AffinityTimeout, s.Ports[0].Endpoints = time.Hour, nil
+		},
 			[]string{"10.96.0.10 . tcp . 80 -> no-endpoints"}, nil},
 	}
 }
@@ -191,8 +206,10 @@ func TestCompileNames(t *testing.T) {
 func TestCompileHairpins(t *testing.T) {
 	svc := web()
 	svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
-	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "[fd00::1]:8080 10.244.1.1:9090 10.244.0.9:80")...)
-	svc.Ports = append(svc.Ports, service.Port{Name: "b", Protocol: service.UDP, Port: 80, Endpoints: ready("n1", "10.244.1.1:53")})
+	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints,
+		ready("n1", "[fd00::1]:8080 10.244.1.1:9090 10.244.0.9:80")...)
+	svc.Ports = append(svc.Ports,
+		service.Port{Name: "b", Protocol: service.UDP, Port: 80, Endpoints: ready("n1", "10.244.1.1:53")})
 	c := compileAt(svc, noSlots)
 	if diff := cmp.Diff(addrs("10.244.0.9 10.244.1.1 fd00::1"), c.Hairpins, addrComparer()); diff != "" {
 		t.Errorf("hairpins (-want +got):\n%s", diff)
@@ -216,7 +233,8 @@ func TestCompileKeepsSlots(t *testing.T) {
 	}
 	want := []string{
 		"10.96.0.10 . tcp . 80 -> cluster-3 [10.244.2.1:8080 10.244.1.1:8080 10.244.1.2:8080]",
-		"198.51.100.1 . tcp . 80 -> local-2-of-3 [10.244.1.2:8080 10.244.2.1:8080 10.244.1.1:8080] local [10.244.1.2:8080 10.244.1.1:8080]",
+		"198.51.100.1 . tcp . 80 -> local-2-of-3 [10.244.1.2:8080 10.244.2.1:8080 10.244.1.1:8080]" +
+			" local [10.244.1.2:8080 10.244.1.1:8080]",
 	}
 	if diff := cmp.Diff(want, entryTexts(compileAt(svc, slots))); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
@@ -234,14 +252,17 @@ func TestCompileTrims(t *testing.T) {
 	}
 	svc.Ports[0].Endpoints = eps
 	c := compileAt(svc, noSlots)
-	wantShapes := []Shape{{Kind: ShapeCluster, N: nftables.MaxSlots}, {Kind: ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxSlots}}
+	wantShapes := []rules.Shape{{Kind: rules.ShapeCluster, N: nftables.MaxSlots},
+		{Kind: rules.ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxSlots}}
 	for i, e := range c.Entries {
 		if e.Shape != wantShapes[i] || len(e.Backends) != e.Shape.N || len(e.Locals) != e.Shape.Locals {
-			t.Errorf("%s: shape %+v with %d backends and %d locals, want %+v", e.Frontend, e.Shape, len(e.Backends), len(e.Locals), wantShapes[i])
+			t.Errorf("%s: shape %+v with %d backends and %d locals, want %+v", e.Frontend, e.Shape,
+				len(e.Backends), len(e.Locals), wantShapes[i])
 		}
 	}
 	wantProblem := fmt.Sprintf("has %d endpoints, %d are used", nftables.MaxSlots+2, nftables.MaxSlots)
-	if len(c.Problems) == 0 || !strings.HasPrefix(c.Problems[0], "10.96.0.10 . tcp . 80: ") || !strings.HasSuffix(c.Problems[0], wantProblem) {
+	if len(c.Problems) == 0 || !strings.HasPrefix(c.Problems[0], "10.96.0.10 . tcp . 80: ") ||
+		!strings.HasSuffix(c.Problems[0], wantProblem) {
 		t.Errorf("problems are %q, want one that ends in %q", c.Problems, wantProblem)
 	}
 }

@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"slices"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -15,19 +16,20 @@ func shared() service.Frontend {
 }
 
 // owner returns who has the frontend, by the backend that it leads to.
-func owner(r *Ruleset) string {
+func owner(r *rules.Ruleset) string {
 	backends, _ := r.Slots(shared())
 	if len(backends) == 0 {
 		return ""
 	}
-	return r.owners[shared()].by.Name.Name + " " + backends[0].String()
+	return r.Owners()[shared()].Name + " " + backends[0].String()
 }
 
 func TestConflictOlderWins(t *testing.T) {
-	services := []*service.Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3), named("d", 0, ep4)}
+	services := []*service.Service{named("c", 9, ep1), named("b", 5, ep2), named("a", 5, ep3),
+		named("d", 0, ep4)}
 	byRank := []string{"c " + ep1, "a " + ep3, "b " + ep2, "d " + ep4}
 	for _, order := range permutations(len(services)) {
-		r := NewRuleset(testConfig())
+		r := rules.NewRuleset(testConfig())
 		for _, i := range order {
 			putSvc(r, services[i])
 		}
@@ -40,7 +42,7 @@ func TestConflictOlderWins(t *testing.T) {
 			t.Fatalf("order %v: owners as each leaves (-want +got):\n%s", order, diff)
 		}
 		r.Remove(service.Name{Namespace: "default", Name: "d"})
-		if owner(r) != "" || r.Len() != 0 || len(r.losers) != 0 {
+		if owner(r) != "" || r.Len() != 0 || r.Conflicts() != 0 {
 			t.Fatalf("order %v: frontend is left though no Service is: %s", order, owner(r))
 		}
 	}
@@ -60,33 +62,37 @@ func permutations(n int) [][]int {
 }
 
 func TestConflictLosers(t *testing.T) {
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	old, middle, young := named("old", 9, ep1), named("middle", 5, ep2), named("young", 1, ep3)
 	id := func(s *service.Service) service.Name { return s.Name }
 	steps := []struct {
 		what  string
-		do    func() []Conflict
-		want  []Conflict
+		do    func() []rules.Conflict
+		want  []rules.Conflict
 		owner string
 	}{
-		{"the first claims", func() []Conflict { return putSvc(r, middle) }, nil, "middle " + ep2},
-		{"a younger one loses", func() []Conflict { return putSvc(r, young) }, []Conflict{{shared(), id(middle), id(young)}}, "middle " + ep2},
-		{"an older one wins", func() []Conflict { return putSvc(r, old) }, []Conflict{{shared(), id(old), id(middle)}}, "old " + ep1},
-		{"the loser is updated", func() []Conflict { return putSvc(r, named("young", 1, ep4)) }, []Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
-		{"the loser no longer claims", func() []Conflict {
+		{"the first claims", func() []rules.Conflict { return putSvc(r, middle) }, nil, "middle " + ep2},
+		{"a younger one loses", func() []rules.Conflict { return putSvc(r, young) },
+			[]rules.Conflict{{shared(), id(middle), id(young)}}, "middle " + ep2},
+		{"an older one wins", func() []rules.Conflict { return putSvc(r, old) },
+			[]rules.Conflict{{shared(), id(old), id(middle)}}, "old " + ep1},
+		{"the loser is updated", func() []rules.Conflict { return putSvc(r, named("young", 1, ep4)) },
+			[]rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+		{"the loser no longer claims", func() []rules.Conflict {
 			middle.ClusterIPs = nil
 			return putSvc(r, middle)
 		}, nil, "old " + ep1},
-		{"the winner no longer claims", func() []Conflict {
+		{"the winner no longer claims", func() []rules.Conflict {
 			old.Ports = nil
 			return putSvc(r, old)
 		}, nil, "young " + ep4},
-		{"the winner claims again", func() []Conflict { return putSvc(r, named("old", 9, ep1)) }, []Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
-		{"the loser goes", func() []Conflict { r.Remove(id(young)); return nil }, nil, "old " + ep1},
-		{"a Service is created again, younger", func() []Conflict {
+		{"the winner claims again", func() []rules.Conflict { return putSvc(r, named("old", 9, ep1)) },
+			[]rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+		{"the loser goes", func() []rules.Conflict { r.Remove(id(young)); return nil }, nil, "old " + ep1},
+		{"a Service is created again, younger", func() []rules.Conflict {
 			putSvc(r, named("middle", 5, ep2))
 			return putSvc(r, named("old", 0, ep1))
-		}, []Conflict{{shared(), id(middle), id(old)}}, "middle " + ep2},
+		}, []rules.Conflict{{shared(), id(middle), id(old)}}, "middle " + ep2},
 	}
 	for _, s := range steps {
 		if diff := cmp.Diff(s.want, s.do(), addrComparer()); diff != "" {
@@ -100,7 +106,7 @@ func TestConflictLosers(t *testing.T) {
 
 // When the winner leaves, the Delta leads straight to the next one.
 func TestConflictPromotionDelta(t *testing.T) {
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	putSvc(r, named("old", 9, ep1))
 	putSvc(r, named("young", 1, ep2))
 	r.Done()
@@ -115,7 +121,7 @@ func TestConflictPromotionDelta(t *testing.T) {
 
 // A younger Service that takes part for a moment leaves nothing behind.
 func TestConflictUpdateOfWinner(t *testing.T) {
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	putSvc(r, named("old", 9, ep1))
 	putSvc(r, named("young", 1, ep2))
 	r.Done()

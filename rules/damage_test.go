@@ -1,30 +1,32 @@
-package rules
+package rules_test
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// damage does to the kernel's state what someone else could do to it.
-func (g generator) damage(m model) {
+// damage does to the tables what another process could do to them.
+func (g generator) damage(tables fakekernel.Tables) {
 	for _, f := range service.Families() {
-		t := m[f]
+		t := tables[f]
 		if t == nil {
 			continue
 		}
 		if g.chance(10) {
-			delete(m, f)
+			delete(tables, f)
 			continue
 		}
-		if g.chance(10) {
-			t.broken = "a set of another layout"
+		if g.chance(10) { // the table cannot be repaired
+			s := t.Sets[nftables.Hairpin.String()]
+			s.ID.Kind = nftables.ClusterIPs
+			t.Sets[s.Name] = s
 		}
 		g.damageElements(f, t)
 		g.damageChains(f, t)
@@ -33,36 +35,39 @@ func (g generator) damage(m model) {
 }
 
 // chainsOf returns the table's chains, sorted: the same seed does the same damage.
-func chainsOf(t *modelTable) []nftables.Chain {
-	return slices.SortedFunc(maps.Values(t.chains), nftables.Chain.Compare)
+func chainsOf(t *fakekernel.Table) []nftables.Chain {
+	return slices.SortedFunc(maps.Values(t.Chains), nftables.Chain.Compare)
 }
 
-func (g generator) damageElements(f service.Family, t *modelTable) {
+func (g generator) damageElements(f service.Family, t *fakekernel.Table) {
 	regular := slices.DeleteFunc(chainsOf(t), func(c nftables.Chain) bool { return c.Hook != nil })
-	sorted := slices.SortedFunc(maps.Values(t.elements), func(a, b nftables.Element) int { return a.Compare(b.ElementID) })
+	sorted := slices.SortedFunc(maps.Values(t.Elements),
+		func(a, b nftables.Element) int { return a.Compare(b.ElementID) })
 	for _, e := range sorted {
 		switch g.IntN(10) {
 		case 0:
-			delete(t.elements, e.ElementID)
+			delete(t.Elements, e.ElementID)
 		case 1:
 			if e.Set.Kind.Schema().Verdict && len(regular) > 0 {
 				e.Chain = pickOne(g, regular...).Name
-				t.elements[e.ElementID] = e
+				t.Elements[e.ElementID] = e
 			}
 		case 2:
 			e.Comment += "x"
-			t.elements[e.ElementID] = e
+			t.Elements[e.ElementID] = e
 		case 3:
 			if e.Set.DataSize() > 0 {
 				e.Data[g.IntN(4)]++
-				t.elements[e.ElementID] = e
+				t.Elements[e.ElementID] = e
 			}
 		}
 	}
 	for range g.IntN(6) {
 		e := g.foreignElement(f, regular)
-		if has(t.sets, e.Set.Kind.String()) && (e.Chain == "" || has(t.chains, e.Chain)) {
-			_ = (model{f: t}).addElement(e) // what is there or overlaps is refused, as in the kernel
+		if has(t.Sets, e.Set.Kind.String()) && (e.Chain == "" || has(t.Chains, e.Chain)) {
+			k := kernelWith(fakekernel.Tables{f: t})
+			_ = k.Apply(&rules.Delta{Add: []nftables.Element{e}}, 0) // which refuses duplicates and overlaps
+			t.Elements = k.Tables()[f].Elements
 		}
 	}
 }
@@ -74,7 +79,11 @@ func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nft
 		addr, bits = netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(g.IntN(9))}), g.IntN(129)
 	}
 	prefix, _ := addr.Prefix(bits)
-	front := service.Frontend{Addr: addr, Protocol: pickOne(g, service.TCP, service.UDP, service.Protocol(47)), Port: uint16(g.IntN(3))}
+	front := service.Frontend{
+		Addr:     addr,
+		Protocol: pickOne(g, service.TCP, service.UDP, service.Protocol(47)),
+		Port:     uint16(g.IntN(3)),
+	}
 	var chain string
 	if len(chains) > 0 {
 		chain = pickOne(g, chains...).Name
@@ -100,59 +109,58 @@ func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nft
 	}
 }
 
-func (g generator) damageChains(f service.Family, t *modelTable) {
+func (g generator) damageChains(f service.Family, t *fakekernel.Table) {
 	for _, c := range chainsOf(t) {
 		switch g.IntN(12) {
 		case 0: // a rule more
 			c.Rules = append(slices.Clone(c.Rules), nftables.Rule{nftables.Drop{}})
-			t.chains[c.Name] = c
+			t.Chains[c.Name] = c
 		case 1: // a rule less
 			if len(c.Rules) > 0 {
 				c.Rules = c.Rules[:len(c.Rules)-1]
-				t.chains[c.Name] = c
+				t.Chains[c.Name] = c
 			}
 		case 2: // with all that refers to it
-			maps.DeleteFunc(t.elements, func(_ nftables.ElementID, e nftables.Element) bool { return e.Chain == c.Name })
-			t.dropRules(func(s nftables.Statement) bool { return s == nftables.Statement(nftables.Jump{Chain: c.Name}) })
-			delete(t.chains, c.Name)
+			maps.DeleteFunc(t.Elements, func(_ nftables.ElementID, e nftables.Element) bool {
+				return e.Chain == c.Name
+			})
+			dropRules(t, func(_, chain string) bool { return chain == c.Name })
+			delete(t.Chains, c.Name)
 		}
 	}
 	if g.chance(20) {
-		t.chains["foreign"] = nftables.Chain{Family: f, Name: "foreign", Rules: []nftables.Rule{{nftables.Reject{}}}}
+		t.Chains["foreign"] = nftables.Chain{Family: f, Name: "foreign",
+			Rules: []nftables.Rule{{nftables.Reject{}}}}
 	}
 }
 
-func (g generator) damageSets(f service.Family, t *modelTable) {
-	sets := slices.SortedFunc(maps.Values(t.sets), nftables.Set.Compare)
+func (g generator) damageSets(f service.Family, t *fakekernel.Table) {
+	sets := slices.SortedFunc(maps.Values(t.Sets), nftables.Set.Compare)
 	for _, s := range sets {
 		if g.chance(4) {
-			t.dropRules(func(st nftables.Statement) bool { used, _, _ := lookup(st); return used == s.Name })
-			maps.DeleteFunc(t.elements, func(id nftables.ElementID, _ nftables.Element) bool { return id.Set.Kind.String() == s.Name })
-			delete(t.sets, s.Name)
+			dropRules(t, func(set, _ string) bool { return set == s.Name })
+			maps.DeleteFunc(t.Elements, func(id nftables.ElementID, _ nftables.Element) bool {
+				return id.Set.Kind.String() == s.Name
+			})
+			delete(t.Sets, s.Name)
 		}
 	}
 	if g.chance(20) {
 		name := "affinity-foreign"
-		t.sets[name] = nftables.Set{ID: nftables.SetID{Family: f, Kind: nftables.Affinity}, Name: name}
-		t.chains[name] = nftables.Chain{Family: f, Name: name, Rules: []nftables.Rule{{nftables.Remember{Map: name, Timeout: time.Hour}}}}
+		t.Sets[name] = nftables.Set{ID: nftables.SetID{Family: f, Kind: nftables.Affinity}, Name: name}
+		t.Chains[name] = nftables.Chain{Family: f, Name: name,
+			Rules: []nftables.Rule{{nftables.Remember{Map: name, Timeout: time.Hour}}}}
 	}
 }
 
-// dropRules takes out the rules with a statement that matches.
-func (t *modelTable) dropRules(match func(nftables.Statement) bool) {
-	for name, c := range t.chains {
-		c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r nftables.Rule) bool { return slices.ContainsFunc(r, match) })
-		t.chains[name] = c
+// dropRules takes out the rules that use a set or a chain.
+func dropRules(t *fakekernel.Table, uses func(set, chain string) bool) {
+	for name, c := range t.Chains {
+		c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r nftables.Rule) bool {
+			return slices.ContainsFunc(r, func(s nftables.Statement) bool { return uses(nftables.Uses(s)) })
+		})
+		t.Chains[name] = c
 	}
 }
 
-// describe writes a Programmed in a fixed order, for messages.
-func describe(p Programmed) string {
-	var out string
-	for _, f := range service.Families() {
-		if t := p[f]; t != nil {
-			out += fmt.Sprintf("table %s broken %q, %d chains, %d sets, %d elements\n", f, t.Broken, len(t.Chains), len(t.Sets), len(t.Elements))
-		}
-	}
-	return cmp.Or(out, "nothing")
-}
+func has[V any](in map[string]V, name string) bool { _, found := in[name]; return found }

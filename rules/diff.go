@@ -21,7 +21,7 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		}
 		if t == nil {
 			d.Tables = append(d.Tables, f)
-			t = NewTable()
+			t = NewTableState()
 		}
 		d.diffSets(desired.sets(f), t, f)
 		d.diffChains(desired.Chains(f), t, f)
@@ -56,7 +56,7 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	return d
 }
 
-func (d *Delta) diffSets(desired []nftables.Set, t *Table, f service.Family) {
+func (d *Delta) diffSets(desired []nftables.Set, t *TableState, f service.Family) {
 	wanted := map[string]bool{}
 	for _, s := range desired {
 		wanted[s.Name] = true
@@ -71,7 +71,7 @@ func (d *Delta) diffSets(desired []nftables.Set, t *Table, f service.Family) {
 	}
 }
 
-func (d *Delta) diffChains(desired []nftables.Chain, t *Table, f service.Family) {
+func (d *Delta) diffChains(desired []nftables.Chain, t *TableState, f service.Family) {
 	wanted := map[string]bool{}
 	for _, c := range desired {
 		wanted[c.Name] = true

@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"encoding/binary"
@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -73,13 +75,15 @@ func (s *source) service(name string) *service.Service {
 		svc.AffinityTimeout = time.Duration(s.byte()) * time.Second
 	}
 	for range s.byte() % 4 {
-		p := service.Port{Name: s.text(), Protocol: service.Protocols()[s.byte()%3], Port: s.port(), NodePort: s.port() - 1}
+		p := service.Port{Name: s.text(), Protocol: service.Protocols()[s.byte()%3], Port: s.port(),
+			NodePort: s.port() - 1}
 		for range s.byte() % 16 {
 			flags := s.byte()
 			p.Endpoints = append(p.Endpoints, service.Endpoint{
 				Backend: netip.AddrPortFrom(s.addr(), s.port()), Node: []string{"", "n1"}[flags&1],
 				Ready: flags&2 > 0, Serving: flags&4 > 0, Terminating: flags&8 > 0,
-				ZoneHints: make([]string, flags>>4&3), NodeHints: []string{"", "n1"}[flags>>6&1 : 1+flags>>7&1],
+				ZoneHints: make([]string, flags>>4&3),
+				NodeHints: []string{"", "n1"}[flags>>6&1 : 1+flags>>7&1],
 			})
 		}
 		svc.Ports = append(svc.Ports, p)
@@ -104,24 +108,23 @@ func FuzzCompile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := &source{b}
 		node := service.Node{Name: "n1", Zone: s.text(), Addrs: s.addrs(), NodePortAddrs: s.addrs()}
-		config := Config{MasqueradeMark: 1, Families: service.Families(), ServiceCIDRs: s.prefixes(), PodTraffic: PodTraffic{CIDRs: s.prefixes()}}
-		r, kernel := NewRuleset(config), model{}
-		var texts strings.Builder
-		commit := func(d *Delta) {
-			texts.WriteString(deltaText(t, d))
-			if err := kernel.commit(d); err != nil {
-				t.Fatalf("%v in\n%s", err, deltaText(t, d))
-			}
-			if err := kernel.clean(d); err != nil {
-				t.Fatalf("%v in\n%s", err, deltaText(t, d))
-			}
+		config := rules.Config{
+			MasqueradeMark: 1, Families: service.Families(), ServiceCIDRs: s.prefixes(),
+			PodTraffic: rules.PodTraffic{CIDRs: s.prefixes()},
 		}
-		commit(Diff(r, Programmed{}))
+		r, kernel := rules.NewRuleset(config), fakekernel.New()
+		var texts strings.Builder
+		commit := func(d *rules.Delta) {
+			texts.WriteString(deltaText(t, d))
+			apply(t, kernel, d)
+			deleteStale(t, kernel, d)
+		}
+		commit(rules.Diff(r, rules.Programmed{}))
 		for _, name := range []string{"a", "b", "a"} {
-			r.Put(Compile(s.service(name), node, r.Slots))
+			r.Put(rules.Compile(s.service(name), node, r.Slots))
 			commit(r.Changes())
 			r.Done()
-			if d := Diff(r, kernel.programmed(r)); !d.Empty() {
+			if d := rules.Diff(r, programmed(kernel, r)); !d.Empty() {
 				t.Fatalf("Changes leaves a difference:\n%s", deltaText(t, d))
 			}
 		}

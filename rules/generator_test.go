@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -29,13 +30,13 @@ func some[T any](g generator, n int, from ...T) []T {
 
 func (g generator) chance(percent int) bool { return g.IntN(100) < percent }
 
-func (g generator) config() Config {
+func (g generator) config() rules.Config {
 	c := testConfig()
 	switch g.IntN(4) {
 	case 0:
-		c.PodTraffic = PodTraffic{Interface: pickOne(g, "cni0", "veth*")}
+		c.PodTraffic = rules.PodTraffic{Interface: pickOne(g, "cni0", "veth*")}
 	case 1:
-		c.PodTraffic = PodTraffic{}
+		c.PodTraffic = rules.PodTraffic{}
 	case 2:
 		c.PodTraffic.CIDRs = append(c.PodTraffic.CIDRs, prefixes("10.244.1.0/24 10.0.0.0/8")...)
 	}
@@ -43,7 +44,8 @@ func (g generator) config() Config {
 	if g.chance(20) {
 		c.Families = []service.Family{pickOne(g, service.Families()...)}
 	}
-	c.ServiceCIDRs = some(g, 4, prefixes("10.96.0.0/16 10.96.1.0/24 10.112.0.0/12 fd00:10:96::/112 fd00:10:97::/112 0.0.0.0/0")...)
+	c.ServiceCIDRs = some(g, 4,
+		prefixes("10.96.0.0/16 10.96.1.0/24 10.112.0.0/12 fd00:10:96::/112 fd00:10:97::/112 0.0.0.0/0")...)
 	return c
 }
 
@@ -65,9 +67,10 @@ func name(i int) service.Name {
 
 func (g generator) service(i int) *service.Service {
 	svc := &service.Service{
-		Name:            name(i),
-		Created:         time.Unix(int64(g.IntN(3)), 0),
-		ClusterIPs:      some(g, 3, addrs("10.96.0.1 10.96.0.2 10.96.0.3 fd00:10:96::1 fd00:10:96::2 fd00:10:96::3")...),
+		Name:    name(i),
+		Created: time.Unix(int64(g.IntN(3)), 0),
+		ClusterIPs: some(g, 3,
+			addrs("10.96.0.1 10.96.0.2 10.96.0.3 fd00:10:96::1 fd00:10:96::2 fd00:10:96::3")...),
 		ExternalIPs:     some(g, 2, addrs("198.51.100.1 203.0.113.1 2001:db8:2::1 10.96.0.1")...),
 		LoadBalancerIPs: some(g, 3, addrs("203.0.113.1 203.0.113.2 2001:db8:2::1 2001:db8:2::2")...),
 		InternalLocal:   g.chance(25),
@@ -75,15 +78,18 @@ func (g generator) service(i int) *service.Service {
 	}
 	if g.chance(40) {
 		svc.Restricted = true
-		svc.SourceRanges = some(g, 5, prefixes("10.0.0.0/8 10.1.0.0/16 192.0.2.0/24 203.0.113.0/24 0.0.0.0/0 203.0.113.1/32 2001:db8::/32 2001:db8::/64 ::/0 192.0.2.77/24")...)
+		svc.SourceRanges = some(g, 5,
+			prefixes("10.0.0.0/8 10.1.0.0/16 192.0.2.0/24 203.0.113.0/24 0.0.0.0/0 203.0.113.1/32 "+
+				"2001:db8::/32 2001:db8::/64 ::/0 192.0.2.77/24")...)
 	}
 	if g.chance(40) {
 		svc.AffinityTimeout = pickOne(g, time.Second, time.Hour, 24*time.Hour)
 	}
 	for range g.IntN(4) {
 		svc.Ports = append(svc.Ports, service.Port{
-			Name: pickOne(g, "", "a", "b", strings.Repeat("p", 63)), Protocol: pickOne(g, service.Protocols()...),
-			Port: pickOne[uint16](g, 1, 53, 80, 65535), NodePort: pickOne[uint16](g, 0, 80, 30000, 30001),
+			Name:     pickOne(g, "", "a", "b", strings.Repeat("p", 63)),
+			Protocol: pickOne(g, service.Protocols()...),
+			Port:     pickOne[uint16](g, 1, 53, 80, 65535), NodePort: pickOne[uint16](g, 0, 80, 30000, 30001),
 			Endpoints: g.endpoints(),
 		})
 	}
@@ -140,13 +146,13 @@ func (g generator) change(i int, svc *service.Service) *service.Service {
 }
 
 // ruleset returns a Ruleset of up to n Services.
-func (g generator) ruleset(config Config, slots Slots, n int) *Ruleset {
-	r, node := NewRuleset(config), g.node()
+func (g generator) ruleset(config rules.Config, slots rules.Slots, n int) *rules.Ruleset {
+	r, node := rules.NewRuleset(config), g.node()
 	if slots == nil {
 		slots = r.Slots
 	}
 	for i := range g.IntN(n + 1) {
-		r.Put(Compile(g.service(i), node, slots))
+		r.Put(rules.Compile(g.service(i), node, slots))
 	}
 	return r
 }

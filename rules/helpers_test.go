@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -68,13 +69,14 @@ func web() *service.Service {
 }
 
 // compileAt compiles for node n1 with addresses of both families.
-func compileAt(svc *service.Service, slots Slots) *Compiled {
-	node := service.Node{Name: "n1", Zone: "a", Addrs: addrs("192.0.2.1 2001:db8::1"), NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
-	return Compile(svc, node, slots)
+func compileAt(svc *service.Service, slots rules.Slots) *rules.Compiled {
+	own := addrs("192.0.2.1 2001:db8::1")
+	node := service.Node{Name: "n1", Zone: "a", Addrs: own, NodePortAddrs: own}
+	return rules.Compile(svc, node, slots)
 }
 
 // entryText writes all of an entry in a line.
-func entryText(e Entry) string {
+func entryText(e rules.Entry) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s -> %s", e.Frontend, e.Shape.ChainName())
 	if len(e.Backends) > 0 {
@@ -92,7 +94,7 @@ func entryText(e Entry) string {
 	return b.String()
 }
 
-func entryTexts(c *Compiled) []string {
+func entryTexts(c *rules.Compiled) []string {
 	var out []string
 	for _, e := range c.Entries {
 		out = append(out, entryText(e))
@@ -100,17 +102,19 @@ func entryTexts(c *Compiled) []string {
 	return out
 }
 
-func testConfig() Config {
-	return Config{
+func testConfig() rules.Config {
+	return rules.Config{
 		MasqueradeMark: 0x4000,
-		PodTraffic:     PodTraffic{CIDRs: prefixes("10.244.0.0/16 fd00:10:244::/56")},
+		PodTraffic:     rules.PodTraffic{CIDRs: prefixes("10.244.0.0/16 fd00:10:244::/56")},
 		ServiceCIDRs:   prefixes("10.96.0.0/16 fd00:10:96::/112"),
 		Families:       service.Families(),
 	}
 }
 
 // putSvc compiles a Service with the Ruleset's slots and puts it in.
-func putSvc(r *Ruleset, svc *service.Service) []Conflict { return r.Put(compileAt(svc, r.Slots)) }
+func putSvc(r *rules.Ruleset, svc *service.Service) []rules.Conflict {
+	return r.Put(compileAt(svc, r.Slots))
+}
 
 func elementTexts(elements []nftables.Element) []string {
 	var out []string
@@ -120,7 +124,7 @@ func elementTexts(elements []nftables.Element) []string {
 	return out
 }
 
-func rulesetText(t *testing.T, r *Ruleset) string {
+func rulesetText(t *testing.T, r *rules.Ruleset) string {
 	t.Helper()
 	var b strings.Builder
 	if err := r.WriteText(&b); err != nil {
@@ -129,7 +133,7 @@ func rulesetText(t *testing.T, r *Ruleset) string {
 	return b.String()
 }
 
-func deltaText(t *testing.T, d *Delta) string {
+func deltaText(t *testing.T, d *rules.Delta) string {
 	t.Helper()
 	var b strings.Builder
 	if err := d.WriteText(&b); err != nil {

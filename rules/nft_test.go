@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -51,7 +52,8 @@ func TestNFTAcceptsRulesets(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
 		text := rulesetText(t, g.ruleset(g.config(), nil, 8))
-		if _, err := nft(t, `nft -c -f - <"$1"; nft -f "$1"; nft -f "$1"; nft list ruleset`, text); err != nil {
+		_, err := nft(t, `nft -c -f - <"$1"; nft -f "$1"; nft -f "$1"; nft list ruleset`, text)
+		if err != nil {
 			t.Errorf("seed %d: %v\n%s", seed, err, firstBadLines(err, text))
 		}
 	}
@@ -59,9 +61,11 @@ func TestNFTAcceptsRulesets(t *testing.T) {
 
 // What nft lists it can load again: people save their rulesets so, with a flush before it.
 func TestNFTReloadsListing(t *testing.T) {
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	putSvc(r, web())
-	if _, err := nft(t, `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"; nft -f "$1.list"; nft list ruleset`, rulesetText(t, r)); err != nil {
+	const script = `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"
+		nft -f "$1.list"; nft list ruleset`
+	if _, err := nft(t, script, rulesetText(t, r)); err != nil {
 		t.Error(err)
 	}
 }
@@ -73,20 +77,20 @@ func TestNFTLongNames(t *testing.T) {
 	svc.Ports[0].Name, svc.Ports[0].Protocol, svc.Ports[0].Port = strings.Repeat("p", 63), service.SCTP, 65535
 	svc.Ports[0].Endpoints = ready("n1", "10.244.1.1:65535")
 	svc.AffinityTimeout, svc.ExternalIPs = 24*time.Hour, addrs("198.51.100.1")
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	putSvc(r, svc)
 	if _, err := nft(t, `nft -f "$1"; nft list ruleset`, rulesetText(t, r)); err != nil {
 		t.Error(err)
 	}
 }
 
-// Deltas of Changes are loaded behind the ruleset that they change, in one script: nft 1.0.6 cannot add a rule that
-// uses the map endpoints to a table that is in the kernel already.
+// Deltas of Changes are loaded behind the ruleset that they change, in one script: nft 1.0.6 cannot add a
+// rule that uses the map endpoints to a table that is in the kernel already.
 func TestNFTAcceptsChanges(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
 		config, node := g.config(), g.node()
-		r := NewRuleset(config)
+		r := rules.NewRuleset(config)
 		services := map[int]*service.Service{}
 		texts := []string{rulesetText(t, r)}
 		script := `cat "$@" | nft -f -; nft list ruleset`
@@ -94,7 +98,7 @@ func TestNFTAcceptsChanges(t *testing.T) {
 			for range 3 {
 				i := g.IntN(5)
 				services[i] = g.change(i, services[i])
-				r.Put(Compile(services[i], node, r.Slots))
+				r.Put(rules.Compile(services[i], node, r.Slots))
 			}
 			r.Remove(name(g.IntN(5)))
 			texts = append(texts, deltaText(t, r.Changes()))
@@ -115,9 +119,10 @@ func TestNFTAcceptsDiffs(t *testing.T) {
 		g := newGenerator(seed)
 		config := g.config()
 		older := g.ruleset(config, nil, 8)
-		kernel := modelOf(older)
-		r := g.ruleset(config, kernel.programmed(older).Slots(), 8)
-		out, err := nft(t, `cat "$1" "$2" | nft -f -; nft list ruleset`, rulesetText(t, older), deltaText(t, Diff(r, kernel.programmed(r))))
+		kernel := tablesOf(older)
+		r := g.ruleset(config, kernel.Programmed(older).Slots(), 8)
+		out, err := nft(t, `cat "$1" "$2" | nft -f -; nft list ruleset`, rulesetText(t, older),
+			deltaText(t, rules.Diff(r, kernel.Programmed(r))))
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 			continue
@@ -127,10 +132,10 @@ func TestNFTAcceptsDiffs(t *testing.T) {
 }
 
 // checkListing checks that a listing of the kernel has all elements that are desired and no other.
-func checkListing(t *testing.T, seed uint64, r *Ruleset, listing string) {
+func checkListing(t *testing.T, seed uint64, r *rules.Ruleset, listing string) {
 	t.Helper()
 	want := 0
-	for range r.elements() {
+	for range r.Elements() {
 		want++
 	}
 	got := 0

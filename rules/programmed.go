@@ -6,10 +6,10 @@ import (
 )
 
 // Programmed is what was read from the kernel: the tables that are there.
-type Programmed map[service.Family]*Table
+type Programmed map[service.Family]*TableState
 
-// Table is one table as it was read.
-type Table struct {
+// TableState is one table as it was read.
+type TableState struct {
 	// Broken says that the table holds something that cannot be repaired in place:
 	// a set of another layout, a base chain on another hook, an interval that is no
 	// prefix. The table is then replaced as a whole, in one transaction.
@@ -22,9 +22,9 @@ type Table struct {
 	Elements map[nftables.ElementID]nftables.Element
 }
 
-// NewTable returns an empty Table.
-func NewTable() *Table {
-	return &Table{Chains: map[string]bool{}, Sets: map[string]struct{}{}, Elements: map[nftables.ElementID]nftables.Element{}}
+// NewTableState returns an empty TableState.
+func NewTableState() *TableState {
+	return &TableState{Chains: map[string]bool{}, Sets: map[string]struct{}{}, Elements: map[nftables.ElementID]nftables.Element{}}
 }
 
 // Slots returns the slots that were found in the kernel, so that a new process

@@ -1,52 +1,55 @@
-package rules
+package rules_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// rounds is how many seeds the properties are tried with; FuzzProperties tries others.
+// rounds is the number of seeds of each test of properties; FuzzProperties takes others.
 const rounds = 300
+
+func forSeeds(t *testing.T, check func(*testing.T, uint64)) {
+	for seed := range uint64(rounds) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { check(t, seed) })
+	}
+}
 
 // What is programmed, whatever it is, becomes what is desired by one Delta, and
 // then there is nothing left to do.
 func TestDiffProperties(t *testing.T) {
-	for seed := range uint64(rounds) {
-		checkDiff(t, seed)
-	}
+	forSeeds(t, checkDiff)
 }
 
 // A sequence of changes, committed in groups, ends where a fresh Ruleset begins.
 func TestChangesProperties(t *testing.T) {
-	for seed := range uint64(rounds) {
-		checkChanges(t, seed)
-	}
+	forSeeds(t, checkChanges)
 }
 
 // Who owns a frontend does not depend on the order of events.
 func TestOrderProperties(t *testing.T) {
-	for seed := range uint64(rounds) {
-		checkOrder(t, seed)
-	}
+	forSeeds(t, checkOrder)
 }
 
 // The room that the first Delta makes is what it needs.
 func TestSizeProperties(t *testing.T) {
-	for seed := range uint64(rounds) {
+	forSeeds(t, func(t *testing.T, seed uint64) {
 		g := newGenerator(seed)
 		r := g.ruleset(g.config(), nil, 8)
 		n := 0
-		for range r.elements() {
+		for range r.Elements() {
 			n++
 		}
-		if r.size() != n {
-			t.Errorf("seed %d: size %d, want %d", seed, r.size(), n)
+		if r.Size() != n {
+			t.Errorf("size %d, want %d", r.Size(), n)
 		}
-	}
+	})
 }
 
 func FuzzProperties(f *testing.F) {
@@ -63,37 +66,34 @@ func checkDiff(t *testing.T, seed uint64) {
 	t.Helper()
 	g := newGenerator(seed)
 	config := g.config()
-	kernel := model{}
+	tables := fakekernel.Tables{}
 	if g.chance(80) {
 		older := config
 		if g.chance(30) {
 			older = g.config()
 		}
-		kernel = modelOf(g.ruleset(older, nil, 8))
+		tables = tablesOf(g.ruleset(older, nil, 8))
 		if g.chance(70) {
-			g.damage(kernel)
+			g.damage(tables)
 		}
 	}
-	programmed := kernel.programmed(NewRuleset(config))
-	r := g.ruleset(config, programmed.Slots(), 8)
-	programmed = kernel.programmed(r)
-	foreign := maps.Clone(kernel)
-	maps.DeleteFunc(foreign, func(f service.Family, _ *modelTable) bool { return slices.Contains(config.Families, f) })
+	k := kernelWith(tables)
+	r := g.ruleset(config, programmed(k, nil).Slots(), 8)
+	other := k.Tables() // a family that is not desired is left alone
+	maps.DeleteFunc(other, func(f service.Family, _ *fakekernel.Table) bool {
+		return slices.Contains(config.Families, f)
+	})
 
-	d := Diff(r, programmed)
-	if err := kernel.commit(d); err != nil {
-		t.Fatalf("seed %d: commit: %v\non %s\n%s", seed, err, describe(programmed), deltaText(t, d))
+	d := rules.Diff(r, programmed(k, r))
+	apply(t, k, d)
+	deleteStale(t, k, d)
+	want := tablesOf(r)
+	maps.Copy(want, other)
+	if diff := fakekernel.Difference(want, k.Tables()); diff != "" {
+		t.Fatalf("kernel after the Delta (-want +got):\n%s", diff)
 	}
-	if err := kernel.clean(d); err != nil {
-		t.Fatalf("seed %d: clean up: %v\n%s", seed, err, deltaText(t, d))
-	}
-	want := modelOf(r)
-	maps.Copy(want, foreign) // a family that is not desired is left alone
-	if diff := differences(want, kernel); diff != "" {
-		t.Fatalf("seed %d: kernel after the Delta (-want +got):\n%s", seed, diff)
-	}
-	if again := Diff(r, kernel.programmed(r)); !again.Empty() {
-		t.Fatalf("seed %d: Delta of what is programmed is not empty:\n%s", seed, deltaText(t, again))
+	if again := rules.Diff(r, programmed(k, r)); !again.Empty() {
+		t.Fatalf("Delta of what is programmed is not empty:\n%s", deltaText(t, again))
 	}
 }
 
@@ -102,21 +102,16 @@ func checkChanges(t *testing.T, seed uint64) {
 	t.Helper()
 	g := newGenerator(seed)
 	config, node := g.config(), g.node()
-	r, kernel := NewRuleset(config), model{}
-	step := func(d *Delta) {
+	r, k := rules.NewRuleset(config), fakekernel.New()
+	step := func(d *rules.Delta) {
 		t.Helper()
-		if err := kernel.commit(d); err != nil {
-			t.Fatalf("seed %d: commit: %v\n%s", seed, err, deltaText(t, d))
-		}
-		if g.chance(20) {
-			return // the transaction after it may fail
-		}
-		if err := kernel.clean(d); err != nil {
-			t.Fatalf("seed %d: clean up: %v\n%s", seed, err, deltaText(t, d))
+		apply(t, k, d)
+		if g.chance(80) { // the transaction after it may fail
+			deleteStale(t, k, d)
 		}
 	}
-	step(Diff(r, Programmed{}))
-	services, compiled := map[int]*service.Service{}, map[service.Name]*Compiled{}
+	step(rules.Diff(r, rules.Programmed{}))
+	services, compiled := map[int]*service.Service{}, map[service.Name]*rules.Compiled{}
 	for range 30 {
 		i := g.IntN(6)
 		if g.chance(25) {
@@ -125,7 +120,7 @@ func checkChanges(t *testing.T, seed uint64) {
 			delete(compiled, name(i))
 		} else {
 			services[i] = g.change(i, services[i])
-			c := Compile(services[i], node, r.Slots)
+			c := rules.Compile(services[i], node, r.Slots)
 			compiled[c.Name] = c
 			r.Put(c)
 		}
@@ -137,42 +132,45 @@ func checkChanges(t *testing.T, seed uint64) {
 	step(r.Changes())
 	r.Done()
 	if left := r.Changes(); !left.Empty() {
-		t.Fatalf("seed %d: changes after Done:\n%s", seed, deltaText(t, left))
+		t.Fatalf("changes after Done:\n%s", deltaText(t, left))
 	}
-	checkFresh(t, seed, config, compiled, kernel)
+	checkFresh(t, config, compiled, k)
 }
 
 // checkFresh checks that the kernel holds what a fresh Ruleset of the same Compiled wants.
-func checkFresh(t *testing.T, seed uint64, config Config, compiled map[service.Name]*Compiled, kernel model) {
+func checkFresh(t *testing.T, config rules.Config, compiled map[service.Name]*rules.Compiled,
+	k *fakekernel.Kernel) {
 	t.Helper()
-	fresh := NewRuleset(config)
+	fresh := rules.NewRuleset(config)
 	for _, name := range slices.SortedFunc(maps.Keys(compiled), service.Name.Compare) {
 		fresh.Put(compiled[name])
 	}
-	want, got := modelOf(fresh), kernel.withoutSpare()
-	for f, table := range got { // left behind where the clean-up failed
-		maps.DeleteFunc(table.chains, func(name string, _ nftables.Chain) bool { return !has(want[f].chains, name) })
-		maps.DeleteFunc(table.sets, func(name string, _ nftables.Set) bool { return !has(want[f].sets, name) })
+	want, got := tablesOf(fresh), withoutSpare(k.Tables())
+	for f, table := range got { // left behind where the cleanup failed
+		keep := want[f]
+		maps.DeleteFunc(table.Chains, func(name string, _ nftables.Chain) bool {
+			return !has(keep.Chains, name)
+		})
+		maps.DeleteFunc(table.Sets, func(name string, _ nftables.Set) bool {
+			return !has(keep.Sets, name)
+		})
 	}
-	if diff := differences(want.withoutSpare(), got); diff != "" {
-		t.Fatalf("seed %d: kernel after all changes (-want +got):\n%s", seed, diff)
+	if diff := fakekernel.Difference(withoutSpare(want), got); diff != "" {
+		t.Fatalf("kernel after all changes (-want +got):\n%s", diff)
 	}
-	d := Diff(fresh, kernel.programmed(fresh))
-	if err := kernel.commit(d); err != nil {
-		t.Fatalf("seed %d: commit after a restart: %v\n%s", seed, err, deltaText(t, d))
-	}
+	d := rules.Diff(fresh, programmed(k, fresh))
+	apply(t, k, d)
+	tables := k.Tables()
 	d.Chains = slices.DeleteFunc(d.Chains, func(c nftables.Chain) bool {
-		return isShapeChain(c.Name) && kernel[c.Family].usersOfChain(c.Name) == ""
+		return rules.IsShapeChain(c.Name) && tables[c.Family].ChainUser(c.Name) == ""
 	})
 	if d.Size() > 0 {
-		t.Fatalf("seed %d: Delta of a fresh Ruleset:\n%s", seed, deltaText(t, d))
+		t.Fatalf("Delta of a fresh Ruleset:\n%s", deltaText(t, d))
 	}
-	if err := kernel.clean(d); err != nil {
-		t.Fatalf("seed %d: clean up after a restart: %v\n%s", seed, err, deltaText(t, d))
-	}
-	// Chains of shapes that nobody has may stay: they alone are no reason to write.
-	if diff := differences(want.withoutSpare(), kernel.withoutSpare()); diff != "" {
-		t.Fatalf("seed %d: kernel after a restart (-want +got):\n%s", seed, diff)
+	deleteStale(t, k, d)
+	// Chains of shapes without a frontend may stay: they alone are no reason to write.
+	if diff := fakekernel.Difference(withoutSpare(want), withoutSpare(k.Tables())); diff != "" {
+		t.Fatalf("kernel after a restart (-want +got):\n%s", diff)
 	}
 }
 
@@ -186,45 +184,43 @@ func checkOrder(t *testing.T, seed uint64) {
 		services[i] = g.service(i)
 	}
 	run := func() map[service.Frontend]service.Name {
-		r := NewRuleset(config)
+		r := rules.NewRuleset(config)
 		for _, i := range g.Perm(len(services)) {
 			if g.chance(30) {
-				r.Put(Compile(g.service(i), node, r.Slots))
+				r.Put(rules.Compile(g.service(i), node, r.Slots))
 			}
 			if g.chance(30) {
 				r.Remove(name(g.IntN(len(services))))
 			}
 		}
 		for _, i := range g.Perm(len(services)) {
-			r.Put(Compile(services[i], node, r.Slots))
+			r.Put(rules.Compile(services[i], node, r.Slots))
 		}
-		owners := map[service.Frontend]service.Name{}
-		for f, c := range r.owners {
-			owners[f] = c.by.Name
-		}
-		return owners
+		return r.Owners()
 	}
 	first, second := run(), run()
 	if !maps.Equal(first, second) {
-		t.Fatalf("seed %d: owners depend on the order of events:\n%v\n%v", seed, first, second)
+		t.Fatalf("owners depend on the order of events:\n%v\n%v", first, second)
 	}
 	for f, owner := range first {
-		checkOwner(t, seed, services, node, f, owner)
+		checkOwner(t, services, node, f, owner)
 	}
 }
 
 // checkOwner checks that no older Service claims the frontend.
-func checkOwner(t *testing.T, seed uint64, services []*service.Service, node service.Node, f service.Frontend, owner service.Name) {
+func checkOwner(t *testing.T, services []*service.Service, node service.Node, f service.Frontend,
+	owner service.Name) {
 	t.Helper()
 	var best *service.Service
 	for _, svc := range services {
-		claims := slices.ContainsFunc(Compile(svc, node, noSlots).Entries, func(e Entry) bool { return e.Frontend == f })
+		claims := slices.ContainsFunc(rules.Compile(svc, node, noSlots).Entries,
+			func(e rules.Entry) bool { return e.Frontend == f })
 		if claims && (best == nil || svc.Created.Before(best.Created) ||
 			svc.Created.Equal(best.Created) && svc.Name.Compare(best.Name) < 0) {
 			best = svc
 		}
 	}
 	if best == nil || best.Name != owner {
-		t.Fatalf("seed %d: %s belongs to %s, want %v", seed, f, owner, best)
+		t.Fatalf("%s belongs to %s, want %v", f, owner, best)
 	}
 }

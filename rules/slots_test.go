@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"math/rand/v2"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -36,7 +37,7 @@ func TestAssignSlots(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := AssignSlots(backendList(tt.prev), backendList(tt.want))
+			got := rules.AssignSlots(backendList(tt.prev), backendList(tt.want))
 			if diff := cmp.Diff(backendStrings(backendList(tt.slot)), backendStrings(got)); diff != "" {
 				t.Errorf("slots (-want +got):\n%s", diff)
 			}
@@ -71,7 +72,7 @@ func checkSlots(t *testing.T, prev, want, got []service.Backend) {
 			t.Fatalf("AssignSlots(%v, %v) = %v: %v lost its slot %d", prev, want, got, p, i)
 		}
 	}
-	if again := AssignSlots(got, want); !slices.Equal(again, got) {
+	if again := rules.AssignSlots(got, want); !slices.Equal(again, got) {
 		t.Fatalf("AssignSlots(%v, %v) = %v: slots moved though nothing changed", got, want, again)
 	}
 }
@@ -105,7 +106,7 @@ func TestAssignSlotsProperties(t *testing.T) {
 			}
 		}
 		want = sorted(want)
-		slots := AssignSlots(prev, want)
+		slots := rules.AssignSlots(prev, want)
 		checkSlots(t, prev, want, slots)
 		checkOneChange(t, rnd, slots, backend(order[19]))
 	}
@@ -116,10 +117,11 @@ func checkOneChange(t *testing.T, rnd *rand.Rand, slots []service.Backend, other
 	t.Helper()
 	check := func(what string, want []service.Backend, limit int) {
 		t.Helper()
-		next := AssignSlots(slots, want)
+		next := rules.AssignSlots(slots, want)
 		checkSlots(t, slots, want, next)
 		if n := slotChanges(slots, next); n > limit {
-			t.Fatalf("one endpoint %s: %d slots of %v change to %v, want at most %d", what, n, slots, next, limit)
+			t.Fatalf("one endpoint %s: %d slots of %v change to %v, want at most %d", what, n, slots, next,
+				limit)
 		}
 	}
 	check("comes", sorted(append(slices.Clone(slots), other)), 1)
@@ -147,7 +149,7 @@ func FuzzAssignSlots(f *testing.F) {
 				want = append(want, backend)
 			}
 		}
-		checkSlots(t, prev, want, AssignSlots(prev, sorted(want)))
+		checkSlots(t, prev, want, rules.AssignSlots(prev, sorted(want)))
 	})
 }
 

@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"net/netip"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -24,24 +25,36 @@ func TestSourceRanges(t *testing.T) {
 		ranges  string
 		entries []string // without those of the ClusterIPs
 	}{
-		{"one range", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.0/24", []string{lb + "[198.51.100.0/24]"}},
-		{"given, but none can be read: nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "", []string{lb + "[]"}},
-		{"each family has its own", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) }, "2001:db8:1::/48 198.51.100.0/24",
+		{"one range", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.0/24",
+			[]string{lb + "[198.51.100.0/24]"}},
+		{"given, but none can be read: nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
+			"", []string{lb + "[]"}},
+		{"each family has its own", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) },
+			"2001:db8:1::/48 198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[2001:db8:1::/48]"}},
-		{"a family without range admits nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) }, "198.51.100.0/24",
+		{"a family without range admits nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) },
+			"198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[]"}},
 		{"overlapping ranges are merged", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
-			"198.51.100.128/25 10.0.0.0/8 198.51.100.0/24 10.1.0.0/16 198.51.100.0/24", []string{lb + "[10.0.0.0/8 198.51.100.0/24]"}},
-		{"host bits are masked", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.77/24 198.51.100.1/32", []string{lb + "[198.51.100.0/24]"}},
-		{"everybody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "10.0.0.0/8 0.0.0.0/0", []string{lb + "[0.0.0.0/0]"}},
-		{"the node is admitted: load-balancer IPs are", func(s *service.Service) { s.LoadBalancerIPs = addrs("203.0.113.1 203.0.113.9") }, "192.0.2.0/24",
+			"198.51.100.128/25 10.0.0.0/8 198.51.100.0/24 10.1.0.0/16 198.51.100.0/24",
+			[]string{lb + "[10.0.0.0/8 198.51.100.0/24]"}},
+		{"host bits are masked", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
+			"198.51.100.77/24 198.51.100.1/32", []string{lb + "[198.51.100.0/24]"}},
+		{"everybody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "10.0.0.0/8 0.0.0.0/0",
+			[]string{lb + "[0.0.0.0/0]"}},
+		{"the node is admitted: load-balancer IPs are", func(s *service.Service) {
+			s.LoadBalancerIPs = addrs("203.0.113.1 203.0.113.9")
+		}, "192.0.2.0/24",
 			[]string{
 				lb + "[192.0.2.0/24 203.0.113.1/32 203.0.113.9/32]",
-				"203.0.113.9 . tcp . 80 -> external-2 " + both + " from [192.0.2.0/24 203.0.113.1/32 203.0.113.9/32]",
+				"203.0.113.9 . tcp . 80 -> external-2 " + both + " from " +
+					"[192.0.2.0/24 203.0.113.1/32 203.0.113.9/32]",
 			}},
-		{"the node is admitted and so is the load-balancer IP", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "192.0.2.0/24 203.0.113.0/24",
+		{"the node is admitted and so is the load-balancer IP",
+			func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "192.0.2.0/24 203.0.113.0/24",
 			[]string{lb + "[192.0.2.0/24 203.0.113.0/24]"}},
-		{"the node of one family is admitted", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) }, "2001:db8::/64 198.51.100.0/24",
+		{"the node of one family is admitted", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) },
+			"2001:db8::/64 198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[2001:db8::/64]"}},
 		{"external IPs and nodePorts are open", func(s *service.Service) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs(ip), addrs("198.51.100.1")
@@ -63,7 +76,9 @@ func TestSourceRanges(t *testing.T) {
 			svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
 			svc.Restricted, svc.SourceRanges = true, prefixes(tt.ranges)
 			c := compileAt(svc, noSlots)
-			c.Entries = slices.DeleteFunc(c.Entries, func(e Entry) bool { return slices.Contains(svc.ClusterIPs, e.Frontend.Addr) })
+			c.Entries = slices.DeleteFunc(c.Entries, func(e rules.Entry) bool {
+				return slices.Contains(svc.ClusterIPs, e.Frontend.Addr)
+			})
 			if diff := cmp.Diff(tt.entries, entryTexts(c)); diff != "" {
 				t.Errorf("entries (-want +got):\n%s", diff)
 			}
@@ -76,41 +91,12 @@ func TestManySourceRanges(t *testing.T) {
 	svc := web()
 	svc.LoadBalancerIPs, svc.Restricted = addrs("203.0.113.1"), true
 	for i := range 10000 {
-		svc.SourceRanges = append(svc.SourceRanges, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+		svc.SourceRanges = append(svc.SourceRanges,
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
 	}
 	start := time.Now()
 	compileAt(svc, noSlots)
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("%d source ranges took %s, want a few milliseconds", len(svc.SourceRanges), took)
-	}
-}
-
-func TestPrefixesOf(t *testing.T) {
-	tests := []struct {
-		name     string
-		family   service.Family
-		in, want string
-	}{
-		{"none", service.IPv4, "", ""},
-		{"the family's own", service.IPv4, "10.0.0.0/8 fd00::/8", "10.0.0.0/8"},
-		{"IPv6", service.IPv6, "10.0.0.0/8 fd00:1::/32 fd00::/8", "fd00::/8"},
-		{"sorted", service.IPv4, "192.168.0.0/16 10.0.0.0/8", "10.0.0.0/8 192.168.0.0/16"},
-		{"a wide one swallows several", service.IPv4, "10.1.0.0/16 10.2.0.0/16 11.0.0.0/8 10.0.0.0/8", "10.0.0.0/8 11.0.0.0/8"},
-		{"neighbours stay", service.IPv4, "10.0.0.0/9 10.128.0.0/9", "10.0.0.0/9 10.128.0.0/9"},
-		{"same address, two lengths", service.IPv4, "10.0.0.0/24 10.0.0.0/16 10.0.0.0/32", "10.0.0.0/16"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			var got string
-			for i, p := range prefixesOf(tt.family, prefixes(tt.in)) {
-				if i > 0 {
-					got += " "
-				}
-				got += p.String()
-			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Errorf("prefixes (-want +got):\n%s", diff)
-			}
-		})
 	}
 }

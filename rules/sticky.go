@@ -65,7 +65,7 @@ func (s Sticky) sets() []nftables.Set {
 }
 
 // known reports whether the table has a map of the memory.
-func (s Sticky) known(t *Table) bool {
+func (s Sticky) known(t *TableState) bool {
 	return slices.ContainsFunc(s.sets(), func(set nftables.Set) bool {
 		_, ok := t.Sets[set.Name]
 		return ok

@@ -1,8 +1,6 @@
-package rules
+package rules_test
 
 import (
-	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -10,8 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nftproxy/nftproxy/rules/nftables"
-	"github.com/nftproxy/nftproxy/rules/service"
+	"github.com/nftproxy/nftproxy/rules"
 )
 
 // The same Services give the same bytes, in whatever order they come.
@@ -19,17 +16,18 @@ func TestTextDeterminism(t *testing.T) {
 	for seed := range uint64(50) {
 		g := newGenerator(seed)
 		config, node := g.config(), g.node()
-		var compiled []*Compiled
+		var compiled []*rules.Compiled
 		for i := range 6 {
-			compiled = append(compiled, Compile(g.service(i), node, noSlots))
+			compiled = append(compiled, rules.Compile(g.service(i), node, noSlots))
 		}
 		var texts [3]string
 		for i := range texts {
-			r := NewRuleset(config)
+			r := rules.NewRuleset(config)
 			for _, j := range g.Perm(len(compiled)) {
 				r.Put(compiled[j])
 			}
-			texts[i] = rulesetText(t, r) + deltaText(t, Diff(r, Programmed{})) + deltaText(t, r.Changes())
+			texts[i] = rulesetText(t, r) + deltaText(t, rules.Diff(r, rules.Programmed{})) +
+				deltaText(t, r.Changes())
 		}
 		for _, text := range texts[1:] {
 			if text != texts[0] {
@@ -46,7 +44,7 @@ func TestTextElements(t *testing.T) {
 		g := newGenerator(seed)
 		r := g.ruleset(g.config(), nil, 8)
 		want := map[string][]string{}
-		for e := range r.elements() {
+		for e := range r.Elements() {
 			set := e.Set.Family.String() + " " + e.Set.Kind.String()
 			want[set] = append(want[set], e.String())
 		}
@@ -80,13 +78,13 @@ func TestDeltaDeterminism(t *testing.T) {
 		for i := range texts {
 			g := newGenerator(seed)
 			config := g.config()
-			kernel := modelOf(g.ruleset(config, nil, 8))
+			kernel := tablesOf(g.ruleset(config, nil, 8))
 			g.damage(kernel)
-			r := g.ruleset(config, kernel.programmed(NewRuleset(config)).Slots(), 8)
-			texts[i] = deltaText(t, Diff(r, kernel.programmed(r)))
+			r := g.ruleset(config, kernel.Programmed(nil).Slots(), 8)
+			texts[i] = deltaText(t, rules.Diff(r, kernel.Programmed(r)))
 			r.Done()
 			for j := range 4 {
-				r.Put(Compile(g.service(j), g.node(), r.Slots))
+				r.Put(rules.Compile(g.service(j), g.node(), r.Slots))
 			}
 			texts[i] += deltaText(t, r.Changes())
 		}
@@ -97,63 +95,9 @@ func TestDeltaDeterminism(t *testing.T) {
 	}
 }
 
-// The rules of every kind of chain, for both families and ways to tell pods' traffic.
-func TestChainText(t *testing.T) {
-	byInterface := testConfig()
-	byInterface.PodTraffic = PodTraffic{Interface: "veth*"}
-	unknown, all := testConfig(), testConfig()
-	unknown.PodTraffic = PodTraffic{CIDRs: prefixes("10.244.0.0/16")}
-	all.MasqueradeAll = true
-	const mark = "meta mark set meta mark | 0x00004000"
-	const key = "ip daddr . meta l4proto . th dport . numgen random mod "
-	const key6 = "ip6 daddr . meta l4proto . th dport . numgen random mod "
-	tests := []struct {
-		name   string
-		shape  Shape
-		family service.Family
-		config Config
-		chain  string
-		rules  []string
-	}{
-		{"drop", Shape{Kind: ShapeDrop}, service.IPv4, testConfig(), "no-local-endpoints", []string{"drop"}},
-		{"cluster", Shape{Kind: ShapeCluster, N: 3}, service.IPv4, testConfig(), "cluster-3",
-			[]string{"ip saddr != @pod-cidrs " + mark, "dnat ip to " + key + "3 map @endpoints"}},
-		{"cluster, IPv6, by interface", Shape{Kind: ShapeCluster, N: 1}, service.IPv6, byInterface, "cluster-1",
-			[]string{`iifname != "veth*" ` + mark, "dnat ip6 to " + key6 + "1 map @endpoints"}},
-		{"cluster, pods of the family not known", Shape{Kind: ShapeCluster, N: 1}, service.IPv6, unknown, "cluster-1",
-			[]string{"dnat ip6 to " + key6 + "1 map @endpoints"}},
-		{"cluster, masquerade all", Shape{Kind: ShapeCluster, N: 1}, service.IPv4, all, "cluster-1",
-			[]string{mark, "dnat ip to " + key + "1 map @endpoints"}},
-		{"external", Shape{Kind: ShapeExternal, N: nftables.MaxSlots}, service.IPv4, byInterface, "external-65536",
-			[]string{mark, "dnat ip to " + key + "65536 map @endpoints"}},
-		{"local", Shape{Kind: ShapeLocal, N: 3, Locals: 2}, service.IPv4, testConfig(), "local-2-of-3", []string{
-			"fib saddr type local " + mark,
-			"fib saddr type local dnat ip to " + key + "3 map @endpoints",
-			"ip saddr @pod-cidrs dnat ip to " + key + "3 map @endpoints",
-			"dnat ip to " + key + "2 map @local-endpoints"}},
-		{"local, none here, pods not known", Shape{Kind: ShapeLocal, N: 3}, service.IPv6, unknown, "local-0-of-3", []string{
-			"fib saddr type local " + mark,
-			"fib saddr type local dnat ip6 to " + key6 + "3 map @endpoints",
-			"drop"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			c := tt.shape.chain(tt.family, tt.config)
-			var got []string
-			for _, r := range c.Rules {
-				got = append(got, r.Text(tt.family))
-			}
-			checkLines(t, "rules", tt.rules, got)
-			if c.Name != tt.chain || c.Family != tt.family || c.Hook != nil {
-				t.Errorf("chain is %s %s %v, want %s %s", c.Family, c.Name, c.Hook, tt.family, tt.chain)
-			}
-		})
-	}
-}
-
 // What comes after the transaction stands behind a comment, at the end.
 func TestDeltaTextAfter(t *testing.T) {
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	svc := web()
 	svc.AffinityTimeout = time.Hour
 	putSvc(r, svc)
@@ -165,7 +109,8 @@ func TestDeltaTextAfter(t *testing.T) {
 		t.Fatalf("no comment before what comes after the commit:\n%s", strings.Join(lines, "\n"))
 	}
 	for _, line := range lines[:at] {
-		if verb, object, _ := strings.Cut(line, " "); verb == "delete" && !strings.HasPrefix(object, "element") {
+		if verb, object, _ := strings.Cut(line, " "); verb == "delete" &&
+			!strings.HasPrefix(object, "element") {
 			t.Errorf("before the commit: %s", line)
 		}
 	}
@@ -180,26 +125,4 @@ func TestDeltaTextAfter(t *testing.T) {
 		"delete chain ip nftproxy sticky-cluster/default/web/tcp/80",
 		"delete set ip nftproxy affinity-cluster/default/web/tcp/80/8080",
 	}, after)
-}
-
-func TestPrefixProperties(t *testing.T) {
-	for seed := range uint64(200) {
-		rnd := rand.New(rand.NewPCG(seed, 1))
-		g := generator{rnd}
-		in := some(g, 12, prefixes("0.0.0.0/0 10.0.0.0/8 10.0.0.0/9 10.128.0.0/9 10.1.0.0/16 10.1.2.3/24 10.1.2.3/32 11.0.0.0/8 fd00::/8")...)
-		out := prefixesOf(service.IPv4, in)
-		for i, p := range out {
-			for _, q := range out[i+1:] {
-				if p.Overlaps(q) || p.Compare(q) >= 0 {
-					t.Fatalf("seed %d: prefixesOf(%v) = %v: overlapping or not sorted", seed, in, out)
-				}
-			}
-		}
-		for _, p := range in {
-			covered := slices.ContainsFunc(out, func(q netip.Prefix) bool { return q.Contains(p.Addr()) && q.Bits() <= p.Bits() })
-			if p.Addr().Is4() != covered {
-				t.Fatalf("seed %d: prefixesOf(%v) = %v: %s covered %t", seed, in, out, p, covered)
-			}
-		}
-	}
 }

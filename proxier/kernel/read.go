@@ -92,14 +92,14 @@ func (c *Conn) readOnce(families []service.Family) (*snapshot, error) {
 type reader struct {
 	conn   *Conn
 	family service.Family
-	table  *rules.Table
+	table  *rules.TableState
 	names  map[string]string // of chains, each once
 
 	complete bool // the number of elements that were read is the number that the kernel counts
 }
 
 func newReader(c *Conn, f service.Family) *reader {
-	return &reader{conn: c, family: f, table: rules.NewTable(), names: map[string]string{}, complete: true}
+	return &reader{conn: c, family: f, table: rules.NewTableState(), names: map[string]string{}, complete: true}
 }
 
 // readTable reads the table's sets and elements, if there is a table.

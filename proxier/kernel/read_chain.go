@@ -42,7 +42,7 @@ func (r *reader) chains() (chains, error) {
 }
 
 // compare notes in t which of the wanted chains the kernel has with the same rules.
-func (there chains) compare(t *rules.Table, want []nftables.Chain) error {
+func (there chains) compare(t *rules.TableState, want []nftables.Chain) error {
 	for _, chain := range want {
 		hook, ok := there.hooks[chain.Name]
 		if !ok {

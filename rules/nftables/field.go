@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -114,18 +115,18 @@ func (field Field) load(f service.Family, offset int) expr.Any {
 // ctRequires is what brings the expression ct; conntrack's tuples as 16-byte addresses came with Linux 4.17.
 const ctRequires = "CONFIG_NFT_CT (module nft_ct), Linux 4.17"
 
-// keyRequires names what brings the lookup of a key.
+// keyRequires names what the lookup of a key needs.
 func keyRequires(key []Field) string {
-	needs := core
+	needs := []string{core}
 	for _, field := range key {
 		switch {
 		case field.IsRandom():
-			needs += ", CONFIG_NFT_NUMGEN (module nft_numgen)"
+			needs = append(needs, "CONFIG_NFT_NUMGEN (module nft_numgen)")
 		case field == CtProto, field == OrigDstAddr, field == OrigDstPort:
-			needs += ", " + ctRequires
+			needs = append(needs, ctRequires)
 		}
 	}
-	return needs
+	return strings.Join(slices.Compact(needs), ", ")
 }
 
 func keyText(key []Field, f service.Family) string {

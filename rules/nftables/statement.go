@@ -25,19 +25,17 @@ func Requires(s Statement, f service.Family) string { return s.requires(f) }
 
 // Uses returns the names of the set and of the chain that the statement refers to, each empty if there is none.
 func Uses(s Statement) (set, chain string) {
-	switch s := s.(type) {
-	case Jump:
-		return "", s.Chain
-	case InSet:
-		return s.Set, ""
-	case Dispatch:
-		return s.Map, ""
-	case DNAT:
-		return s.Map, ""
-	case Remember:
-		return s.Map, ""
+	for _, e := range s.expressions(service.IPv4) {
+		switch e := e.(type) {
+		case *expr.Lookup:
+			set = e.SetName
+		case *expr.Dynset:
+			set = e.SetName
+		case *expr.Verdict:
+			chain = e.Chain
+		}
 	}
-	return "", ""
+	return set, chain
 }
 
 // Rule is a list of statements. The kernel evaluates them until one does not match.

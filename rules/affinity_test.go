@@ -1,4 +1,4 @@
-package rules
+package rules_test
 
 import (
 	"fmt"
@@ -9,13 +9,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func linesOf(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }
 
 // stickyText is what changes of chains, sets and memories, and ends the change.
-func stickyText(r *Ruleset) []string {
+func stickyText(r *rules.Ruleset) []string {
 	d := r.Changes()
 	r.Done()
 	var out []string
@@ -39,7 +40,7 @@ func stickyText(r *Ruleset) []string {
 
 func TestStickyLife(t *testing.T) {
 	const id = "cluster/default/web/tcp/80"
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	svc := web()
 	svc.AffinityTimeout = time.Hour
 	endpoints := func(texts string) func() { return func() { svc.Ports[0].Endpoints = ready("n2", texts) } }
@@ -48,24 +49,33 @@ func TestStickyLife(t *testing.T) {
 		change func()
 		want   []string
 	}{
-		{"appears", func() {}, []string{"add set affinity-" + id + "/8080", "add chain affinity", "add chain cluster-2",
-			"add chain remember-" + id, "add chain remember-input", "add chain remember-postrouting", "add chain sticky-" + id}},
+		{"appears", func() {}, []string{
+			"add set affinity-" + id + "/8080", "add chain affinity", "add chain cluster-2",
+			"add chain remember-" + id, "add chain remember-input", "add chain remember-postrouting",
+			"add chain sticky-" + id}},
 		{"nothing changes", func() {}, nil},
-		{"an endpoint comes", endpoints("10.244.1.1:8080 10.244.2.1:8080 10.244.3.1:8080"), []string{"add chain cluster-3"}},
+		{"an endpoint comes", endpoints("10.244.1.1:8080 10.244.2.1:8080 10.244.3.1:8080"),
+			[]string{"add chain cluster-3"}},
 		{"an endpoint goes", endpoints("10.244.1.1:8080 10.244.3.1:8080"),
 			[]string{"forget sticky-" + id + " but [10.244.1.1:8080 10.244.3.1:8080]"}},
 		{"another target port", endpoints("10.244.1.1:8080 10.244.3.1:9090"),
 			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id, "add chain sticky-" + id,
 				"forget sticky-" + id + " but [10.244.1.1:8080 10.244.3.1:9090]"}},
 		{"one target port goes", endpoints("10.244.1.1:9090 10.244.3.1:9090"),
-			[]string{"add chain remember-" + id, "add chain sticky-" + id, "stale set affinity-" + id + "/8080",
+			[]string{"add chain remember-" + id, "add chain sticky-" + id,
+				"stale set affinity-" + id + "/8080",
 				"forget sticky-" + id + " but [10.244.1.1:9090 10.244.3.1:9090]"}},
-		{"another timeout", func() { svc.AffinityTimeout = time.Minute }, []string{"add chain remember-" + id}},
-		{"no endpoint", endpoints(""), []string{"add chain no-endpoints", "stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090"}},
+		{"another timeout", func() { svc.AffinityTimeout = time.Minute },
+			[]string{"add chain remember-" + id}},
+		{"no endpoint", endpoints(""), []string{
+			"add chain no-endpoints", "stale chain remember-" + id, "stale chain sticky-" + id,
+			"stale set affinity-" + id + "/9090"}},
 		{"endpoints again", endpoints("10.244.1.1:9090 10.244.3.1:9090"),
-			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id, "add chain sticky-" + id}},
+			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id,
+				"add chain sticky-" + id}},
 		{"no longer sticky", func() { svc.AffinityTimeout = 0 },
-			[]string{"stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090"}},
+			[]string{"stale chain remember-" + id, "stale chain sticky-" + id,
+				"stale set affinity-" + id + "/9090"}},
 	}
 	for _, s := range steps {
 		s.change()
@@ -76,7 +86,9 @@ func TestStickyLife(t *testing.T) {
 	putSvc(r, svc)
 	r.Done()
 	r.Remove(svc.Name)
-	checkLines(t, "removed", []string{"stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090"}, stickyText(r))
+	checkLines(t, "removed", []string{
+		"stale chain remember-" + id, "stale chain sticky-" + id, "stale set affinity-" + id + "/9090",
+	}, stickyText(r))
 }
 
 // The rules of a sticky ServicePort, and the elements of its frontends.
@@ -85,7 +97,7 @@ func TestStickyRules(t *testing.T) {
 	svc.AffinityTimeout = 90 * time.Minute
 	svc.Ports[0].Protocol = service.UDP
 	svc.Ports[0].Endpoints[1].Backend = backendList("10.244.2.1:53")[0]
-	r := NewRuleset(testConfig())
+	r := rules.NewRuleset(testConfig())
 	putSvc(r, svc)
 	var got []string
 	for _, c := range r.Chains(service.IPv4) {
@@ -133,17 +145,19 @@ func TestStickyPorts(t *testing.T) {
 	svc := web()
 	svc.AffinityTimeout = time.Hour
 	svc.Ports[0].Endpoints = nil
-	for i := range MaxStickyPorts + 1 {
-		svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n2", fmt.Sprintf("10.244.2.1:%d", 900-i))...)
+	for i := range rules.MaxStickyPorts + 1 {
+		svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints,
+			ready("n2", fmt.Sprintf("10.244.2.1:%d", 900-i))...)
 	}
 	c := compileAt(svc, noSlots)
 	if diff := cmp.Diff([]uint16{892, 893, 894, 895, 896, 897, 898, 899}, c.Stickies[0].Targets); diff != "" {
 		t.Errorf("target ports (-want +got):\n%s", diff)
 	}
-	if n := c.Entries[0].Shape.N; n != MaxStickyPorts+1 {
-		t.Errorf("%d endpoints are used, want all %d", n, MaxStickyPorts+1)
+	if n := c.Entries[0].Shape.N; n != rules.MaxStickyPorts+1 {
+		t.Errorf("%d endpoints are used, want all %d", n, rules.MaxStickyPorts+1)
 	}
-	checkLines(t, "problems", []string{"port default/web:http: sessionAffinity: clients are remembered for the first 8 target ports only"}, c.Problems)
+	checkLines(t, "problems", []string{"port default/web:http: " +
+		"sessionAffinity: clients are remembered for the first 8 target ports only"}, c.Problems)
 }
 
 // After a restart the kernel may remember clients of endpoints that went
@@ -151,24 +165,27 @@ func TestStickyPorts(t *testing.T) {
 func TestStickyForgetAfterRestart(t *testing.T) {
 	tests := []struct {
 		name, before, after string
-		forget              bool
+		expire              bool
 	}{
 		{"an endpoint went", "10.244.1.1:8080 10.244.2.1:8080", "10.244.1.1:8080", true},
-		{"one went, one with another target port came", "10.244.1.1:8080 10.244.2.1:8080", "10.244.1.1:8080 10.244.3.1:9090", true},
+		{"one went, one with another target port came", "10.244.1.1:8080 10.244.2.1:8080",
+			"10.244.1.1:8080 10.244.3.1:9090", true},
 		{"all target ports are others", "10.244.1.1:8080", "10.244.1.1:9090", false},
 		{"not sticky before", "", "10.244.1.1:8080", false},
 	}
 	for _, tt := range tests {
-		before, after := NewRuleset(testConfig()), NewRuleset(testConfig())
+		before, after := rules.NewRuleset(testConfig()), rules.NewRuleset(testConfig())
 		svc := web()
 		svc.AffinityTimeout = time.Hour
 		svc.Ports[0].Endpoints = ready("n1", tt.before)
 		putSvc(before, svc)
 		svc.Ports[0].Endpoints = ready("n1", tt.after)
 		putSvc(after, svc)
-		d := Diff(after, modelOf(before).programmed(after))
-		if forget := len(d.ExpireClients) == 1 && slices.Equal(d.ExpireClients[0].Backends, backendList(tt.after)); forget != tt.forget {
-			t.Errorf("%s: memories to clean are %+v, want any: %t", tt.name, d.ExpireClients, tt.forget)
+		d := rules.Diff(after, tablesOf(before).Programmed(after))
+		want := backendList(tt.after)
+		expire := len(d.ExpireClients) == 1 && slices.Equal(d.ExpireClients[0].Backends, want)
+		if expire != tt.expire {
+			t.Errorf("%s: clients expire of %+v, want any: %t", tt.name, d.ExpireClients, tt.expire)
 		}
 	}
 }

@@ -1,0 +1,70 @@
+package rules_test
+
+import (
+	"testing"
+
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// The rules of every kind of chain, for both families and ways to tell pods' traffic.
+func TestChainText(t *testing.T) {
+	byInterface := testConfig()
+	byInterface.PodTraffic = rules.PodTraffic{Interface: "veth*"}
+	unknown, all := testConfig(), testConfig()
+	unknown.PodTraffic = rules.PodTraffic{CIDRs: prefixes("10.244.0.0/16")}
+	all.MasqueradeAll = true
+	const mark = "meta mark set meta mark | 0x00004000"
+	const key = "ip daddr . meta l4proto . th dport . numgen random mod "
+	const key6 = "ip6 daddr . meta l4proto . th dport . numgen random mod "
+	tests := []struct {
+		name   string
+		shape  rules.Shape
+		family service.Family
+		config rules.Config
+		chain  string
+		rules  []string
+	}{
+		{"drop", rules.Shape{Kind: rules.ShapeDrop}, service.IPv4, testConfig(), "no-local-endpoints",
+			[]string{"drop"}},
+		{"cluster", rules.Shape{Kind: rules.ShapeCluster, N: 3}, service.IPv4, testConfig(), "cluster-3",
+			[]string{"ip saddr != @pod-cidrs " + mark, "dnat ip to " + key + "3 map @endpoints"}},
+		{"cluster, IPv6, by interface", rules.Shape{Kind: rules.ShapeCluster, N: 1}, service.IPv6,
+			byInterface, "cluster-1",
+			[]string{`iifname != "veth*" ` + mark, "dnat ip6 to " + key6 + "1 map @endpoints"}},
+		{"cluster, pods of the family not known", rules.Shape{Kind: rules.ShapeCluster, N: 1}, service.IPv6,
+			unknown, "cluster-1",
+			[]string{"dnat ip6 to " + key6 + "1 map @endpoints"}},
+		{"cluster, masquerade all", rules.Shape{Kind: rules.ShapeCluster, N: 1}, service.IPv4, all,
+			"cluster-1",
+			[]string{mark, "dnat ip to " + key + "1 map @endpoints"}},
+		{"external", rules.Shape{Kind: rules.ShapeExternal, N: nftables.MaxSlots}, service.IPv4, byInterface,
+			"external-65536",
+			[]string{mark, "dnat ip to " + key + "65536 map @endpoints"}},
+		{"local", rules.Shape{Kind: rules.ShapeLocal, N: 3, Locals: 2}, service.IPv4, testConfig(),
+			"local-2-of-3", []string{
+				"fib saddr type local " + mark,
+				"fib saddr type local dnat ip to " + key + "3 map @endpoints",
+				"ip saddr @pod-cidrs dnat ip to " + key + "3 map @endpoints",
+				"dnat ip to " + key + "2 map @local-endpoints"}},
+		{"local, none here, pods not known", rules.Shape{Kind: rules.ShapeLocal, N: 3}, service.IPv6, unknown,
+			"local-0-of-3", []string{
+				"fib saddr type local " + mark,
+				"fib saddr type local dnat ip6 to " + key6 + "3 map @endpoints",
+				"drop"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := tt.shape.Chain(tt.family, tt.config)
+			var got []string
+			for _, r := range c.Rules {
+				got = append(got, r.Text(tt.family))
+			}
+			checkLines(t, "rules", tt.rules, got)
+			if c.Name != tt.chain || c.Family != tt.family || c.Hook != nil {
+				t.Errorf("chain is %s %s %v, want %s %s", c.Family, c.Name, c.Hook, tt.family, tt.chain)
+			}
+		})
+	}
+}
