@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,88 +18,76 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/proxier/kernel"
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const ms = time.Millisecond
 
-// clocked is a kernel that records when it is called, and whose calls take time and fail as a test sets it.
+// clocked is a fake kernel that records when its methods are called, and whose methods take time and fail as a test
+// sets it.
 type clocked struct {
-	mu sync.Mutex
-	*model
-	began                                  time.Time
-	diffs, applies, driftChecks, deletions []time.Duration // when they began
+	*fakekernel.Kernel
 
-	applying, diffing             time.Duration // how long a transaction and a Diff take
-	diffErr, applyErr, deletesErr error
-	drift                         func() (kernel.Drift, error) // nil: there is none
+	mu    sync.Mutex
+	began time.Time
+	calls map[string][]time.Duration // when each method was called
+	takes map[string]time.Duration
+	errs  map[string]error
+	// unrest lets another process write to tables of its own before each check for drift.
+	unrest bool
 }
 
-// set changes fields.
+func newClocked() *clocked {
+	c := &clocked{Kernel: fakekernel.New(), began: time.Now(), calls: map[string][]time.Duration{},
+		takes: map[string]time.Duration{}, errs: map[string]error{}}
+	c.Fail = c.called
+	return c
+}
+
+// called records a call and takes its time.
+func (c *clocked) called(method string) error {
+	c.mu.Lock()
+	c.calls[method] = append(c.calls[method], time.Since(c.began))
+	takes, err, unrest := c.takes[method], c.errs[method], c.unrest && method == "CheckDrift"
+	c.mu.Unlock()
+	if unrest {
+		c.writeElsewhere()
+	}
+	time.Sleep(takes)
+	return err
+}
+
+// set changes what the methods do.
 func (c *clocked) set(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
 }
 
-// note records a call and takes its time.
-func (c *clocked) note(calls *[]time.Duration, takes *time.Duration) {
-	c.mu.Lock()
-	*calls = append(*calls, time.Since(c.began))
-	d := *takes
-	c.mu.Unlock()
-	time.Sleep(d)
+// fail lets methods fail, with nil no longer.
+func (c *clocked) fail(err error, methods ...string) {
+	c.set(func() {
+		for _, m := range methods {
+			c.errs[m] = err
+		}
+	})
 }
 
-func (c *clocked) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
-	c.note(&c.diffs, &c.diffing)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.diffErr != nil {
-		return nil, 0, c.diffErr
-	}
-	return c.model.Diff(families, build)
+// damage changes our tables as another process could.
+func (c *clocked) damage() {
+	c.Edit(func(ts fakekernel.Tables) { delete(ts[service.IPv4].Chains, "nat-output") })
 }
 
-func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
-	c.note(&c.applies, &c.applying)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.applyErr != nil {
-		return c.applyErr
-	}
-	return c.model.Apply(d, generation)
-}
-
-func (c *clocked) DeleteStale(d *rules.Delta) (int, error) {
-	c.note(&c.deletions, new(time.Duration))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.deletesErr != nil {
-		return 0, c.deletesErr
-	}
-	return c.model.DeleteStale(d)
-}
-
-func (c *clocked) CheckDrift(*rules.Ruleset) (kernel.Drift, error) {
-	c.note(&c.driftChecks, new(time.Duration))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.drift == nil {
-		return kernel.Unchanged, nil
-	}
-	return c.drift()
-}
+// writeElsewhere changes another table.
+func (c *clocked) writeElsewhere() { c.Edit(func(fakekernel.Tables) {}) }
 
 // restart drops what is recorded and sets the clock to zero.
 func (c *clocked) restart() {
 	synctest.Wait()
 	c.set(func() {
 		c.began = time.Now()
-		c.diffs, c.applies, c.driftChecks, c.deletions = nil, nil, nil, nil
+		clear(c.calls)
 	})
 }
 
@@ -120,7 +109,7 @@ func startLoop(t *testing.T, o Options) *looping {
 	}
 	p.families = service.Families()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &looping{Proxier: p, clocked: &clocked{model: newModel(), began: time.Now()}, t: t, stop: cancel, done: make(chan struct{})}
+	l := &looping{Proxier: p, clocked: newClocked(), t: t, stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
 		p.newReconciler(l.clocked).run(ctx)
@@ -132,7 +121,8 @@ func startLoop(t *testing.T, o Options) *looping {
 // inLoop runs f in a bubble, a second after the first sync of an idle reconciler.
 func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 	t.Helper()
-	o := Options{Config: parseConfig(t, append([]string{"--source=" + t.TempDir(), "--hostname-override=node-a"}, args...)...)}
+	args = append([]string{"--source=" + t.TempDir(), "--hostname-override=node-a"}, args...)
+	o := Options{Config: parseConfig(t, args...)}
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, o)
 		l.Synced()
@@ -142,7 +132,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 	})
 }
 
-// Apply is the Proxier's.
+// Apply is that of the Proxier.
 func (l *looping) Apply(obj runtime.Object) { l.Proxier.Apply(obj) }
 
 // change changes the port of a Service, to one that depends on the time.
@@ -161,11 +151,18 @@ func (l *looping) sleep(d time.Duration) {
 	synctest.Wait()
 }
 
-// check compares when something happened, after everything that can happen now.
-func (l *looping) check(what string, got *[]time.Duration, want ...time.Duration) {
-	l.t.Helper()
+// when returns when a method was called, after everything that can happen now.
+func (l *looping) when(method string) []time.Duration {
 	synctest.Wait()
-	if diff := cmp.Diff(want, *got); diff != "" {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.calls[method])
+}
+
+// check compares times with expected ones.
+func (l *looping) check(what string, got []time.Duration, want ...time.Duration) {
+	l.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
 		l.t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
@@ -178,19 +175,7 @@ func (l *looping) Healthy() bool {
 	return w.Code == http.StatusOK
 }
 
-// once returns a check that finds something the first time only.
-func once(found kernel.Drift, err error) func() (kernel.Drift, error) {
-	called := false
-	return func() (kernel.Drift, error) {
-		if called {
-			return kernel.Unchanged, nil
-		}
-		called = true
-		return found, err
-	}
-}
-
-// checkMetric compares a metric without labels.
+// checkMetric compares a metric, whose name includes its labels.
 func checkMetric(t *testing.T, p *Proxier, name string, want int) {
 	t.Helper()
 	w := httptest.NewRecorder()

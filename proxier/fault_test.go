@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
@@ -169,9 +170,25 @@ func (f *faulty) CheckDrift(want *rules.Ruleset) (kernel.Drift, error) {
 	return f.kernel.CheckDrift(want)
 }
 
-// TestFaultsInModel lets calls of a model of the kernel fail at random: the reconciler records what was committed, and
-// in the end everything is in sync.
-func TestFaultsInModel(t *testing.T) {
+// steal removes an element, as another process could.
+func (w *world) steal(ts fakekernel.Tables) {
+	var ids []nftables.ElementID
+	for _, f := range service.Families() {
+		if t := ts[f]; t != nil {
+			ids = slices.AppendSeq(ids, maps.Keys(t.Elements))
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	slices.SortFunc(ids, nftables.ElementID.Compare) // so that a seed does the same again
+	id := oneOf(w, ids...)
+	delete(ts[id.Set.Family].Elements, id)
+}
+
+// TestFaultsInFakeKernel lets calls of a fake kernel fail at random: the reconciler records what was committed, and in
+// the end everything is in sync.
+func TestFaultsInFakeKernel(t *testing.T) {
 	faults := map[string]int{}
 	seeds := []uint64{*faultSeed}
 	if *faultSeed == 0 {
@@ -181,9 +198,9 @@ func TestFaultsInModel(t *testing.T) {
 		}
 	}
 	for _, seed := range seeds {
-		k := newModel()
+		k := fakekernel.New()
 		f := &faulty{kernel: k, faults: faults}
-		f.behind = func() { k.steal(f.w) }
+		f.behind = func() { k.Edit(f.w.steal) }
 		run := func(t *testing.T) { f.suffer(t, seed, 30) }
 		if !t.Run(fmt.Sprintf("-fault-seed=%d", seed), run) {
 			break

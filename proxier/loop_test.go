@@ -14,9 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/kernel"
-	"github.com/nftproxy/nftproxy/rules"
-	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestNothingBeforeSynced delivers objects: the reconciler does not use the kernel before the source has delivered all
@@ -30,11 +27,11 @@ func TestNothingBeforeSynced(t *testing.T) {
 			l.sleep(time.Minute)
 		}
 		synctest.Wait()
-		if n := len(l.diffs) + len(l.applies) + len(l.driftChecks) + len(l.deletions); n > 0 {
-			t.Errorf("the kernel was called %d times", n)
+		if len(l.calls) > 0 {
+			t.Errorf("the kernel was called: %v", l.calls)
 		}
 		l.Synced()
-		l.check("first sync", &l.applies, 10*time.Minute)
+		l.check("first sync", l.when("Apply"), 10*time.Minute)
 		l.Synced() // a source may call it again
 	})
 }
@@ -59,26 +56,21 @@ func TestPauses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inLoop(t, func(t *testing.T, l *looping) {
-				l.set(func() { l.applying = tt.applying })
+				l.set(func() { l.takes["Apply"] = tt.applying })
 				for range 800 {
 					l.change()
 					l.sleep(3 * ms)
 				}
 				l.sleep(5 * time.Second)
+				before := l.when("Apply")
 				if tt.first == 0 {
-					tt.first = len(l.applies)
+					tt.first = len(before)
 				}
-				first := l.applies[:tt.first]
-				l.check("transactions", &first, tt.want...)
-				last := len(l.applies)
+				l.check("transactions", before[:tt.first], tt.want...)
 				l.change() // after a quiet time: at once
 				l.sleep(5 * time.Second)
-				if now := l.applies[last:]; !slices.Equal(now, []time.Duration{7400 * ms}) {
-					t.Errorf("a change at 7.4 s was programmed at %v", now)
-				}
-				if len(l.diffs) > 0 {
-					t.Errorf("full syncs at %v", l.diffs)
-				}
+				l.check("transactions after a quiet time", l.when("Apply")[len(before):], 7400*ms)
+				l.check("full syncs", l.when("Diff"))
 			}, tt.args...)
 		})
 	}
@@ -90,8 +82,8 @@ func TestNothingToDo(t *testing.T) {
 		l.Apply(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}})
 		l.Apply(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-b"}})
 		l.sleep(10 * time.Second)
-		l.check("transactions", &l.applies)
-		l.check("full syncs", &l.diffs)
+		l.check("transactions", l.when("Apply"))
+		l.check("full syncs", l.when("Diff"))
 	})
 }
 
@@ -100,25 +92,22 @@ func TestNothingToDo(t *testing.T) {
 func TestRetries(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		want := []time.Duration{0, 100 * ms, 300 * ms, 700 * ms, 1500 * ms, 3100 * ms, 6300 * ms, 12700 * ms, 22700 * ms, 32700 * ms}
-		for _, failure := range []func(error){
-			func(err error) { l.applyErr = err },
-			func(err error) { l.applyErr, l.diffErr = err, err },
-		} {
-			l.set(func() { failure(unix.ENOBUFS) })
+		for _, failing := range [][]string{{"Apply"}, {"Apply", "Diff"}} {
+			l.fail(unix.ENOBUFS, failing...)
 			l.restart()
 			l.change()
 			l.sleep(35 * time.Second)
-			tried := slices.Concat(l.applies[:1], l.diffs) // the first is a change, the others are full syncs
-			l.check("tried", &tried, want...)
+			// The first is a change, the others are full syncs.
+			l.check("tried", slices.Concat(l.when("Apply")[:1], l.when("Diff")), want...)
 			if !l.Healthy() {
 				t.Error("unhealthy after 35 s")
 			}
-			l.set(func() { failure(nil) })
+			l.fail(nil, failing...)
 			l.sleep(10 * time.Second)
-			l.check("recovered", &l.diffs, append(want[1:], 42700*ms)...)
+			l.check("recovered", l.when("Diff"), append(want[1:], 42700*ms)...)
 			l.restart()
 			l.sleep(time.Minute)
-			l.check("tried when there was nothing to do", &l.diffs)
+			l.check("tried when there was nothing to do", l.when("Diff"))
 		}
 	})
 }
@@ -127,12 +116,13 @@ func TestRetries(t *testing.T) {
 // between them allows.
 func TestRetriesAreBounded(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
-		l.set(func() { l.applying, l.applyErr = 50*ms, unix.ENOBUFS })
+		l.set(func() { l.takes["Apply"] = 50 * ms })
+		l.fail(unix.ENOBUFS, "Apply")
 		for range 10000 {
 			l.change()
 			l.sleep(ms)
 		}
-		if n := len(l.applies); n < 10 || n > 110 {
+		if n := len(l.when("Apply")); n < 10 || n > 110 {
 			t.Errorf("tried %d times in 10 s, each taking 50 ms", n)
 		}
 	})
@@ -143,7 +133,7 @@ func TestRetriesAreBounded(t *testing.T) {
 func TestHealth(t *testing.T) {
 	for name, cause := range map[string]func(l *looping){
 		"a change": (*looping).change,
-		"drift":    func(l *looping) { l.set(func() { l.drift = once(kernel.Drifted, nil) }) },
+		"drift":    (*looping).damage,
 	} {
 		t.Run(name, func(t *testing.T) {
 			inLoop(t, func(t *testing.T, l *looping) {
@@ -151,7 +141,7 @@ func TestHealth(t *testing.T) {
 				if !l.Healthy() {
 					t.Error("unhealthy with nothing to do")
 				}
-				l.set(func() { l.applyErr, l.diffErr = unix.EPERM, unix.EPERM })
+				l.fail(unix.EPERM, "Apply", "Diff")
 				cause(l)
 				l.sleep(59 * time.Second)
 				if !l.Healthy() {
@@ -161,7 +151,7 @@ func TestHealth(t *testing.T) {
 				if l.Healthy() {
 					t.Error("healthy after 2*syncPeriod")
 				}
-				l.set(func() { l.applyErr, l.diffErr = nil, nil })
+				l.fail(nil, "Apply", "Diff")
 				l.sleep(maxRetry)
 				if !l.Healthy() {
 					t.Error("unhealthy after a sync that succeeded")
@@ -175,19 +165,19 @@ func TestHealth(t *testing.T) {
 func TestDriftChecks(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		l.sleep(10*time.Second - ms)
-		if n := len(l.driftChecks); n != 39 && n != 40 {
+		if n := len(l.when("CheckDrift")); n != 39 && n != 40 {
 			t.Errorf("checked %d times in 10 s, want 40", n)
 		}
-		l.check("full syncs", &l.diffs)
-		l.set(func() { l.drift = once(kernel.Drifted, nil) })
+		l.check("full syncs", l.when("Diff"))
+		l.damage()
 		l.sleep(time.Second)
-		l.check("drift", &l.diffs, 10*time.Second)
+		l.check("drift", l.when("Diff"), 10*time.Second)
 
 		l.restart()
-		l.set(func() { l.drift = once(kernel.Unknown, nil) }) // another process writes to its table, once
+		l.writeElsewhere()
 		l.sleep(10 * time.Minute)
-		if len(l.diffs) != 1 {
-			t.Errorf("a single suspicion: full syncs at %v", l.diffs)
+		if diffs := l.when("Diff"); len(diffs) != 1 {
+			t.Errorf("a single suspicion: full syncs at %v", diffs)
 		}
 	})
 }
@@ -202,18 +192,17 @@ func TestSuspicion(t *testing.T) {
 	}{{0, 115}, {400 * ms, 29}} {
 		t.Log("a Diff takes", tt.diffing)
 		inLoop(t, func(t *testing.T, l *looping) {
-			l.set(func() { l.diffing = tt.diffing })
-			l.set(func() { l.drift = func() (kernel.Drift, error) { return kernel.Unknown, nil } })
+			l.set(func() { l.takes["Diff"], l.unrest = tt.diffing, true })
 			for range 600 {
 				l.change()
 				l.sleep(time.Second)
 			}
-			if n := len(l.diffs); n < tt.want-1 || n > tt.want+5 {
+			if n := len(l.when("Diff")); n < tt.want-1 || n > tt.want+5 {
 				t.Errorf("%d full syncs in 10 minutes, each taking %v; want about %d", n, tt.diffing, tt.want)
 			}
 			checkMetric(t, l.Proxier, "nftproxy_drift_repaired_total", 0)
-			l.set(func() { l.drift = once(kernel.Drifted, nil) })
-			l.set(func() { l.holds[service.IPv4] = rules.NewTable() })
+			l.set(func() { l.unrest = false })
+			l.damage()
 			l.sleep(time.Minute)
 			checkMetric(t, l.Proxier, "nftproxy_drift_repaired_total", 1)
 		})
@@ -225,9 +214,11 @@ func TestDriftCheckFails(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		l.sleep(10*time.Second - ms)
 		l.restart()
-		l.set(func() { l.drift = once(kernel.Unchanged, errors.New("lost")) })
+		l.fail(errors.New("lost"), "CheckDrift")
+		l.sleep(ms)
+		l.fail(nil, "CheckDrift")
 		l.sleep(5 * time.Second)
-		l.check("full syncs", &l.diffs, ms)
+		l.check("full syncs", l.when("Diff"), ms)
 	})
 }
 
@@ -235,25 +226,25 @@ func TestDriftCheckFails(t *testing.T) {
 // then, and drift is repaired meanwhile.
 func TestLeftovers(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
-		l.set(func() { l.deletesErr = unix.EBUSY })
+		l.fail(unix.EBUSY, "DeleteStale")
 		l.change()
 		synctest.Wait()
-		l.set(func() { l.deletesErr = nil })
+		l.fail(nil, "DeleteStale")
 		for range 50 {
 			l.sleep(700 * ms)
 			l.change()
 		}
-		l.check("full syncs", &l.diffs, 30*time.Second)
+		l.check("full syncs", l.when("Diff"), 30*time.Second)
 
 		l.restart()
-		l.set(func() { l.deletesErr = unix.EBUSY })
+		l.fail(unix.EBUSY, "DeleteStale")
 		l.change()
 		l.sleep(time.Second)
-		l.set(func() { l.deletesErr = nil })
-		l.set(func() { l.drift = once(kernel.Drifted, nil) })
+		l.fail(nil, "DeleteStale")
+		l.damage()
 		l.sleep(time.Second)
-		if len(l.diffs) != 1 {
-			t.Errorf("drift while something is left over: repaired at %v", l.diffs)
+		if diffs := l.when("Diff"); len(diffs) != 1 {
+			t.Errorf("drift while something is left over: repaired at %v", diffs)
 		}
 	})
 }
@@ -277,18 +268,18 @@ func TestAddresses(t *testing.T) {
 			addAddress(t, step.addr)
 			signal(l.address)
 			l.sleep(time.Second)
-			if len(l.diffs) != step.want {
-				t.Errorf("%s: %d full syncs, want %d", step.addr, len(l.diffs), step.want)
+			if n := len(l.when("Diff")); n != step.want {
+				t.Errorf("%s: %d full syncs, want %d", step.addr, n, step.want)
 			}
 		}
-		l.set(func() { l.applyErr, l.diffErr = unix.EPERM, unix.EPERM })
+		l.fail(unix.EPERM, "Apply", "Diff")
 		l.restart()
 		l.change()
 		for range 1000 {
 			l.sleep(ms)
 			signal(l.address)
 		}
-		l.check("tried, while addresses that do not matter come and go", &l.diffs, 100*ms, 300*ms, 700*ms)
+		l.check("tried, while addresses that do not matter come and go", l.when("Diff"), 100*ms, 300*ms, 700*ms)
 	})
 }
 
@@ -315,20 +306,20 @@ func TestLoopStops(t *testing.T) {
 	for name, doing := range map[string]func(l *looping){
 		"idle":     func(*looping) {},
 		"in pause": func(l *looping) { l.change(); l.sleep(ms); l.change() },
-		"retrying": func(l *looping) { l.set(func() { l.applyErr = unix.EPERM }); l.change(); l.sleep(time.Minute) },
+		"retrying": func(l *looping) { l.fail(unix.EPERM, "Apply"); l.change(); l.sleep(time.Minute) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 10 {
 				inLoop(t, func(t *testing.T, l *looping) {
 					doing(l)
 					synctest.Wait()
-					applies, at := len(l.applies), time.Now()
+					before, at := len(l.when("Apply")), time.Now()
 					l.stop()
 					<-l.done
 					if took := time.Since(at); took > 0 {
 						t.Errorf("it took %v", took)
 					}
-					if n := len(l.applies) - applies; n > 0 {
+					if n := len(l.when("Apply")) - before; n > 0 {
 						t.Errorf("%d transactions after the end", n)
 					}
 				}, "--iptables-min-sync-period=30s")

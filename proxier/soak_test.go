@@ -87,8 +87,7 @@ func (c checkedDrift) CheckDrift(want *rules.Ruleset) (kernel.Drift, error) {
 func (w *world) damage(t *testing.T, ns *lab.Namespace, conn *kernel.Conn, r *reconciler) {
 	t.Helper()
 	r.checkDrift() // the first check after a start finds a generation that it does not know
-	r.due = none
-	r.compare.forget()
+	r.due, r.compare = none, compareTimer{}
 	family := oneOf(w, "ip", "ip6")
 	set := oneOf(w, "map %s nftproxy services", "map %s nftproxy endpoints", "map %s nftproxy local-endpoints", "set %s nftproxy cluster-ips",
 		"set %s nftproxy hairpin", "set %s nftproxy service-cidrs", "set %s nftproxy allowed-sources", "set %s nftproxy firewalled")
