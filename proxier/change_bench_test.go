@@ -15,8 +15,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// BenchmarkChange replaces one endpoint of a Service that has so many of them: it measures the way from the decoded
-// EndpointSlice to the difference of the ruleset, which lies between the watch and netlink.
+// BenchmarkChange replaces one endpoint of a Service that has so many of them: it measures the way from the
+// decoded EndpointSlice to the difference of the ruleset, which lies between the watch and netlink.
 func BenchmarkChange(b *testing.B) {
 	for _, endpoints := range []int{3, 100, 1000, 10_000} {
 		b.Run(fmt.Sprint(endpoints), func(b *testing.B) {

@@ -24,8 +24,8 @@ import (
 
 const ms = time.Millisecond
 
-// clocked is a fake kernel that records when its methods are called, and whose methods take time and fail as a test
-// sets it.
+// clocked is a fake kernel that records when its methods are called, and whose methods take time and fail as
+// a test sets it.
 type clocked struct {
 	*fakekernel.Kernel
 

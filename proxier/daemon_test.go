@@ -137,8 +137,8 @@ func webManifests(t *testing.T, pods ...string) string {
 	return d.dir
 }
 
-// TestDaemonFollowsFiles replaces pods one after the other under load: no request may fail, and in the end the new
-// pods answer.
+// TestDaemonFollowsFiles replaces pods one after the other under load: no request may fail, and in the end
+// the new pods answer.
 func TestDaemonFollowsFiles(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -182,8 +182,9 @@ func checkRows(t *testing.T, l *lab.Lab, rows ...lab.Row) {
 	}
 }
 
-// TestDaemonRestarts stops the daemon and starts it again under load: no request is lost, and the restart writes
-// nothing. When the manifests changed meanwhile it writes the difference, and a sticky client keeps its pod.
+// TestDaemonRestarts stops the daemon and starts it again under load: no request is lost, and the restart
+// writes nothing. When the manifests changed meanwhile it writes the difference, and a sticky client keeps
+// its pod.
 func TestDaemonRestarts(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -224,8 +225,8 @@ func TestDaemonRestarts(t *testing.T) {
 	checkRows(t, l, lab.Row{From: "client-2", To: target(t, "tcp 192.0.2.1:30080"), By: []string{stuck.By}, Requests: 20})
 }
 
-// TestStickyClientIsReleased removes the endpoint of a client: the client gets another one. Before, it keeps its
-// endpoint when another one is added.
+// TestStickyClientIsReleased removes the endpoint of a client: the client gets another one. Before, it keeps
+// its endpoint when another one is added.
 func TestStickyClientIsReleased(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -247,8 +248,8 @@ func TestStickyClientIsReleased(t *testing.T) {
 	checkRows(t, l, lab.Row{From: "client", To: nodePort, By: []string{"pod-b"}, Requests: 20})
 }
 
-// TestDaemonFollowsAddresses adds an address to the node and removes it: nodePorts follow, within 0.0.0.0/0 and never
-// on loopback.
+// TestDaemonFollowsAddresses adds an address to the node and removes it: nodePorts follow, within 0.0.0.0/0
+// and never on loopback.
 func TestDaemonFollowsAddresses(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -352,8 +353,8 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// TestOwnedTablesStay flushes the ruleset and deletes a table while the daemon owns its tables: they stay as they are,
-// and nft can list them.
+// TestOwnedTablesStay flushes the ruleset and deletes a table while the daemon owns its tables: they stay as
+// they are, and nft can list them.
 func TestOwnedTablesStay(t *testing.T) {
 	if !lab.Alone(t) {
 		return

@@ -15,8 +15,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// TestEvents reports while the API server is away, is back, and refuses: reporting never blocks, and no Event is
-// retried for ever.
+// TestEvents reports while the API server is away, is back, and refuses: reporting never blocks, and no Event
+// is retried for ever.
 func TestEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stored []*eventsv1.Event

@@ -33,7 +33,8 @@ type faulty struct {
 
 	read   bool // a Diff succeeded since a transaction failed
 	failed bool // the last transaction failed
-	// behind changes the ruleset between a Diff and the transaction that builds on it, as another process could.
+	// behind changes the ruleset between a Diff and the transaction that builds on it, as another process
+	// could.
 	behind func()
 	faults map[string]int // how often each happened
 	flows  map[flow]struct{}
@@ -91,7 +92,8 @@ func (f *faulty) Apply(d *rules.Delta, generation uint32) error {
 	return err
 }
 
-// commit is a transaction that reaches the kernel. There are clients everywhere: every flow that can exist does.
+// commit is a transaction that reaches the kernel. There are clients everywhere: every flow that can exist
+// does.
 func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 	if err := f.kernel.Apply(d, generation); err != nil {
 		return err
@@ -186,8 +188,8 @@ func (w *world) steal(ts fakekernel.Tables) {
 	delete(ts[id.Set.Family].Elements, id)
 }
 
-// TestFaultsInFakeKernel lets calls of a fake kernel fail at random: the reconciler records what was committed, and in
-// the end everything is in sync.
+// TestFaultsInFakeKernel lets calls of a fake kernel fail at random: the reconciler records what was
+// committed, and in the end everything is in sync.
 func TestFaultsInFakeKernel(t *testing.T) {
 	faults := map[string]int{}
 	seeds := []uint64{*faultSeed}
@@ -215,8 +217,8 @@ func TestFaultsInFakeKernel(t *testing.T) {
 	t.Logf("faults: %v", faults)
 }
 
-// TestFaultsInKernel is the same with a real kernel behind the faults, where another process writes between reading
-// and writing.
+// TestFaultsInKernel is the same with a real kernel behind the faults, where another process writes between
+// reading and writing.
 func TestFaultsInKernel(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -279,8 +281,8 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 	}
 }
 
-// checkDrift lets the reconciler check for drift, long after everything was compared. It reports whether another
-// process may have written.
+// checkDrift lets the reconciler check for drift, long after everything was compared. It reports whether
+// another process may have written.
 func (f *faulty) checkDrift(r *reconciler) bool {
 	r.compare.last = time.Time{}
 	r.checkDrift()

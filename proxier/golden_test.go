@@ -35,7 +35,8 @@ func cases(t *testing.T, dir string) []string {
 	return names
 }
 
-// caseConfig returns the configuration of a case: its config.yaml, or a cluster with pod ranges of both families.
+// caseConfig returns the configuration of a case: its config.yaml, or a cluster with pod ranges of both
+// families.
 func caseConfig(t *testing.T, dir, source string) *config.Config {
 	t.Helper()
 	args := []string{"--source=" + source, "--hostname-override=node-a"}
@@ -66,8 +67,8 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// TestGoldenRules compares the output of --dry-run with testdata/rules/<case>/ruleset.nft, and the problems that it
-// reports with problems.txt.
+// TestGoldenRules compares the output of --dry-run with testdata/rules/<case>/ruleset.nft, and the problems
+// that it reports with problems.txt.
 func TestGoldenRules(t *testing.T) {
 	for _, name := range cases(t, casesDir) {
 		t.Run(name, func(t *testing.T) {

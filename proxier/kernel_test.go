@@ -123,7 +123,8 @@ func newNode(t *testing.T, dir, manifests string, ns *lab.Namespace) *node {
 	return n
 }
 
-// nodeEnvironment is environment with the addresses of the Node object as those of the host, as for --dry-run.
+// nodeEnvironment is environment with the addresses of the Node object as those of the host, as for
+// --dry-run.
 func (p *Proxier) nodeEnvironment() (desired.Environment, error) {
 	return desired.NewEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
 }
@@ -176,9 +177,9 @@ func (n *node) generation(t *testing.T) uint32 {
 	return g
 }
 
-// TestKernelCases programs each golden case by netlink on a node in a lab. The bytecode must be that of the golden
-// text, nft must be able to list and reload it, a restart must write nothing, and traffic must go as traffic.yaml
-// says.
+// TestKernelCases programs each golden case by netlink on a node in a lab. The bytecode must be that of the
+// golden text, nft must be able to list and reload it, a restart must write nothing, and traffic must go as
+// traffic.yaml says.
 func TestKernelCases(t *testing.T) {
 	for _, name := range cases(t, casesDir) {
 		t.Run(name, func(t *testing.T) {
@@ -217,8 +218,8 @@ func labOptions(t *testing.T, dir string) (o lab.Options) {
 	return o
 }
 
-// sameAsText compares the ruleset of ns with the one that nft makes from the text, and with the one that nft makes from
-// its own listing.
+// sameAsText compares the ruleset of ns with the one that nft makes from the text, and with the one that nft
+// makes from its own listing.
 func sameAsText(t *testing.T, ns *lab.Namespace, text string) {
 	t.Helper()
 	programmed := bytecode(t, ns)
@@ -239,8 +240,8 @@ var (
 	nullElement = regexp.MustCompile(`(?m)^\telement (00000000 ?)+ : 1 \[end\]\n`)
 )
 
-// bytecode returns the tables as nft sees them in the kernel, in a fixed order: with elements sorted, without handles,
-// and without the end at address zero that nft puts into interval sets, which ends nothing.
+// bytecode returns the tables as nft sees them in the kernel, in a fixed order: with elements sorted, without
+// handles, and without the end at address zero that nft puts into interval sets, which ends nothing.
 func bytecode(t *testing.T, ns *lab.Namespace) string {
 	t.Helper()
 	text, err := tryBytecode(ns)
@@ -265,8 +266,8 @@ func tryBytecode(ns *lab.Namespace) (string, error) {
 	return out.String(), nil
 }
 
-// sortBlocks sorts elements within their sets, and sets and rules by their text; the rules of one chain keep their
-// order.
+// sortBlocks sorts elements within their sets, and sets and rules by their text; the rules of one chain keep
+// their order.
 func sortBlocks(text string) string {
 	blocks := map[string]string{}
 	var name string

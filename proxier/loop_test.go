@@ -16,8 +16,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestNothingBeforeSynced delivers objects: the reconciler does not use the kernel before the source has delivered all
-// of them, and syncs at once then.
+// TestNothingBeforeSynced delivers objects: the reconciler does not use the kernel before the source has
+// delivered all of them, and syncs at once then.
 func TestNothingBeforeSynced(t *testing.T) {
 	o := Options{Config: caseConfig(t, "", t.TempDir())}
 	synctest.Test(t, func(t *testing.T) {
@@ -87,8 +87,8 @@ func TestNothingToDo(t *testing.T) {
 	})
 }
 
-// TestRetries lets transactions fail: full syncs retry them at growing intervals, up to maxRetry; after a success the
-// intervals start again at minRetry.
+// TestRetries lets transactions fail: full syncs retry them at growing intervals, up to maxRetry; after a
+// success the intervals start again at minRetry.
 func TestRetries(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		want := []time.Duration{0, 100 * ms, 300 * ms, 700 * ms, 1500 * ms, 3100 * ms, 6300 * ms, 12700 * ms, 22700 * ms, 32700 * ms}
@@ -112,8 +112,8 @@ func TestRetries(t *testing.T) {
 	})
 }
 
-// TestRetriesAreBounded lets transactions fail while changes come in: syncs are not more frequent than the pause
-// between them allows.
+// TestRetriesAreBounded lets transactions fail while changes come in: syncs are not more frequent than the
+// pause between them allows.
 func TestRetriesAreBounded(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		l.set(func() { l.takes["Apply"] = 50 * ms })
@@ -128,8 +128,8 @@ func TestRetriesAreBounded(t *testing.T) {
 	})
 }
 
-// TestHealth lets syncs fail: after twice the syncPeriod the proxy is unhealthy, whatever the reason of the sync, until
-// a sync succeeds.
+// TestHealth lets syncs fail: after twice the syncPeriod the proxy is unhealthy, whatever the reason of the
+// sync, until a sync succeeds.
 func TestHealth(t *testing.T) {
 	for name, cause := range map[string]func(l *looping){
 		"a change": (*looping).change,
@@ -182,9 +182,9 @@ func TestDriftChecks(t *testing.T) {
 	})
 }
 
-// TestSuspicion lets another process write to its tables all the time: full syncs make sure of ours, but no more often
-// than every comparePeriod, and for no more than one part in compareShare of the time. Changes to the tables of others
-// are not reported as drift of ours.
+// TestSuspicion lets another process write to its tables all the time: full syncs make sure of ours, but no
+// more often than every comparePeriod, and for no more than one part in compareShare of the time. Changes to
+// the tables of others are not reported as drift of ours.
 func TestSuspicion(t *testing.T) {
 	for _, tt := range []struct {
 		diffing time.Duration
@@ -222,8 +222,8 @@ func TestDriftCheckFails(t *testing.T) {
 	})
 }
 
-// TestLeftovers lets a cleanup fail: a full sync follows after cleanupPeriod, however many changes there are until
-// then, and drift is repaired meanwhile.
+// TestLeftovers lets a cleanup fail: a full sync follows after cleanupPeriod, however many changes there are
+// until then, and drift is repaired meanwhile.
 func TestLeftovers(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
 		l.fail(unix.EBUSY, "DeleteStale")
@@ -300,8 +300,8 @@ func addAddress(t *testing.T, text string) {
 	}
 }
 
-// TestLoopStops ends the reconciler's context whatever it does at that moment: it returns at once, and does not use the
-// kernel any more.
+// TestLoopStops ends the reconciler's context whatever it does at that moment: it returns at once, and does
+// not use the kernel any more.
 func TestLoopStops(t *testing.T) {
 	for name, doing := range map[string]func(l *looping){
 		"idle":     func(*looping) {},

@@ -43,8 +43,8 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// TestPauseAfter ends syncs that took some time: the pause is what remains of a configured period, and otherwise as long
-// as the sync took.
+// TestPauseAfter ends syncs that took some time: the pause is what remains of a configured period, and
+// otherwise as long as the sync took.
 func TestPauseAfter(t *testing.T) {
 	for _, tt := range []struct {
 		pace       pace

@@ -189,8 +189,8 @@ func dnsEndpoints(pods ...string) string {
 	return strings.Replace(endpointsManifest("dns", pods...), "port: 8080", "protocol: UDP, port: 53", 1)
 }
 
-// complaint matches the lines of a log about something that is not allowed. Lines about settings of the host are
-// expected: those are files in /proc, which cannot be written.
+// complaint matches the lines of a log about something that is not allowed. Lines about settings of the host
+// are expected: those are files in /proc, which cannot be written.
 var (
 	complaint = regexp.MustCompile(`(?im)^[EF]\d.*|^.*(not permitted|permission denied|not found|no such file|read-only).*$`)
 	expected  = regexp.MustCompile(`^I.*"(Failed to set conntrack sysctl|Failed to set oomScoreAdj)"`)
@@ -205,9 +205,9 @@ func checkLog(t *testing.T, log string) {
 	}
 }
 
-// TestPrivileges runs the program with CAP_NET_ADMIN and nothing else: no other capability, no file that can be
-// written, no other program, no environment; as root and as another user. It programs and follows the manifests, and
-// leaves the rules when it ends.
+// TestPrivileges runs the program with CAP_NET_ADMIN and nothing else: no other capability, no file that can
+// be written, no other program, no environment; as root and as another user. It programs and follows the
+// manifests, and leaves the rules when it ends.
 func TestPrivileges(t *testing.T) {
 	root := scratch(t)
 	ns := newNamespace(t)
@@ -237,8 +237,8 @@ func TestPrivileges(t *testing.T) {
 	})
 }
 
-// TestCleanupNeedsPrivileges runs cleanup without a capability, with and without tables: it fails, names the capability
-// that it needs, and does not claim that there is nothing to remove.
+// TestCleanupNeedsPrivileges runs cleanup without a capability, with and without tables: it fails, names the
+// capability that it needs, and does not claim that there is nothing to remove.
 func TestCleanupNeedsPrivileges(t *testing.T) {
 	root := scratch(t)
 	empty, programmed := newNamespace(t), newNamespace(t)

@@ -55,7 +55,8 @@ func TestFullOrIncremental(t *testing.T) {
 	mustSync(t, r, s, false)
 }
 
-// TestChangesDuringFullSync delivers changes while a full sync compares everything: the next sync programs them.
+// TestChangesDuringFullSync delivers changes while a full sync compares everything: the next sync programs
+// them.
 func TestChangesDuringFullSync(t *testing.T) {
 	r, s := newScripted(t)
 	s.meanwhile = func() { changeService(r.Proxier) }
@@ -79,7 +80,8 @@ func TestChangesDuringFullSync(t *testing.T) {
 	mustSync(t, r, s, false)
 }
 
-// TestFailedSync lets each step of a sync fail: the next sync is full, whatever the reason of the one that failed.
+// TestFailedSync lets each step of a sync fail: the next sync is full, whatever the reason of the one that
+// failed.
 func TestFailedSync(t *testing.T) {
 	broken := errors.New("broken")
 	for name, fail := range map[string]func(r *reconciler, s *scripted){
@@ -121,8 +123,8 @@ func TestFailedSync(t *testing.T) {
 	}
 }
 
-// TestStaleGeneration lets another process write between each Diff and its transaction: a full sync starts over, at
-// most staleAttempts times.
+// TestStaleGeneration lets another process write between each Diff and its transaction: a full sync starts
+// over, at most staleAttempts times.
 func TestStaleGeneration(t *testing.T) {
 	stale := &netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}
 	r, s := newScripted(t)
@@ -144,8 +146,8 @@ func TestStaleGeneration(t *testing.T) {
 	}
 }
 
-// TestRepairs lets full syncs find differences: they are reported as repairs only where another process must have made
-// them.
+// TestRepairs lets full syncs find differences: they are reported as repairs only where another process must
+// have made them.
 func TestRepairs(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
@@ -193,8 +195,8 @@ func TestRepairs(t *testing.T) {
 	}
 }
 
-// TestSuspicionAndLeftovers lets a full sync for leftovers repair a change by another process, which a check could not
-// find. It is a repair; without a suspicion it is none.
+// TestSuspicionAndLeftovers lets a full sync for leftovers repair a change by another process, which a check
+// could not find. It is a repair; without a suspicion it is none.
 func TestSuspicionAndLeftovers(t *testing.T) {
 	r, s := newScripted(t)
 	s.found = kernel.Unknown
@@ -211,8 +213,8 @@ func TestSuspicionAndLeftovers(t *testing.T) {
 	}
 }
 
-// TestDriftSurvivesFailure lets the repair of drift fail: it stays the reason until a sync succeeds, and is reported
-// then, once.
+// TestDriftSurvivesFailure lets the repair of drift fail: it stays the reason until a sync succeeds, and is
+// reported then, once.
 func TestDriftSurvivesFailure(t *testing.T) {
 	r, s := newScripted(t)
 	s.found, s.lacks = kernel.Drifted, oneChain()
@@ -239,7 +241,8 @@ func TestDriftSurvivesFailure(t *testing.T) {
 	checkRepaired(t, r, 1)
 }
 
-// TestFailureEndsSuspicion lets a sync fail after a suspicion: the differences that the next one finds may be its own.
+// TestFailureEndsSuspicion lets a sync fail after a suspicion: the differences that the next one finds may be
+// its own.
 func TestFailureEndsSuspicion(t *testing.T) {
 	r, s := newScripted(t)
 	r.compare.suspect()
@@ -251,8 +254,8 @@ func TestFailureEndsSuspicion(t *testing.T) {
 	checkRepaired(t, r, 0)
 }
 
-// TestSuspicionIsDue lets checks find that another process writes: after comparePeriod, or after compareShare times the
-// duration of the last full sync, a full sync is due.
+// TestSuspicionIsDue lets checks find that another process writes: after comparePeriod, or after compareShare
+// times the duration of the last full sync, a full sync is due.
 func TestSuspicionIsDue(t *testing.T) {
 	for _, tt := range []struct {
 		took, wait time.Duration
@@ -294,7 +297,8 @@ func TestSuspicionIsDue(t *testing.T) {
 	}
 }
 
-// TestCleanupIsRetried lets a cleanup fail, several times: a full sync is due cleanupPeriod after the first failure.
+// TestCleanupIsRetried lets a cleanup fail, several times: a full sync is due cleanupPeriod after the first
+// failure.
 func TestCleanupIsRetried(t *testing.T) {
 	for name, fail := range map[string]func(r *reconciler, s *scripted, err error){
 		"chains and sets": func(_ *reconciler, s *scripted, err error) { s.deleteErr = err },
@@ -334,8 +338,8 @@ func TestCleanupIsRetried(t *testing.T) {
 	}
 }
 
-// TestFlowsOutliveFailure loses the acknowledgement of a transaction that removed a frontend: the next sync finds
-// nothing to do, and deletes the flows of that frontend.
+// TestFlowsOutliveFailure loses the acknowledgement of a transaction that removed a frontend: the next sync
+// finds nothing to do, and deletes the flows of that frontend.
 func TestFlowsOutliveFailure(t *testing.T) {
 	r, s := newScripted(t)
 	gone := service.Frontend{Addr: netip.MustParseAddr("10.96.0.53"), Protocol: service.UDP, Port: 53}

@@ -18,9 +18,9 @@ var (
 	soakSeed   = flag.Uint64("soak-seed", 0, "seed of TestSoak; 0 is any")
 )
 
-// TestSoak changes objects at random, in rounds of one sync each. After each round the kernel must hold the ruleset
-// that a new Proxier makes from the objects, and nothing may be left over. Now and then another process damages the
-// tables; the reconciler must notice and repair that.
+// TestSoak changes objects at random, in rounds of one sync each. After each round the kernel must hold the
+// ruleset that a new Proxier makes from the objects, and nothing may be left over. Now and then another
+// process damages the tables; the reconciler must notice and repair that.
 func TestSoak(t *testing.T) {
 	if !lab.Alone(t) {
 		return

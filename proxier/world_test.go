@@ -20,8 +20,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// world is a cluster that changes at random, by a seed. Names, addresses and ports are few, so that objects collide;
-// now and then a value is nonsense.
+// world is a cluster that changes at random, by a seed. Names, addresses and ports are few, so that objects
+// collide; now and then a value is nonsense.
 type world struct {
 	*rand.Rand
 	services int // at most
@@ -247,8 +247,8 @@ func (w *world) serviceCIDR() *networkingv1.ServiceCIDR {
 	return c
 }
 
-// newStandalone returns a Proxier and its reconciler, for tests that run the syncs. The host's addresses are those of
-// the Node object.
+// newStandalone returns a Proxier and its reconciler, for tests that run the syncs. The host's addresses are
+// those of the Node object.
 func newStandalone(t *testing.T, c *config.Config, k tables) (*Proxier, *reconciler) {
 	t.Helper()
 	p, err := New(Options{Config: c})
@@ -261,8 +261,8 @@ func newStandalone(t *testing.T, c *config.Config, k tables) (*Proxier, *reconci
 	return p, r
 }
 
-// difference returns how the kernel differs from the ruleset that r has recorded, and from the one that a new Proxier
-// makes from the objects.
+// difference returns how the kernel differs from the ruleset that r has recorded, and from the one that a new
+// Proxier makes from the objects.
 func (w *world) difference(t *testing.T, r *reconciler, c *config.Config, k tables) (recorded, meant *rules.Delta) {
 	t.Helper()
 	families := r.builder.Environment().Config.Families
@@ -282,8 +282,8 @@ func (w *world) difference(t *testing.T, r *reconciler, c *config.Config, k tabl
 	return recorded, meant
 }
 
-// checkSync fails unless the kernel holds what r has recorded and what the objects mean. It returns which flows may go
-// on.
+// checkSync fails unless the kernel holds what r has recorded and what the objects mean. It returns which
+// flows may go on.
 func (w *world) checkSync(t *testing.T, r *reconciler, c *config.Config, k tables) []service.StaleFlows {
 	t.Helper()
 	recorded, meant := w.difference(t, r, c, k)

@@ -19,17 +19,18 @@ import (
 // aloneVar names the test that this process was started for; see Alone.
 const aloneVar = "NFTPROXY_LAB_ALONE"
 
-// Alone runs the calling test in a process of its own, whose network namespace is new: for code that works in the
-// namespace of its process, as nftproxy does. It returns true in that process. In the calling process it returns
-// false when the other one has ended, after it has passed on the result:
+// Alone runs the calling test in a child process, whose network namespace is new. Use it to test code that
+// works in the namespace of its process, as nftproxy does. It returns true in the child. In the calling
+// process it returns false when the child has ended:
 //
 //	if !lab.Alone(t) {
 //		return
 //	}
 //
-// The test fails if it fails there, or if it does not run there at all. Its output is shown if it fails, and with
-// -v. The process gets the flags of this one, so call Alone in the innermost test: -run selects that test there and
-// nothing else. Code before Alone, and the tests around this one, run in both processes.
+// The test fails if it fails in the child, and if the child does not run it to its end. It logs the output of
+// the child if it fails, and with -v. The child gets the flags of this process, except that -run selects only
+// this test. So call Alone in a test that has no subtests to select, or in each subtest. Code before Alone,
+// and the tests around this one, run in both processes.
 func Alone(t *testing.T) bool {
 	t.Helper()
 	here, err := os.Readlink("/proc/self/ns/net")
@@ -53,7 +54,7 @@ func Alone(t *testing.T) bool {
 	return false
 }
 
-// runAlone runs the test in another process and returns the output of that.
+// runAlone runs the test in a child and returns the output of that.
 func runAlone(t *testing.T, here string) ([]byte, error) {
 	// The death signal is sent when the thread that started the child ends, not the process.
 	runtime.LockOSThread()
@@ -73,18 +74,19 @@ func runAlone(t *testing.T, here string) ([]byte, error) {
 		return output.Bytes(), err
 	}
 	if !regexp.MustCompile(`--- PASS: ` + regexp.QuoteMeta(t.Name()) + ` \(`).Match(output.Bytes()) {
-		return output.Bytes(), errors.New("the other process did not run the test to its end")
+		return output.Bytes(), errors.New("the child did not run the test to its end")
 	}
 	return output.Bytes(), repeatLookups(log)
 }
 
-// aloneFlags returns the flags of this process, except for those that select tests, and flags that select this test.
+// aloneFlags returns the flags of this process, except for those that select tests, and flags that select
+// this test.
 func aloneFlags(t *testing.T) []string {
 	pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
 	args := []string{"-test.run=" + pattern, "-test.count=1", "-test.v=true"}
 	if deadline, ok := t.Deadline(); ok {
 		left := time.Until(deadline)
-		// The other process ends first, so that it can report where it hangs.
+		// The child ends first, so that it can report where it hangs.
 		args = append(args, fmt.Sprint("-test.timeout=", left-min(left/10, 5*time.Second)))
 	}
 	flag.Visit(func(f *flag.Flag) {
@@ -96,8 +98,8 @@ func aloneFlags(t *testing.T) []string {
 	return args
 }
 
-// repeatLookups looks at the files and variables that the other process has looked at, by its log: go test takes a
-// result from its cache while nothing changes that this process has looked at.
+// repeatLookups reads the log of a child and looks at the same files and variables: go test takes a result
+// from its cache while nothing changes that this process has looked at.
 func repeatLookups(log string) error {
 	if log == "" {
 		return nil

@@ -91,7 +91,7 @@ func TestHere(t *testing.T) {
 	}
 }
 
-// victims are tests that do not pass; see TestAlonePassesOnResults.
+// victims are the tests of TestAlonePassesOnResults.
 func victims() []testing.InternalTest {
 	alone := func(f func(t *testing.T)) func(*testing.T) {
 		return func(t *testing.T) {
@@ -130,8 +130,8 @@ func runVictim(name string, flags ...string) (output string, passed bool) {
 	return string(out), err == nil
 }
 
-// TestAlonePassesOnResults runs tests in children that end in every way there is: only the one that passes there
-// passes, and the output of the others says why they do not.
+// TestAlonePassesOnResults runs tests whose children end in different ways: only the test that passes in the
+// child passes, and the output of the others says why they fail.
 func TestAlonePassesOnResults(t *testing.T) {
 	for _, tt := range []struct {
 		name, output string
@@ -159,8 +159,8 @@ func TestAlonePassesOnResults(t *testing.T) {
 	}
 }
 
-// TestAloneRepeatsLookups runs TestAlone as go test does: the log of the process, by which go test decides whether a
-// cached result holds, has the file that only children read.
+// TestAloneRepeatsLookups runs TestAlone as go test does. The log by which go test decides whether a cached
+// result is valid has the file that only the children read.
 func TestAloneRepeatsLookups(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "testlog")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestAlone$", "-test.testlogfile="+log)

@@ -17,19 +17,20 @@ import (
 // outsideVar marks a process that this package has started in namespaces of its own.
 const outsideVar = "NFTPROXY_LAB_OUTSIDE"
 
-// mark returns a variable that marks a child which is started in another network namespace than here.
+// mark returns a variable that marks a child in another network namespace than here.
 func mark(variable, here string) string { return fmt.Sprintf("%s=%d %s", variable, os.Getpid(), here) }
 
-// marked reports whether a variable marks this process, and returns the text that follows the mark. A value left over
-// in an environment must never make the host's namespace look like ours.
+// marked reports whether a variable marks this process, and returns the text that follows the mark. A value
+// left over in an environment must never make the host's namespace look like ours.
 func marked(variable, here string) (rest string, ok bool) {
 	parent, rest, _ := strings.Cut(os.Getenv(variable), " ")
 	outside, rest, _ := strings.Cut(rest, " ")
 	return rest, parent == fmt.Sprint(os.Getppid()) && outside != here
 }
 
-// Main runs the tests of a package in namespaces of their own and exits with their status: it is the whole TestMain
-// of a package which uses the lab. Where the kernel forbids namespaces, the tests fail and say what is missing.
+// Main runs the tests of a package in new namespaces and exits with their status. It is the whole TestMain of
+// a package that uses the lab. Where the kernel does not allow namespaces, the tests fail and name what is
+// missing.
 func Main(m interface{ Run() int }) {
 	if err := Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -38,9 +39,10 @@ func Main(m interface{ Run() int }) {
 	os.Exit(m.Run())
 }
 
-// Enter returns nil in a process which has user, network and mount namespaces of its own. In any other process it
-// runs the same program again in such namespaces, forwards signals to it and exits with its status; it returns
-// only if that is not possible. Call it first in main: whatever the process did before is done twice.
+// Enter returns nil in a process that has user, network and mount namespaces of its own. In any other process
+// it runs the same program again in such namespaces, forwards signals to it and exits with its status; it
+// returns only if that is not possible. Call it first in main, because the new process starts from the
+// beginning.
 func Enter() error {
 	here, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
@@ -126,7 +128,8 @@ func again(here string, flags uintptr) *exec.Cmd {
 	return cmd
 }
 
-// fromTerminal reports whether s was most likely typed, so that the terminal has sent it to the child as well.
+// fromTerminal reports whether a user probably typed the signal: then the terminal has sent it to the child
+// as well.
 func fromTerminal(s os.Signal) bool {
 	if s != unix.SIGINT && s != unix.SIGQUIT {
 		return false
@@ -140,7 +143,7 @@ func fromTerminal(s os.Signal) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// missing says which of the settings in sysctls forbids the lab, as well as can be told from outside of the kernel.
+// missing names the sysctls that forbid the lab. A sandbox may forbid it without one.
 func missing(sysctls fs.FS) string {
 	var found []string
 	for _, forbids := range []struct{ file, value string }{

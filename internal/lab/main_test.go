@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperVar makes the test binary a command: "enter" is runHelper, "victims" runs other tests, which fail.
+// helperVar makes the test binary a command: "enter" is runHelper, "victims" runs victims.
 const helperVar = "NFTPROXY_LAB_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 	Main(m)
 }
 
-// runHelper prints its network namespace and its last argument, and ends with status 7 on SIGTERM.
+// runHelper enters a lab, prints its network namespace and its last argument, and ends with status 7 on
+// SIGTERM.
 func runHelper() int {
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, unix.SIGTERM)
