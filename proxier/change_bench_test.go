@@ -26,8 +26,13 @@ func BenchmarkChange(b *testing.B) {
 				Config: rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()},
 			}, nil)
 			name := service.Name{Namespace: "default", Name: "web"}
-			st.Apply(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: corev1.ServiceSpec{
-				ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"}, Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}})
+			st.Apply(&corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name},
+				Spec: corev1.ServiceSpec{
+					ClusterIP: "10.96.0.10", ClusterIPs: []string{"10.96.0.10"},
+					Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}},
+				},
+			})
 			size := min(100, endpoints)
 			for part := range endpoints / size {
 				st.Apply(benchSlice(part, size, 0))
@@ -54,15 +59,17 @@ func benchSlice(part, size, version int) *discoveryv1.EndpointSlice {
 	http, port, protocol, node := "http", int32(8080), corev1.ProtocolTCP, "node-b"
 	yes := true
 	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4,
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("web-%d", part), Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
-		Ports:      []discoveryv1.EndpointPort{{Name: &http, Port: &port, Protocol: &protocol}}}
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("web-%d", part),
+			Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		Ports: []discoveryv1.EndpointPort{{Name: &http, Port: &port, Protocol: &protocol}}}
 	for i := range size {
 		at := part*size + i
 		addr := netip.AddrFrom4([4]byte{10, 128, byte(at >> 8), byte(at)})
 		if i == size/2 {
 			addr = netip.AddrFrom4([4]byte{10, byte(129 + version), byte(at >> 8), byte(at)})
 		}
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr.String()}, NodeName: &node,
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr.String()},
+			NodeName:   &node,
 			Conditions: discoveryv1.EndpointConditions{Ready: &yes, Serving: &yes}})
 	}
 	return s

@@ -102,7 +102,9 @@ spec:
 // endpointsManifest returns the EndpointSlice of a Service with these pods, on port 8080.
 func endpointsManifest(service string, pods ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: %s-1, namespace: default, labels: {kubernetes.io/service-name: %s}}\n", service, service)
+	b.WriteString("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n")
+	fmt.Fprintf(&b, "metadata: {name: %s-1, namespace: default, ", service)
+	fmt.Fprintf(&b, "labels: {kubernetes.io/service-name: %s}}\n", service)
 	b.WriteString("addressType: IPv4\nports: [{port: 8080}]\nendpoints:\n")
 	for _, pod := range pods {
 		node := "node-b"
@@ -149,18 +151,21 @@ func TestDaemonFollowsFiles(t *testing.T) {
 	eventually(t, l.Node(), true, "goto cluster-2")
 	loads := []*lab.Load{
 		l.Steady(t.Context(), "pod-b", "tcp", netip.MustParseAddrPort("10.96.0.10:80"), 2*time.Millisecond),
-		l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"), 2*time.Millisecond),
+		l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"),
+			2*time.Millisecond),
 	}
 	for _, pods := range [][]string{{podA, podB, podC}, {podB, podC}, {podB, podC, podD}, {podC, podD}} {
 		d.write(t, "web-endpoints.yaml", endpointsManifest("web", pods...))
-		eventually(t, l.Node(), true, fmt.Sprintf("10.96.0.10 . tcp . 80 comment \"default/web\" : goto cluster-%d", len(pods)))
+		element := fmt.Sprintf(`10.96.0.10 . tcp . 80 comment "default/web" : goto cluster-%d`, len(pods))
+		eventually(t, l.Node(), true, element)
 	}
 	for _, load := range loads {
 		if r := load.Stop(); r.Lost() > 0 || r.Sent < 10 {
 			t.Errorf("%d of %d requests were lost: %v", r.Lost(), r.Sent, r.Err)
 		}
 	}
-	checkRows(t, l, lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30080"), By: []string{"pod-c", "pod-d"}})
+	checkRows(t, l, lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30080"),
+		By: []string{"pod-c", "pod-d"}})
 	if err := os.Remove(filepath.Join(d.dir, "web.yaml")); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +201,8 @@ func TestDaemonRestarts(t *testing.T) {
 	d.write(t, "web.yaml", strings.Replace(webManifest, "spec:", "spec:\n  sessionAffinity: ClientIP", 1))
 	first := startDaemon(t, dir)
 	eventually(t, l.Node(), true, "goto cluster-3")
-	load := l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"), 2*time.Millisecond)
+	load := l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"),
+		2*time.Millisecond)
 	stuck := l.Request("client-2", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"))
 	first.stop()
 	conn := dial(t, l.Node(), kernel.Options{})
@@ -205,7 +211,8 @@ func TestDaemonRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := startDaemon(t, dir)
-	second.write(t, "late.yaml", strings.NewReplacer("web", "late", "10.96.0.10", "10.96.0.20", "30080", "30081").Replace(webManifest))
+	late := strings.NewReplacer("web", "late", "10.96.0.10", "10.96.0.20", "30080", "30081")
+	second.write(t, "late.yaml", late.Replace(webManifest))
 	eventually(t, l.Node(), true, "default/late")
 	after, err := conn.Generation()
 	if err != nil {
@@ -222,7 +229,8 @@ func TestDaemonRestarts(t *testing.T) {
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podB, podC, podD))
 	startDaemon(t, dir)
 	eventually(t, l.Node(), true, "goto cluster-4")
-	checkRows(t, l, lab.Row{From: "client-2", To: target(t, "tcp 192.0.2.1:30080"), By: []string{stuck.By}, Requests: 20})
+	checkRows(t, l, lab.Row{From: "client-2", To: target(t, "tcp 192.0.2.1:30080"), By: []string{stuck.By},
+		Requests: 20})
 }
 
 // TestStickyClientIsReleased removes the endpoint of a client: the client gets another one. Before, it keeps
@@ -284,15 +292,18 @@ func TestRefusalNamesElement(t *testing.T) {
 	n := newNode(t, "", webManifests(t, podA), ns)
 	n.load(t, webManifests(t, podA))
 	n.sync(t)
-	nftIn(t, ns, "", "add", "element", "ip", "nftproxy", "endpoints", "{ 10.96.0.10 . tcp . 80 . 1 : 10.244.9.9 . 1 }")
+	nftIn(t, ns, "", "add", "element", "ip", "nftproxy", "endpoints",
+		"{ 10.96.0.10 . tcp . 80 . 1 : 10.244.9.9 . 1 }")
 	n.load(t, webManifests(t, podA, podB))
 	err := n.trySync()
-	want := `add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.12 . 8080 }: file exists`
+	want := `add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.12 . 8080 }: ` +
+		`file exists`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("got error %v, want one with %q", err, want)
 	}
 	n.sync(t) // reads back and repairs
-	if listing := nftIn(t, ns, "", "list", "ruleset"); strings.Contains(listing, "10.244.9.9") || !strings.Contains(listing, podB) {
+	listing := nftIn(t, ns, "", "list", "ruleset")
+	if strings.Contains(listing, "10.244.9.9") || !strings.Contains(listing, podB) {
 		t.Errorf("not repaired:\n%s", listing)
 	}
 }
@@ -302,8 +313,10 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 	for _, script := range []string{
 		"table ip nftproxy { set cluster-ips { type inet_service; }; }",
 		"table ip nftproxy { chain nat-output { type nat hook prerouting priority 5; }; }",
-		"table ip nftproxy { chain services { accept; }; set foreign { type mark; }; chain other { jump services; }; }",
-		"table ip nftproxy { set pod-cidrs { type ipv4_addr; flags interval; elements = { 10.0.0.1-10.0.0.5 }; }; }",
+		"table ip nftproxy { " +
+			"chain services { accept; }; set foreign { type mark; }; chain other { jump services; }; }",
+		"table ip nftproxy { " +
+			"set pod-cidrs { type ipv4_addr; flags interval; elements = { 10.0.0.1-10.0.0.5 }; }; }",
 	} {
 		ns := newNamespace(t)
 		nftIn(t, ns, script, "-f", "-")
@@ -312,7 +325,8 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 		n.load(t, manifests)
 		n.sync(t)
 		restartWritesNothing(t, n, "", manifests, ns)
-		if listing := nftIn(t, ns, "", "list", "ruleset"); strings.Contains(listing, "other") || strings.Contains(listing, "10.0.0.1") {
+		listing := nftIn(t, ns, "", "list", "ruleset")
+		if strings.Contains(listing, "other") || strings.Contains(listing, "10.0.0.1") {
 			t.Errorf("after %s:\n%s", script, listing)
 		}
 	}
@@ -336,7 +350,8 @@ func TestDriftIsRepaired(t *testing.T) {
 		"delete element ip nftproxy services { 10.96.0.10 . tcp . 80 }",
 		"add element ip nftproxy services { 10.96.0.99 . tcp . 80 : goto cluster-2 }",
 		"flush set ip nftproxy cluster-ips",
-		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",
+		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; " +
+			"add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",
 	} {
 		nftIn(t, ns, strings.ReplaceAll(damage, "; ", "\n"), "-f", "-")
 		deadline := time.Now().Add(20 * time.Second)

@@ -46,10 +46,12 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("%d Events are stored, want 2", len(stored))
 		}
 		svc, node := stored[0], stored[1]
-		if svc.Namespace != "shop" || svc.Regarding.Name != "web" || svc.Reason != "FrontendConflict" || svc.Type != "Warning" || svc.EventTime.IsZero() {
+		if svc.Namespace != "shop" || svc.Regarding.Name != "web" || svc.Reason != "FrontendConflict" ||
+			svc.Type != "Warning" || svc.EventTime.IsZero() {
 			t.Errorf("Event of a Service: %+v", svc)
 		}
-		if node.Namespace != "default" || node.Regarding.Name != "node-a" || len(node.Note) != maxNote || node.ReportingInstance != "nftproxy-node-a" {
+		if node.Namespace != "default" || node.Regarding.Name != "node-a" || len(node.Note) != maxNote ||
+			node.ReportingInstance != "nftproxy-node-a" {
 			t.Errorf("Event of the Node: %+v", node)
 		}
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -49,8 +48,10 @@ type flow struct {
 // refusals returns errors after which the kernel has committed nothing.
 func refusals() []error {
 	var errs []error
-	for _, errno := range []unix.Errno{unix.ENOENT, unix.EEXIST, unix.EBUSY, unix.ENOBUFS, unix.EMSGSIZE, unix.EPERM, unix.ENOMEM, unix.EINVAL, unix.EINTR} {
-		errs = append(errs, &netlink.Error{Errno: errno, MsgIndex: -1}, &netlink.Error{Errno: errno, MsgIndex: 3, Offset: 40, What: "add element", More: 2})
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EEXIST, unix.EBUSY, unix.ENOBUFS, unix.EMSGSIZE,
+		unix.EPERM, unix.ENOMEM, unix.EINVAL, unix.EINTR} {
+		errs = append(errs, &netlink.Error{Errno: errno, MsgIndex: -1},
+			&netlink.Error{Errno: errno, MsgIndex: 3, Offset: 40, What: "add element", More: 2})
 	}
 	return append(errs,
 		&netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}, // ErrStale
@@ -104,7 +105,7 @@ func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 		}
 		if to := e.KeyValues(); to.Protocol != service.TCP {
 			by := e.DataValues()
-			f.flows[flow{service.Frontend{Addr: to.Addrs[0], Protocol: to.Protocol, Port: to.Port}, netip.AddrPortFrom(by.Addrs[0], by.Port)}] = struct{}{}
+			f.flows[flow{to.Frontend(), by.Backend()}] = struct{}{}
 		}
 	}
 	return nil
@@ -118,7 +119,8 @@ func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) 
 	before := len(f.flows)
 	for _, s := range stale {
 		maps.DeleteFunc(f.flows, func(l flow, _ struct{}) bool {
-			return l.frontend == s.Frontend && service.FamilyOf(l.frontend.Addr) == family && !slices.Contains(s.Keep, l.backend)
+			return l.frontend == s.Frontend && service.FamilyOf(l.frontend.Addr) == family &&
+				!slices.Contains(s.Keep, l.backend)
 		})
 	}
 	return before - len(f.flows), nil
@@ -128,7 +130,9 @@ func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) 
 func (f *faulty) checkFlows(t *testing.T, meant []service.StaleFlows) {
 	t.Helper()
 	for l := range f.flows {
-		mayGoOn := func(s service.StaleFlows) bool { return s.Frontend == l.frontend && slices.Contains(s.Keep, l.backend) }
+		mayGoOn := func(s service.StaleFlows) bool {
+			return s.Frontend == l.frontend && slices.Contains(s.Keep, l.backend)
+		}
 		if !slices.ContainsFunc(meant, mayGoOn) {
 			t.Errorf("a flow goes on to an endpoint that was removed: %s to %s", l.frontend, l.backend)
 		}
@@ -136,7 +140,8 @@ func (f *faulty) checkFlows(t *testing.T, meant []service.StaleFlows) {
 }
 
 func (f *faulty) apply(d *rules.Delta, generation uint32) error {
-	lost := fmt.Errorf("commit nftables batch: %w: %w", netlink.ErrUnknownOutcome, oneOf(f.w, unix.EAGAIN, unix.ENOBUFS))
+	lost := fmt.Errorf("commit nftables batch: %w: %w", netlink.ErrUnknownOutcome,
+		oneOf(f.w, unix.EAGAIN, unix.ENOBUFS))
 	switch {
 	case f.happens("refused"):
 		errs := refusals()
@@ -231,7 +236,8 @@ func TestFaultsInKernel(t *testing.T) {
 	ns := ownNamespace(t)
 	f := &faulty{kernel: dial(t, ns, kernel.Options{}), faults: map[string]int{}}
 	f.behind = func() {
-		nftIn(t, ns, "", slices.Concat([]string{"add", "table"}, oneOf(f.w, []string{"ip", "other"}, []string{"ip6", "other"}))...)
+		nftIn(t, ns, "", slices.Concat([]string{"add", "table"},
+			oneOf(f.w, []string{"ip", "other"}, []string{"ip6", "other"}))...)
 	}
 	f.suffer(t, seed, 60)
 	t.Logf("faults: %v", f.faults)

@@ -39,7 +39,8 @@ func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string
 func tryNft(ns *lab.Namespace, stdin string, args ...string) (out string, err error) {
 	path, err := exec.LookPath("nft")
 	if err != nil {
-		return "", fmt.Errorf("these tests compare with nft: install it with `make tools` or as the package nftables: %w", err)
+		return "", fmt.Errorf("these tests need nft, to compare with: install it with `make tools`, "+
+			"or install the package nftables: %w", err)
 	}
 	err = ns.Do(func() error {
 		cmd := exec.Command(path, args...)

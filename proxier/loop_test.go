@@ -49,8 +49,9 @@ func TestPauses(t *testing.T) {
 		{name: "own pause adapts", applying: 60 * ms, first: 3, want: []time.Duration{0, 120 * ms, 240 * ms}},
 		{name: "configured", args: []string{"--iptables-min-sync-period=1s"}, applying: 300 * ms,
 			want: []time.Duration{0, 1000 * ms, 2000 * ms, 3000 * ms}},
-		{name: "configured to less than a sync takes", args: []string{"--iptables-min-sync-period=50ms"}, applying: 600 * ms,
-			want: []time.Duration{0, 600 * ms, 1200 * ms, 1800 * ms, 2400 * ms}},
+		{name: "configured to less than a sync takes", args: []string{"--iptables-min-sync-period=50ms"},
+			applying: 600 * ms,
+			want:     []time.Duration{0, 600 * ms, 1200 * ms, 1800 * ms, 2400 * ms}},
 		{name: "configured to none", args: []string{"--iptables-min-sync-period=0"}, first: 4,
 			want: []time.Duration{0, 3 * ms, 6 * ms, 9 * ms}},
 	} {
@@ -91,7 +92,8 @@ func TestNothingToDo(t *testing.T) {
 // success the intervals start again at minRetry.
 func TestRetries(t *testing.T) {
 	inLoop(t, func(t *testing.T, l *looping) {
-		want := []time.Duration{0, 100 * ms, 300 * ms, 700 * ms, 1500 * ms, 3100 * ms, 6300 * ms, 12700 * ms, 22700 * ms, 32700 * ms}
+		want := []time.Duration{0, 100 * ms, 300 * ms, 700 * ms, 1500 * ms, 3100 * ms, 6300 * ms, 12700 * ms,
+			22700 * ms, 32700 * ms}
 		for _, failing := range [][]string{{"Apply"}, {"Apply", "Diff"}} {
 			l.fail(unix.ENOBUFS, failing...)
 			l.restart()
@@ -279,7 +281,8 @@ func TestAddresses(t *testing.T) {
 			l.sleep(ms)
 			signal(l.address)
 		}
-		l.check("tried, while addresses that do not matter come and go", l.when("Diff"), 100*ms, 300*ms, 700*ms)
+		l.check("tried, while addresses that do not matter come and go", l.when("Diff"),
+			100*ms, 300*ms, 700*ms)
 	})
 }
 

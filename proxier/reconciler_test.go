@@ -304,7 +304,8 @@ func TestCleanupIsRetried(t *testing.T) {
 		"chains and sets": func(_ *reconciler, s *scripted, err error) { s.deleteErr = err },
 		"flows": func(r *reconciler, _ *scripted, err error) {
 			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, err }
-			r.cleanup.note(&rules.Delta{Stale: []service.StaleFlows{{Frontend: service.Frontend{Protocol: service.UDP}}}})
+			stale := service.StaleFlows{Frontend: service.Frontend{Protocol: service.UDP}}
+			r.cleanup.note(&rules.Delta{Stale: []service.StaleFlows{stale}})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -328,7 +329,8 @@ func TestCleanupIsRetried(t *testing.T) {
 				r.require(leftovers)
 				mustSync(t, r, s, true)
 				if name == "chains and sets" {
-					checkMetric(t, r.Proxier, `kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family="IPv4"}`, 10)
+					checkMetric(t, r.Proxier,
+						`kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family="IPv4"}`, 10)
 				}
 				if r.cleanup.due != nil || len(r.cleanup.flows) > 0 {
 					t.Errorf("after a cleanup, another one is due for %v", r.cleanup.flows)
@@ -362,8 +364,8 @@ func TestFlowsOutliveFailure(t *testing.T) {
 	}
 	s.lacks = rules.Delta{}
 	mustSync(t, r, s, true)
-	if diff := cmp.Diff([]service.Frontend{gone}, cleaned, cmp.Comparer(func(a, b service.Frontend) bool { return a == b })); diff != "" {
-		t.Errorf("deleted flows (-want +got):\n%s", diff)
+	if !slices.Equal(cleaned, []service.Frontend{gone}) {
+		t.Errorf("deleted flows of %v, want %v", cleaned, gone)
 	}
 	mustSync(t, r, s, false)
 	if len(cleaned) != 1 {

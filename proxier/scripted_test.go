@@ -19,7 +19,7 @@ import (
 // scripted is a kernel whose calls have the results that a test sets.
 type scripted struct {
 	lacks      rules.Delta // found by Diff, until Apply succeeds
-	meanwhile  func()      // called by Diff after it has built the ruleset, for changes that come in too late for it
+	meanwhile  func()      // called by Diff when it has built the ruleset, for changes that come too late
 	diffErr    error
 	applyErrs  []error // of the next calls
 	deleteErr  error
@@ -29,7 +29,8 @@ type scripted struct {
 	generation []uint32 // that Apply was given
 }
 
-func (s *scripted) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, uint32, error) {
+func (s *scripted) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset) (
+	*rules.Delta, uint32, error) {
 	s.diffs++
 	if s.diffErr != nil {
 		return nil, 0, s.diffErr
@@ -99,8 +100,9 @@ func oneChain() rules.Delta {
 func changeService(p *Proxier) {
 	version := fmt.Sprint(time.Now().UnixNano())
 	p.Apply(&corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Labels: map[string]string{"version": version}},
-		Spec:       corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 80}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "web", Labels: map[string]string{"version": version}},
+		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 80}}},
 	})
 }
 
@@ -116,7 +118,8 @@ func checkRepaired(t *testing.T, r *reconciler, want int) {
 	checkMetric(t, r.Proxier, "nftproxy_drift_repaired_total", want)
 	n := 0
 	for _, ev := range queued(r.events) {
-		if ev.Reason == reasonDriftRepaired && strings.Contains(ev.Note, "another process changed nftproxy's tables: repaired") {
+		if ev.Reason == reasonDriftRepaired &&
+			strings.Contains(ev.Note, "another process changed nftproxy's tables: repaired") {
 			n++
 		}
 	}

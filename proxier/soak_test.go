@@ -66,7 +66,8 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	t.Logf("%d changes of objects in %d rounds, damaged %d times, in %v; at the end %d objects, %d frontends",
-		changes, *soakRounds, damages, time.Since(start).Round(time.Millisecond), len(w.objects), r.builder.Ruleset().Len())
+		changes, *soakRounds, damages, time.Since(start).Round(time.Millisecond),
+		len(w.objects), r.builder.Ruleset().Len())
 }
 
 // checkedDrift is the kernel, where a check for drift must not fail.
@@ -89,19 +90,22 @@ func (w *world) damage(t *testing.T, ns *lab.Namespace, conn *kernel.Conn, r *re
 	r.checkDrift() // the first check after a start finds a generation that it does not know
 	r.due, r.compare = none, compareTimer{}
 	family := oneOf(w, "ip", "ip6")
-	set := oneOf(w, "map %s nftproxy services", "map %s nftproxy endpoints", "map %s nftproxy local-endpoints", "set %s nftproxy cluster-ips",
-		"set %s nftproxy hairpin", "set %s nftproxy service-cidrs", "set %s nftproxy allowed-sources", "set %s nftproxy firewalled")
+	set := oneOf(w, "map %s nftproxy services", "map %s nftproxy endpoints",
+		"map %s nftproxy local-endpoints", "set %s nftproxy cluster-ips", "set %s nftproxy hairpin",
+		"set %s nftproxy service-cidrs", "set %s nftproxy allowed-sources", "set %s nftproxy firewalled")
 	damage := oneOf(w,
 		"flush ruleset",
 		fmt.Sprintf("delete table %s nftproxy", family),
 		fmt.Sprintf("flush table %s nftproxy", family),
 		fmt.Sprintf("flush "+set, family),
-		fmt.Sprintf("insert rule %s nftproxy %s accept", family, oneOf(w, "services", "no-endpoints", "nat-prerouting", "nat-postrouting")),
+		fmt.Sprintf("insert rule %s nftproxy %s accept", family,
+			oneOf(w, "services", "no-endpoints", "nat-prerouting", "nat-postrouting")),
 		fmt.Sprintf("flush chain %s nftproxy %s", family, oneOf(w, "services", "nat-output")),
 		fmt.Sprintf("add set %s nftproxy other { type mark; }", family),
 		fmt.Sprintf("add chain %s nftproxy other; add rule %s nftproxy other jump services", family, family),
 		"add table ip other; add chain ip other x; delete table ip other",
-		fmt.Sprintf("add element %s nftproxy cluster-ips { %s }", family, map[string]string{"ip": "10.99.0.1", "ip6": "fd00::99"}[family]),
+		fmt.Sprintf("add element %s nftproxy cluster-ips { %s }", family,
+			map[string]string{"ip": "10.99.0.1", "ip6": "fd00::99"}[family]),
 	)
 	before, err := conn.Generation()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ func aloneFlags(t *testing.T) []string {
 	}
 	flag.Visit(func(f *flag.Flag) {
 		switch name, ours := strings.CutPrefix(f.Name, "test."); {
-		case !ours, name == "short", name == "parallel", name == "failfast", name == "fullpath", name == "skip":
+		case !ours, slices.Contains([]string{"short", "parallel", "failfast", "fullpath", "skip"}, name):
 			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
 		}
 	})

@@ -154,7 +154,8 @@ func TestAlonePassesOnResults(t *testing.T) {
 			}
 		})
 	}
-	if output, passed := runVictim("TestPasses", "-test.v"); !passed || !strings.Contains(output, "in the child") {
+	output, passed := runVictim("TestPasses", "-test.v")
+	if !passed || !strings.Contains(output, "in the child") {
 		t.Errorf("passed with -v is %t, want true and the output of the child:\n%s", passed, output)
 	}
 }

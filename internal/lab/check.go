@@ -161,7 +161,8 @@ func (l *Lab) judge(row Row, report Report, results []Result) error {
 		}
 	}
 	if row.Sticky && len(report.By) > 1 {
-		wrong = append(wrong, fmt.Sprintf("answered by %s (of %d), want always the same", counts(report.By), report.Sent))
+		wrong = append(wrong,
+			fmt.Sprintf("answered by %s (of %d), want always the same", counts(report.By), report.Sent))
 	}
 	for _, name := range row.By {
 		if !row.Sticky && report.By[name] == 0 {

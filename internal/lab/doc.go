@@ -7,7 +7,7 @@
 //
 // All machines are on one switched network, 192.0.2.0/24 and 2001:db8::/64:
 //
-//	node      192.0.2.1    2001:db8::1    the node under test, called node-a; host-pod is a pod in its host network
+//	node      192.0.2.1    2001:db8::1    the node under test, node-a; host-pod is a pod in its host network
 //	  pod-a   10.244.1.11  fd00:10:244:1::11
 //	  pod-b   10.244.1.12  fd00:10:244:1::12
 //	node-b    192.0.2.2    2001:db8::2    another node

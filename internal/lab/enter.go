@@ -161,8 +161,9 @@ func missing(sysctls fs.FS) string {
 		}
 	}
 	if len(found) == 0 {
-		return "user and network namespaces are not allowed here (the sandbox or container around this process " +
-			"forbids them): allow them, or run as root with CAP_SYS_ADMIN"
+		return "user and network namespaces are not allowed here (the sandbox or container around this " +
+			"process forbids them): allow them, or run as root with CAP_SYS_ADMIN"
 	}
-	return "user namespaces are not allowed here: " + strings.Join(found, ", ") + "; change that or run as root"
+	return "user namespaces are not allowed here: " + strings.Join(found, ", ") +
+		"; change that or run as root"
 }

@@ -19,7 +19,8 @@ type Load struct {
 
 // Steady makes a request every interval, until ctx ends or Stop is called. Requests do not wait for each
 // other, but at most 64 run at a time; further ones are skipped.
-func (l *Lab) Steady(ctx context.Context, from, proto string, to netip.AddrPort, interval time.Duration) *Load {
+func (l *Lab) Steady(ctx context.Context, from, proto string, to netip.AddrPort,
+	interval time.Duration) *Load {
 	ctx, stop := context.WithCancel(ctx)
 	load := &Load{stop: stop}
 	load.running.Go(func() {

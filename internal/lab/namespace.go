@@ -71,7 +71,8 @@ func unusedNamespace() (*Namespace, error) {
 	}
 	for _, link := range links {
 		if name := link.Attrs().Name; name != "lo" && link.Attrs().Flags&net.FlagUp != 0 {
-			return nil, errors.Join(fmt.Errorf("this namespace is in use: it has the device %s", name), ns.Close())
+			return nil, errors.Join(fmt.Errorf("this namespace is in use: it has the device %s", name),
+				ns.Close())
 		}
 	}
 	return ns, nil

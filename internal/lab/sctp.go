@@ -88,7 +88,8 @@ func decodeSCTP(b []byte) (sctpPacket, bool) {
 		return sctpPacket{}, false
 	}
 	p.initiateTag = binary.BigEndian.Uint32(chunk[4:])
-	if param := chunk[sctpInitChunk:length]; len(param) > 4 && binary.BigEndian.Uint16(param) == sctpStateCookie {
+	param := chunk[sctpInitChunk:length]
+	if len(param) > 4 && binary.BigEndian.Uint16(param) == sctpStateCookie {
 		p.cookie = param[4:]
 	}
 	return p, true

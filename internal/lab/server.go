@@ -7,8 +7,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
@@ -72,8 +72,8 @@ func (l *Lab) servePorts(ip netip.Addr, ports []discoveryv1.EndpointPort) error 
 			continue
 		}
 		proto := "tcp"
-		if port.Protocol != nil && *port.Protocol != corev1.ProtocolTCP {
-			proto = map[corev1.Protocol]string{corev1.ProtocolUDP: "udp", corev1.ProtocolSCTP: "sctp"}[*port.Protocol]
+		if port.Protocol != nil {
+			proto = strings.ToLower(string(*port.Protocol))
 		}
 		if err := l.Serve(netip.AddrPortFrom(ip, uint16(*port.Port)), proto); err != nil {
 			return err

@@ -211,7 +211,8 @@ func (w *wiring) bridge(machine, name string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	snooping := false
-	if err := w.handles[machine].LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
+	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
+	if err := w.handles[machine].LinkAdd(bridge); err != nil {
 		return fmt.Errorf("%s: add bridge %s: %w", machine, name, err)
 	}
 	return w.up(machine, name)
