@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,92 +18,80 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/proxier/nft"
-	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const ms = time.Millisecond
 
-// clocked is a kernel that notes when it is called, and does what it is told.
+// clocked is a fake kernel that records when its methods are called, and whose methods take time and fail as
+// a test sets it.
 type clocked struct {
-	mu sync.Mutex
-	*model
-	began                         time.Time
-	reads, applies, looks, tidies []time.Duration // when they began
+	*fakekernel.Kernel
 
-	takes                   time.Duration // what a transaction takes
-	reading                 time.Duration // what a reading takes
-	readErr, applyErr, tidy error
-	look                    func() (nft.Drift, error)
+	mu    sync.Mutex
+	began time.Time
+	calls map[string][]time.Duration // when each method was called
+	takes map[string]time.Duration
+	errs  map[string]error
+	// unrest lets another process write to tables of its own before each check for drift.
+	unrest bool
 }
 
-// tell tells the kernel what to do from now on.
-func (c *clocked) tell(f func()) {
+func newClocked() *clocked {
+	c := &clocked{Kernel: fakekernel.New(), began: time.Now(), calls: map[string][]time.Duration{},
+		takes: map[string]time.Duration{}, errs: map[string]error{}}
+	c.Fail = c.called
+	return c
+}
+
+// called records a call and takes its time.
+func (c *clocked) called(method string) error {
+	c.mu.Lock()
+	c.calls[method] = append(c.calls[method], time.Since(c.began))
+	takes, err, unrest := c.takes[method], c.errs[method], c.unrest && method == "CheckDrift"
+	c.mu.Unlock()
+	if unrest {
+		c.writeElsewhere()
+	}
+	time.Sleep(takes)
+	return err
+}
+
+// set changes what the methods do.
+func (c *clocked) set(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
 }
 
-// note notes a call, and lets it take its time.
-func (c *clocked) note(calls *[]time.Duration, takes *time.Duration) {
-	c.mu.Lock()
-	*calls = append(*calls, time.Since(c.began))
-	d := *takes
-	c.mu.Unlock()
-	time.Sleep(d)
-}
-
-func (c *clocked) Read(families []service.Family) (*nft.Snapshot, error) {
-	c.note(&c.reads, &c.reading)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.readErr != nil {
-		return nil, c.readErr
-	}
-	return c.model.Read(families)
-}
-
-func (c *clocked) Apply(d *rules.Delta, generation uint32) error {
-	c.note(&c.applies, &c.takes)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.applyErr != nil {
-		return c.applyErr
-	}
-	return c.model.Apply(d, generation)
-}
-
-func (c *clocked) DeleteStale(d *rules.Delta) (int, error) {
-	c.note(&c.tidies, new(time.Duration))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.tidy != nil {
-		return 0, c.tidy
-	}
-	return c.model.DeleteStale(d)
-}
-
-func (c *clocked) CheckDrift(nft.Outline) (nft.Drift, error) {
-	c.note(&c.looks, new(time.Duration))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.look == nil {
-		return nft.Unchanged, nil
-	}
-	return c.look()
-}
-
-// forget begins anew.
-func (c *clocked) forget() {
-	synctest.Wait()
-	c.tell(func() {
-		c.began = time.Now()
-		c.reads, c.applies, c.looks, c.tidies = nil, nil, nil, nil
+// fail lets methods fail, with nil no longer.
+func (c *clocked) fail(err error, methods ...string) {
+	c.set(func() {
+		for _, m := range methods {
+			c.errs[m] = err
+		}
 	})
 }
 
-// looping is a Proxier whose loop runs, in a bubble with a clock of its own.
+// damage changes our tables as another process could.
+func (c *clocked) damage() {
+	c.Edit(func(ts fakekernel.Tables) { delete(ts[service.IPv4].Chains, "nat-output") })
+}
+
+// writeElsewhere changes another table.
+func (c *clocked) writeElsewhere() { c.Edit(func(fakekernel.Tables) {}) }
+
+// restart drops what is recorded and sets the clock to zero.
+func (c *clocked) restart() {
+	synctest.Wait()
+	c.set(func() {
+		c.began = time.Now()
+		clear(c.calls)
+	})
+}
+
+// looping is a Proxier whose reconciler runs, in a bubble of synctest.
 type looping struct {
 	*Proxier
 	*clocked
@@ -111,8 +100,7 @@ type looping struct {
 	done chan struct{}
 }
 
-// startLoop starts a loop with nothing to do. The source has not said yet that it has
-// delivered everything.
+// startLoop starts a reconciler with nothing to do, on a source that has not delivered everything yet.
 func startLoop(t *testing.T, o Options) *looping {
 	t.Helper()
 	p, err := New(o)
@@ -121,57 +109,65 @@ func startLoop(t *testing.T, o Options) *looping {
 	}
 	p.families = service.Families()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &looping{Proxier: p, clocked: &clocked{model: newModel(), began: time.Now()}, t: t, stop: cancel, done: make(chan struct{})}
+	l := &looping{Proxier: p, clocked: newClocked(), t: t, stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		p.loop(ctx, l.clocked)
+		p.newReconciler(l.clocked).run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-l.done })
 	return l
 }
 
-// inLoop runs f in a bubble, a second after the first sync of an idle loop.
+// inLoop runs f in a bubble, a second after the first sync of an idle reconciler.
 func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 	t.Helper()
-	o := Options{Config: parseConfig(t, append([]string{"--source=" + t.TempDir(), "--hostname-override=node-a"}, args...)...)}
+	args = append([]string{"--source=" + t.TempDir(), "--hostname-override=node-a"}, args...)
+	o := Options{Config: parseConfig(t, args...)}
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, o)
 		l.Synced()
 		l.sleep(time.Second)
-		l.forget()
+		l.restart()
 		f(t, l)
 	})
 }
 
-// Apply is the Proxier's.
+// Apply is that of the Proxier.
 func (l *looping) Apply(obj runtime.Object) { l.Proxier.Apply(obj) }
 
-// change makes a change of the number of endpoints of a Service, so that each one is seen.
-func (l *looping) change() { l.changeOf("web", "10.96.0.1") }
-
-func (l *looping) changeOf(name, clusterIP string) {
-	meta := metav1.ObjectMeta{Namespace: "default", Name: name}
-	l.state.Apply(&corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Ports: []corev1.ServicePort{{Port: int32(1 + time.Now().UnixNano()/1000%65535)}}}})
-	meta.Labels = map[string]string{discoveryv1.LabelServiceName: name}
+// change changes the port of a Service, to one that depends on the time.
+func (l *looping) change() {
+	meta := metav1.ObjectMeta{Namespace: "default", Name: "web"}
+	port := int32(1 + time.Now().UnixNano()/1000%65535)
+	l.state.Apply(&corev1.Service{ObjectMeta: meta,
+		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: port}}}})
+	meta.Labels = map[string]string{discoveryv1.LabelServiceName: "web"}
 	l.Apply(&discoveryv1.EndpointSlice{ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4})
 }
 
-// sleep lets time pass, and all happen that can happen at its end.
+// sleep lets time pass, and everything happen that can happen then.
 func (l *looping) sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// check compares when something was done, after all that can happen now has happened.
-func (l *looping) check(what string, got *[]time.Duration, want ...time.Duration) {
-	l.t.Helper()
+// when returns when a method was called, after everything that can happen now.
+func (l *looping) when(method string) []time.Duration {
 	synctest.Wait()
-	if diff := cmp.Diff(want, *got); diff != "" {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.calls[method])
+}
+
+// check compares times with expected ones.
+func (l *looping) check(what string, got []time.Duration, want ...time.Duration) {
+	l.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
 		l.t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
 
-// Healthy is what /livez says.
+// Healthy reports whether /livez answers with 200.
 func (l *looping) Healthy() bool {
 	l.t.Helper()
 	w := httptest.NewRecorder()
@@ -179,25 +175,13 @@ func (l *looping) Healthy() bool {
 	return w.Code == http.StatusOK
 }
 
-// once returns a Look that sees something once, and nothing any more then.
-func once(drift nft.Drift, err error) func() (nft.Drift, error) {
-	seen := false
-	return func() (nft.Drift, error) {
-		if seen {
-			return nft.Unchanged, nil
-		}
-		seen = true
-		return drift, err
-	}
-}
-
-// checkRepaired compares how much drift was repaired, as the metrics say.
-func (l *looping) checkRepaired(want int) {
-	l.t.Helper()
+// checkMetric compares a metric, whose name includes its labels.
+func checkMetric(t *testing.T, p *Proxier, name string, want int) {
+	t.Helper()
 	w := httptest.NewRecorder()
-	l.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if line := fmt.Sprintf("\nnftproxy_drift_repaired_total %d\n", want); !strings.Contains(w.Body.String(), line) {
-		_, after, _ := strings.Cut(w.Body.String(), "\nnftproxy_drift_repaired_total")
-		l.t.Errorf("not in the metrics: %s but %.10q", line, after)
+	p.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	_, got, found := strings.Cut(w.Body.String(), "\n"+name+" ")
+	if got, _, _ = strings.Cut(got, "\n"); !found || got != fmt.Sprint(want) {
+		t.Errorf("%s is %q, want %d", name, got, want)
 	}
 }

@@ -15,20 +15,21 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
 
-// daemon is a Proxier that runs in a lab on a directory of manifests.
+// daemon is a Proxier that runs on a directory of manifests.
 type daemon struct {
 	dir  string
 	stop func()
 }
 
-// startDaemon starts a Proxier on the directory; it is stopped with the test.
-func startDaemon(t *testing.T, ns *lab.Namespace, dir string, args ...string) *daemon {
+// startDaemon starts a Proxier in this process, for a test that runs alone. It stops at the end of the test.
+func startDaemon(t *testing.T, dir string, args ...string) *daemon {
 	t.Helper()
-	args = append([]string{"--source=" + dir, "--hostname-override=node-a", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"}, args...)
-	p, err := New(Options{Config: parseConfig(t, args...), NetNS: ns.FD()})
+	args = append([]string{"--source=" + dir, "--hostname-override=node-a",
+		"--cluster-cidr=10.244.0.0/16,fd00:10:244::/56", "--oom-score-adj=0"}, args...)
+	p, err := New(Options{Config: parseConfig(t, args...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func startDaemon(t *testing.T, ns *lab.Namespace, dir string, args ...string) *d
 	return d
 }
 
-// write puts a manifest into the directory, as editors do: beside it and renamed.
+// write puts a manifest into the directory as editors do: it writes another file and renames that.
 func (d *daemon) write(t *testing.T, name, content string) {
 	t.Helper()
 	file := filepath.Join(d.dir, name)
@@ -62,7 +63,7 @@ func (d *daemon) write(t *testing.T, name, content string) {
 	}
 }
 
-// eventually waits until the kernel's table holds (or no longer holds) the text.
+// eventually waits until the listing of the ruleset has the text, or no longer has it.
 func eventually(t *testing.T, ns *lab.Namespace, want bool, text string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -98,10 +99,12 @@ spec:
   ports: [{port: 80, nodePort: 30080}]
 `
 
-// endpointsManifest returns the slice of a Service with these pods, on port 8080.
+// endpointsManifest returns the EndpointSlice of a Service with these pods, on port 8080.
 func endpointsManifest(service string, pods ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: %s-1, namespace: default, labels: {kubernetes.io/service-name: %s}}\n", service, service)
+	b.WriteString("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n")
+	fmt.Fprintf(&b, "metadata: {name: %s-1, namespace: default, ", service)
+	fmt.Fprintf(&b, "labels: {kubernetes.io/service-name: %s}}\n", service)
 	b.WriteString("addressType: IPv4\nports: [{port: 8080}]\nendpoints:\n")
 	for _, pod := range pods {
 		node := "node-b"
@@ -136,27 +139,33 @@ func webManifests(t *testing.T, pods ...string) string {
 	return d.dir
 }
 
-// TestDaemonFollowsFiles replaces pods one after the other while requests go on:
-// none may fail, and in the end the new pods answer.
+// TestDaemonFollowsFiles replaces pods one after the other under load: no request may fail, and in the end
+// the new pods answer.
 func TestDaemonFollowsFiles(t *testing.T) {
-	l := newLab(t, lab.Options{})
+	if !lab.Alone(t) {
+		return
+	}
+	l := newLab(t, lab.Options{Here: true})
 	serve(t, l, podA, podB, podC, podD)
-	d := startDaemon(t, l.Node(), webManifests(t, podA, podB))
+	d := startDaemon(t, webManifests(t, podA, podB))
 	eventually(t, l.Node(), true, "goto cluster-2")
 	loads := []*lab.Load{
 		l.Steady(t.Context(), "pod-b", "tcp", netip.MustParseAddrPort("10.96.0.10:80"), 2*time.Millisecond),
-		l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"), 2*time.Millisecond),
+		l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"),
+			2*time.Millisecond),
 	}
 	for _, pods := range [][]string{{podA, podB, podC}, {podB, podC}, {podB, podC, podD}, {podC, podD}} {
 		d.write(t, "web-endpoints.yaml", endpointsManifest("web", pods...))
-		eventually(t, l.Node(), true, fmt.Sprintf("10.96.0.10 . tcp . 80 comment \"default/web\" : goto cluster-%d", len(pods)))
+		element := fmt.Sprintf(`10.96.0.10 . tcp . 80 comment "default/web" : goto cluster-%d`, len(pods))
+		eventually(t, l.Node(), true, element)
 	}
 	for _, load := range loads {
 		if r := load.Stop(); r.Lost() > 0 || r.Sent < 10 {
 			t.Errorf("%d of %d requests were lost: %v", r.Lost(), r.Sent, r.Err)
 		}
 	}
-	checkRows(t, l, lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30080"), By: []string{"pod-c", "pod-d"}})
+	checkRows(t, l, lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30080"),
+		By: []string{"pod-c", "pod-d"}})
 	if err := os.Remove(filepath.Join(d.dir, "web.yaml")); err != nil {
 		t.Fatal(err)
 	}
@@ -178,31 +187,32 @@ func checkRows(t *testing.T, l *lab.Lab, rows ...lab.Row) {
 	}
 }
 
-// TestDaemonRestarts stops the daemon, leaves its rules at work, and starts it
-// again under load: nothing is lost and nothing is written. With a change
-// meanwhile, the difference is written, and a sticky client keeps its pod.
+// TestDaemonRestarts stops the daemon and starts it again under load: no request is lost, and the restart
+// writes nothing. When the manifests changed meanwhile it writes the difference, and a sticky client keeps
+// its pod.
 func TestDaemonRestarts(t *testing.T) {
-	l := newLab(t, lab.Options{})
+	if !lab.Alone(t) {
+		return
+	}
+	l := newLab(t, lab.Options{Here: true})
 	serve(t, l, podA, podB, podC)
 	dir := webManifests(t, podA, podB, podC)
 	d := &daemon{dir: dir}
 	d.write(t, "web.yaml", strings.Replace(webManifest, "spec:", "spec:\n  sessionAffinity: ClientIP", 1))
-	first := startDaemon(t, l.Node(), dir)
+	first := startDaemon(t, dir)
 	eventually(t, l.Node(), true, "goto cluster-3")
-	load := l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"), 2*time.Millisecond)
+	load := l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"),
+		2*time.Millisecond)
 	stuck := l.Request("client-2", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"))
 	first.stop()
-	conn, err := nft.Dial(nft.Options{NetNS: l.Node().FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dial(t, l.Node(), kernel.Options{})
 	before, err := conn.Generation()
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := startDaemon(t, l.Node(), dir)
-	second.write(t, "late.yaml", strings.NewReplacer("web", "late", "10.96.0.10", "10.96.0.20", "30080", "30081").Replace(webManifest))
+	second := startDaemon(t, dir)
+	late := strings.NewReplacer("web", "late", "10.96.0.10", "10.96.0.20", "30080", "30081")
+	second.write(t, "late.yaml", late.Replace(webManifest))
 	eventually(t, l.Node(), true, "default/late")
 	after, err := conn.Generation()
 	if err != nil {
@@ -215,21 +225,25 @@ func TestDaemonRestarts(t *testing.T) {
 		t.Errorf("%d of %d requests were lost: %v", r.Lost(), r.Sent, r.Err)
 	}
 	second.stop()
-	// One endpoint more while nobody looks.
+	// One more endpoint while no daemon runs.
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podB, podC, podD))
-	startDaemon(t, l.Node(), dir)
+	startDaemon(t, dir)
 	eventually(t, l.Node(), true, "goto cluster-4")
-	checkRows(t, l, lab.Row{From: "client-2", To: target(t, "tcp 192.0.2.1:30080"), By: []string{stuck.By}, Requests: 20})
+	checkRows(t, l, lab.Row{From: "client-2", To: target(t, "tcp 192.0.2.1:30080"), By: []string{stuck.By},
+		Requests: 20})
 }
 
-// TestStickyClientIsReleased takes away the endpoint that a client has: it gets
-// another one; a client of another endpoint keeps its own.
+// TestStickyClientIsReleased removes the endpoint of a client: the client gets another one. Before, it keeps
+// its endpoint when another one is added.
 func TestStickyClientIsReleased(t *testing.T) {
-	l := newLab(t, lab.Options{})
+	if !lab.Alone(t) {
+		return
+	}
+	l := newLab(t, lab.Options{Here: true})
 	serve(t, l, podA, podB)
 	dir := webManifests(t, podA)
 	sticky := strings.Replace(webManifest, "spec:", "spec:\n  sessionAffinity: ClientIP", 1)
-	d := startDaemon(t, l.Node(), dir)
+	d := startDaemon(t, dir)
 	d.write(t, "web.yaml", sticky)
 	eventually(t, l.Node(), true, "goto sticky-external/default/web/tcp/80")
 	nodePort := target(t, "tcp 192.0.2.1:30080")
@@ -242,24 +256,24 @@ func TestStickyClientIsReleased(t *testing.T) {
 	checkRows(t, l, lab.Row{From: "client", To: nodePort, By: []string{"pod-b"}, Requests: 20})
 }
 
-// TestDaemonFollowsAddresses gives the node an address and takes it away: nodePorts
-// follow, within 0.0.0.0/0 and never on loopback.
+// TestDaemonFollowsAddresses adds an address to the node and removes it: nodePorts follow, within 0.0.0.0/0
+// and never on loopback.
 func TestDaemonFollowsAddresses(t *testing.T) {
-	l := newLab(t, lab.Options{})
+	if !lab.Alone(t) {
+		return
+	}
+	l := newLab(t, lab.Options{Here: true})
 	serve(t, l, podA)
-	startDaemon(t, l.Node(), webManifests(t, podA), "--nodeport-addresses=0.0.0.0/0")
+	startDaemon(t, webManifests(t, podA), "--nodeport-addresses=0.0.0.0/0")
 	eventually(t, l.Node(), true, "192.0.2.1 . tcp . 30080")
 	row := lab.Row{From: "client", To: target(t, "tcp 203.0.113.9:30080"), By: []string{"pod-a"}}
 	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("203.0.113.9"), Mask: net.CIDRMask(32, 32)}}
 	change := func(f func(netlink.Link, *netlink.Addr) error) {
 		t.Helper()
-		err := l.Node().Do(func() error {
-			link, err := netlink.LinkByName("eth0")
-			if err != nil {
-				return err
-			}
-			return f(link, addr)
-		})
+		link, err := netlink.LinkByName("eth0")
+		if err == nil {
+			err = f(link, addr)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,26 +292,31 @@ func TestRefusalNamesElement(t *testing.T) {
 	n := newNode(t, "", webManifests(t, podA), ns)
 	n.load(t, webManifests(t, podA))
 	n.sync(t)
-	nftIn(t, ns, "", "add", "element", "ip", "nftproxy", "endpoints", "{ 10.96.0.10 . tcp . 80 . 1 : 10.244.9.9 . 1 }")
+	nftIn(t, ns, "", "add", "element", "ip", "nftproxy", "endpoints",
+		"{ 10.96.0.10 . tcp . 80 . 1 : 10.244.9.9 . 1 }")
 	n.load(t, webManifests(t, podA, podB))
-	err := n.syncer.sync()
-	want := `add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.12 . 8080 }: file exists`
+	err := n.trySync()
+	want := `add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.12 . 8080 }: ` +
+		`file exists`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("got error %v, want one with %q", err, want)
 	}
 	n.sync(t) // reads back and repairs
-	if listing := nftIn(t, ns, "", "list", "ruleset"); strings.Contains(listing, "10.244.9.9") || !strings.Contains(listing, podB) {
+	listing := nftIn(t, ns, "", "list", "ruleset")
+	if strings.Contains(listing, "10.244.9.9") || !strings.Contains(listing, podB) {
 		t.Errorf("not repaired:\n%s", listing)
 	}
 }
 
-// TestBrokenTableIsReplaced finds a table of the right name with the wrong content.
+// TestBrokenTableIsReplaced starts with tables of the right name and the wrong content.
 func TestBrokenTableIsReplaced(t *testing.T) {
 	for _, script := range []string{
 		"table ip nftproxy { set cluster-ips { type inet_service; }; }",
 		"table ip nftproxy { chain nat-output { type nat hook prerouting priority 5; }; }",
-		"table ip nftproxy { chain services { accept; }; set foreign { type mark; }; chain other { jump services; }; }",
-		"table ip nftproxy { set pod-cidrs { type ipv4_addr; flags interval; elements = { 10.0.0.1-10.0.0.5 }; }; }",
+		"table ip nftproxy { " +
+			"chain services { accept; }; set foreign { type mark; }; chain other { jump services; }; }",
+		"table ip nftproxy { " +
+			"set pod-cidrs { type ipv4_addr; flags interval; elements = { 10.0.0.1-10.0.0.5 }; }; }",
 	} {
 		ns := newNamespace(t)
 		nftIn(t, ns, script, "-f", "-")
@@ -306,18 +325,22 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 		n.load(t, manifests)
 		n.sync(t)
 		restartWritesNothing(t, n, "", manifests, ns)
-		if listing := nftIn(t, ns, "", "list", "ruleset"); strings.Contains(listing, "other") || strings.Contains(listing, "10.0.0.1") {
+		listing := nftIn(t, ns, "", "list", "ruleset")
+		if strings.Contains(listing, "other") || strings.Contains(listing, "10.0.0.1") {
 			t.Errorf("after %s:\n%s", script, listing)
 		}
 	}
 }
 
-// TestDriftIsRepaired damages the table in every way there is; the daemon repairs it.
+// TestDriftIsRepaired damages the tables in many ways; the daemon repairs them.
 func TestDriftIsRepaired(t *testing.T) {
-	ns := newNamespace(t)
-	startDaemon(t, ns, webManifests(t, podA, podB), "--own-tables=false")
+	if !lab.Alone(t) {
+		return
+	}
+	ns := ownNamespace(t)
+	startDaemon(t, webManifests(t, podA, podB), "--own-tables=false")
 	eventually(t, ns, true, "goto cluster-2")
-	nftIn(t, ns, "", "add", "table", "ip", "other") // somebody else's, to move the generation
+	nftIn(t, ns, "", "add", "table", "ip", "other") // of another program, to move the generation
 	want := bytecode(t, ns)
 	for _, damage := range []string{
 		"flush ruleset",
@@ -327,7 +350,8 @@ func TestDriftIsRepaired(t *testing.T) {
 		"delete element ip nftproxy services { 10.96.0.10 . tcp . 80 }",
 		"add element ip nftproxy services { 10.96.0.99 . tcp . 80 : goto cluster-2 }",
 		"flush set ip nftproxy cluster-ips",
-		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",
+		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; " +
+			"add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",
 	} {
 		nftIn(t, ns, strings.ReplaceAll(damage, "; ", "\n"), "-f", "-")
 		deadline := time.Now().Add(20 * time.Second)
@@ -344,16 +368,19 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// TestOwnedTablesStay flushes the ruleset and deletes from the tables while the daemon
-// owns them: they stay as they are, and nft can list them.
+// TestOwnedTablesStay flushes the ruleset and deletes a table while the daemon owns its tables: they stay as
+// they are, and nft can list them.
 func TestOwnedTablesStay(t *testing.T) {
-	ns := newNamespace(t)
-	startDaemon(t, ns, webManifests(t, podA, podB))
+	if !lab.Alone(t) {
+		return
+	}
+	ns := ownNamespace(t)
+	startDaemon(t, webManifests(t, podA, podB))
 	eventually(t, ns, true, "goto cluster-2")
 	want := bytecode(t, ns)
 	nftIn(t, ns, "", "flush", "ruleset")
 	if _, err := tryNft(ns, "", "delete", "table", "ip", "nftproxy"); err == nil {
-		t.Error("somebody else could delete the table")
+		t.Error("another process deleted the table")
 	}
 	if diff := cmp.Diff(want, bytecode(t, ns)); diff != "" {
 		t.Errorf("the tables changed (-before +after):\n%s", diff)

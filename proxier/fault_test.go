@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/proxier/conntrack"
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/internal/fakekernel"
+	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -22,16 +23,17 @@ import (
 
 var faultSeed = flag.Uint64("fault-seed", 0, "seed of the tests with faults; 0 is any")
 
-// faulty is a kernel in which every call may fail, in every way that a call can.
+// faulty is a kernel in which every call may fail, in every way that a call can fail.
 type faulty struct {
-	kernel
+	kernel  tables
 	t       *testing.T
 	w       *world
-	percent int // of the calls fail
+	percent int // how many calls fail
 
-	read   bool // since a transaction failed
-	failed bool // the transaction before
-	// behind is done between a Read and what builds on it, by somebody else.
+	read   bool // a Diff succeeded since a transaction failed
+	failed bool // the last transaction failed
+	// behind changes the ruleset between a Diff and the transaction that builds on it, as another process
+	// could.
 	behind func()
 	faults map[string]int // how often each happened
 	flows  map[flow]struct{}
@@ -43,14 +45,16 @@ type flow struct {
 	backend  service.Backend
 }
 
-// refusals are what the kernel says to a batch of which it takes nothing.
+// refusals returns errors after which the kernel has committed nothing.
 func refusals() []error {
 	var errs []error
-	for _, errno := range []unix.Errno{unix.ENOENT, unix.EEXIST, unix.EBUSY, unix.ENOBUFS, unix.EMSGSIZE, unix.EPERM, unix.ENOMEM, unix.EINVAL, unix.EINTR} {
-		errs = append(errs, &nft.Error{Errno: errno, MsgIndex: -1}, &nft.Error{Errno: errno, MsgIndex: 3, Offset: 40, What: "add element", More: 2})
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EEXIST, unix.EBUSY, unix.ENOBUFS, unix.EMSGSIZE,
+		unix.EPERM, unix.ENOMEM, unix.EINVAL, unix.EINTR} {
+		errs = append(errs, &netlink.Error{Errno: errno, MsgIndex: -1},
+			&netlink.Error{Errno: errno, MsgIndex: 3, Offset: 40, What: "add element", More: 2})
 	}
 	return append(errs,
-		&nft.Error{Errno: unix.ERESTART, MsgIndex: -1}, // ErrStale
+		&netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}, // ErrStale
 		fmt.Errorf("open nftables socket: %w", unix.EMFILE),
 		fmt.Errorf("send 20 bytes: %w", unix.ECONNREFUSED))
 }
@@ -63,29 +67,34 @@ func (f *faulty) happens(what string) bool {
 	return true
 }
 
-func (f *faulty) Read(families []service.Family) (*nft.Snapshot, error) {
-	snapshot, err := f.kernel.Read(families)
+func (f *faulty) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
+	*rules.Delta, uint32, error) {
+	lost := oneOf[error](f.w, netlink.ErrInterrupted, unix.ENOBUFS, unix.EPERM, unix.EMFILE)
 	if f.happens("read") {
-		return snapshot, oneOf[error](f.w, nft.ErrInterrupted, unix.ENOBUFS, unix.EPERM, unix.EMFILE)
+		return nil, 0, lost
+	}
+	d, generation, err := f.kernel.Diff(families, build)
+	if f.happens("comparison") {
+		return nil, 0, lost
 	}
 	f.read = err == nil
 	if f.behind != nil && f.w.chance(f.percent) {
 		f.behind()
 	}
-	return snapshot, err
+	return d, generation, err
 }
 
 func (f *faulty) Apply(d *rules.Delta, generation uint32) error {
 	if f.failed && (!f.read || generation == 0) {
-		f.t.Error("after a transaction that failed, one that builds on no reading")
+		f.t.Error("a transaction that builds on no Diff follows one that failed")
 	}
 	err := f.apply(d, generation)
 	f.failed, f.read = err != nil, false
 	return err
 }
 
-// commit is a transaction that reaches the kernel. There are clients everywhere: what
-// can flow does.
+// commit is a transaction that reaches the kernel. There are clients everywhere: every flow that can exist
+// does.
 func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 	if err := f.kernel.Apply(d, generation); err != nil {
 		return err
@@ -96,38 +105,43 @@ func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 		}
 		if to := e.KeyValues(); to.Protocol != service.TCP {
 			by := e.DataValues()
-			f.flows[flow{service.Frontend{Addr: to.Addrs[0], Protocol: to.Protocol, Port: to.Port}, netip.AddrPortFrom(by.Addrs[0], by.Port)}] = struct{}{}
+			f.flows[flow{to.Frontend(), by.Backend()}] = struct{}{}
 		}
 	}
 	return nil
 }
 
-// Clean deletes flows, as a conntrack.Cleaner does.
-func (f *faulty) Clean(family service.Family, stale []conntrack.Stale) (int, error) {
-	if f.happens("cleaning") {
+// deleteFlows deletes flows, as conntrack.Clean does.
+func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) (int, error) {
+	if f.happens("deletion of flows") {
 		return 0, unix.ENOBUFS
 	}
 	before := len(f.flows)
 	for _, s := range stale {
 		maps.DeleteFunc(f.flows, func(l flow, _ struct{}) bool {
-			return l.frontend == s.Frontend && service.FamilyOf(l.frontend.Addr) == family && !slices.Contains(s.Keep, l.backend)
+			return l.frontend == s.Frontend && service.FamilyOf(l.frontend.Addr) == family &&
+				!slices.Contains(s.Keep, l.backend)
 		})
 	}
 	return before - len(f.flows), nil
 }
 
-// checkFlows fails if a flow goes on to an endpoint that is gone.
-func (f *faulty) checkFlows(t *testing.T, meant []rules.Stale) {
+// checkFlows fails if a flow goes on to an endpoint that was removed.
+func (f *faulty) checkFlows(t *testing.T, meant []service.StaleFlows) {
 	t.Helper()
 	for l := range f.flows {
-		if !slices.ContainsFunc(meant, func(s rules.Stale) bool { return s.Frontend == l.frontend && slices.Contains(s.Keep, l.backend) }) {
-			t.Errorf("a flow goes on to an endpoint that is gone: %s to %s", l.frontend, l.backend)
+		mayGoOn := func(s service.StaleFlows) bool {
+			return s.Frontend == l.frontend && slices.Contains(s.Keep, l.backend)
+		}
+		if !slices.ContainsFunc(meant, mayGoOn) {
+			t.Errorf("a flow goes on to an endpoint that was removed: %s to %s", l.frontend, l.backend)
 		}
 	}
 }
 
 func (f *faulty) apply(d *rules.Delta, generation uint32) error {
-	lost := fmt.Errorf("commit nftables batch: %w: %w", nft.ErrUnknownOutcome, oneOf(f.w, unix.EAGAIN, unix.ENOBUFS))
+	lost := fmt.Errorf("commit nftables batch: %w: %w", netlink.ErrUnknownOutcome,
+		oneOf(f.w, unix.EAGAIN, unix.ENOBUFS))
 	switch {
 	case f.happens("refused"):
 		errs := refusals()
@@ -145,77 +159,43 @@ func (f *faulty) DeleteStale(d *rules.Delta) (int, error) {
 		return f.kernel.DeleteStale(d)
 	}
 	switch {
-	case f.happens("tidying refused"):
+	case f.happens("cleanup refused"):
 		return 0, oneOf[error](f.w, unix.EBUSY, unix.ENOBUFS, unix.ENOENT)
-	case f.happens("tidying not acknowledged"):
+	case f.happens("cleanup not acknowledged"):
 		n, err := f.kernel.DeleteStale(d)
-		return n, errors.Join(nft.ErrUnknownOutcome, err)
+		return n, errors.Join(netlink.ErrUnknownOutcome, err)
 	}
 	return f.kernel.DeleteStale(d)
 }
 
-func (f *faulty) CheckDrift(want nft.Outline) (nft.Drift, error) {
-	if f.happens("look") {
-		_, err := f.kernel.CheckDrift(want) // what it saw is not told
-		return oneOf(f.w, nft.Unchanged, nft.Drifted), errors.Join(err, oneOf(f.w, unix.ENOBUFS, unix.EPERM), nft.ErrInterrupted)
+func (f *faulty) CheckDrift(want *rules.Ruleset) (kernel.Drift, error) {
+	if f.happens("check") {
+		_, err := f.kernel.CheckDrift(want) // the result is lost
+		return oneOf(f.w, kernel.Unchanged, kernel.Drifted),
+			errors.Join(err, oneOf(f.w, unix.ENOBUFS, unix.EPERM), netlink.ErrInterrupted)
 	}
 	return f.kernel.CheckDrift(want)
 }
 
-// generations gives the model what the kernel has: a generation that moves with every
-// transaction, and that a transaction can be bound to.
-type generations struct {
-	*model
-	now, expected uint32
-}
-
-func (g *generations) Read(families []service.Family) (*nft.Snapshot, error) {
-	s, err := g.model.Read(families)
-	s.Generation = g.now
-	return s, err
-}
-
-func (g *generations) Apply(d *rules.Delta, generation uint32) error {
-	if generation != 0 && generation != g.now {
-		return &nft.Error{Errno: unix.ERESTART, MsgIndex: -1}
-	}
-	g.now++
-	g.expected++
-	return g.model.Apply(d, generation)
-}
-
-func (g *generations) CheckDrift(nft.Outline) (nft.Drift, error) {
-	if g.now == g.expected {
-		return nft.Unchanged, nil
-	}
-	g.expected = g.now
-	return nft.Unknown, nil
-}
-
-func newGenerations() *generations {
-	return &generations{model: newModel(), now: 1, expected: 1}
-}
-
-// steal takes an element away, as somebody else could.
-func (g *generations) steal(w *world) {
+// steal removes an element, as another process could.
+func (w *world) steal(ts fakekernel.Tables) {
 	var ids []nftables.ElementID
 	for _, f := range service.Families() {
-		if t := g.holds[f]; t != nil {
+		if t := ts[f]; t != nil {
 			ids = slices.AppendSeq(ids, maps.Keys(t.Elements))
 		}
 	}
 	if len(ids) == 0 {
 		return
 	}
-	slices.SortFunc(ids, nftables.ElementID.Compare) // a seed is to do the same again
+	slices.SortFunc(ids, nftables.ElementID.Compare) // so that a seed does the same again
 	id := oneOf(w, ids...)
-	delete(g.holds[id.Set.Family].Elements, id)
-	g.now++
+	delete(ts[id.Set.Family].Elements, id)
 }
 
-// TestFaultsInModel makes calls of a model of the kernel fail at random: what is
-// recorded is what was committed, and in the end all is in sync.
-func TestFaultsInModel(t *testing.T) {
+// TestFaultsInFakeKernel lets calls of a fake kernel fail at random: the reconciler records what was
+// committed, and in the end everything is in sync.
+func TestFaultsInFakeKernel(t *testing.T) {
 	faults := map[string]int{}
 	seeds := []uint64{*faultSeed}
 	if *faultSeed == 0 {
@@ -225,15 +205,16 @@ func TestFaultsInModel(t *testing.T) {
 		}
 	}
 	for _, seed := range seeds {
-		k := newGenerations()
+		k := fakekernel.New()
 		f := &faulty{kernel: k, faults: faults}
-		f.behind = func() { k.steal(f.w) }
+		f.behind = func() { k.Edit(f.w.steal) }
 		run := func(t *testing.T) { f.suffer(t, seed, 30) }
 		if !t.Run(fmt.Sprintf("-fault-seed=%d", seed), run) {
 			break
 		}
 	}
-	for _, what := range []string{"refused", "acknowledgement lost", "transaction lost", "tidying refused", "tidying not acknowledged", "cleaning", "read", "look"} {
+	for _, what := range []string{"refused", "acknowledgement lost", "transaction lost", "cleanup refused",
+		"cleanup not acknowledged", "deletion of flows", "read", "comparison", "check"} {
 		if faults[what] == 0 && len(seeds) > 1 {
 			t.Errorf("this fault never happened: %s", what)
 		}
@@ -241,73 +222,75 @@ func TestFaultsInModel(t *testing.T) {
 	t.Logf("faults: %v", faults)
 }
 
-// TestFaultsInKernel is the same with a real kernel behind the faults, where somebody
-// else writes between reading and writing, and the connection is lost.
+// TestFaultsInKernel is the same with a real kernel behind the faults, where another process writes between
+// reading and writing.
 func TestFaultsInKernel(t *testing.T) {
+	if !lab.Alone(t) {
+		return
+	}
 	seed := *faultSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("-fault-seed=%d", seed)
-	ns := newNamespace(t)
-	conn, err := nft.Dial(nft.Options{NetNS: ns.FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	f := &faulty{kernel: conn, faults: map[string]int{}}
+	ns := ownNamespace(t)
+	f := &faulty{kernel: dial(t, ns, kernel.Options{}), faults: map[string]int{}}
 	f.behind = func() {
-		nftIn(t, ns, "", slices.Concat([]string{"add", "table"}, oneOf(f.w, []string{"ip", "other"}, []string{"ip6", "other"}))...)
+		nftIn(t, ns, "", slices.Concat([]string{"add", "table"},
+			oneOf(f.w, []string{"ip", "other"}, []string{"ip6", "other"}))...)
 	}
 	f.suffer(t, seed, 60)
 	t.Logf("faults: %v", f.faults)
 }
 
-// suffer changes objects and syncs, that often, with faults, and looks at what becomes of it.
+// suffer changes objects and syncs, that often, with faults, and checks the result.
 func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 	f.t, f.w, f.percent, f.flows = t, newWorld(seed, 12), 15, map[flow]struct{}{}
 	c := caseConfig(t, "", t.TempDir())
-	p, s := newStandalone(t, c, f)
-	s.flows = f
+	p, r := newStandalone(t, c, f)
+	r.deleteFlows = f.deleteFlows
 	for range rounds {
 		for range f.w.IntN(5) {
 			f.w.change(p)
 		}
 		if f.w.chance(20) {
-			s.resync = true
+			r.require(failed)
 		}
-		err := s.sync()
-		if err == nil && s.resync {
-			t.Fatal("a sync that worked asks for another")
+		err := r.sync()
+		if err == nil && r.due != none {
+			t.Fatalf("a sync that succeeded requires another one: %s", r.due)
 		}
-		if err != nil && !s.resync {
-			t.Fatalf("a sync that failed asks for no other: %v", err)
+		if err != nil && r.due < failed {
+			t.Fatalf("a sync that failed requires no other one: %s, %v", r.due, err)
 		}
 		f.failed = f.failed && err != nil // it may have been committed after all
-		stolen := f.look(t, s)
-		if err == nil && !stolen {
-			if mayFlow := f.w.checkSync(t, s, c, f.kernel); !s.untidy {
+		written := f.checkDrift(r)
+		if err == nil && !written {
+			if mayFlow := f.w.checkSync(t, r, c, f.kernel); r.cleanup.due == nil {
 				f.checkFlows(t, mayFlow)
 			}
 		}
 	}
 	f.percent = 0
-	for s.resync = s.resync || s.untidy; s.resync; {
-		if err := s.sync(); err != nil {
+	if r.cleanup.due != nil {
+		r.require(leftovers)
+	}
+	for r.due != none {
+		if err := r.sync(); err != nil {
 			t.Fatalf("without faults: %v", err)
 		}
-		f.look(t, s)
+		f.checkDrift(r)
 	}
-	f.checkFlows(t, f.w.checkSync(t, s, c, f.kernel))
-	if s.untidy {
+	f.checkFlows(t, f.w.checkSync(t, r, c, f.kernel))
+	if r.cleanup.due != nil {
 		t.Error("something is left over")
 	}
 }
 
-// look has the syncer look as the loop does, long after everything was compared, and
-// reports whether somebody wrote.
-func (f *faulty) look(t *testing.T, s *syncer) bool {
-	s.compared = time.Time{}
-	_ = s.look()
-	return s.resync
+// checkDrift lets the reconciler check for drift, long after everything was compared. It reports whether
+// another process may have written.
+func (f *faulty) checkDrift(r *reconciler) bool {
+	r.compare.last = time.Time{}
+	r.checkDrift()
+	return r.due != none
 }

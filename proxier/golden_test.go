@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/desired"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files under testdata")
@@ -34,8 +35,8 @@ func cases(t *testing.T, dir string) []string {
 	return names
 }
 
-// caseConfig returns the configuration of a case: its config.yaml, or a cluster
-// with pod ranges of both families.
+// caseConfig returns the configuration of a case: its config.yaml, or a cluster with pod ranges of both
+// families.
 func caseConfig(t *testing.T, dir, source string) *config.Config {
 	t.Helper()
 	args := []string{"--source=" + source, "--hostname-override=node-a"}
@@ -66,8 +67,8 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// TestGoldenRules compares what --dry-run prints with testdata/rules/<case>/ruleset.nft,
-// and the problems that it reports with problems.txt.
+// TestGoldenRules compares the output of --dry-run with testdata/rules/<case>/ruleset.nft, and the problems
+// that it reports with problems.txt.
 func TestGoldenRules(t *testing.T) {
 	for _, name := range cases(t, casesDir) {
 		t.Run(name, func(t *testing.T) {
@@ -75,22 +76,29 @@ func TestGoldenRules(t *testing.T) {
 			if !exists(filepath.Join(dir, "input.yaml")) {
 				t.Fatalf("%s has no input.yaml: an orphan", dir)
 			}
-			var rules, problems bytes.Buffer
-			report := func(err error) { problems.WriteString(err.Error() + "\n") }
-			if err := Render(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), &rules, report); err != nil {
-				t.Fatal(err)
-			}
-			golden(t, filepath.Join(dir, "ruleset.nft"), rules.Bytes())
+			ruleset, problems := render(t, dir)
+			golden(t, filepath.Join(dir, "ruleset.nft"), ruleset.Bytes())
 			golden(t, filepath.Join(dir, "problems.txt"), problems.Bytes())
-			var again bytes.Buffer
-			if err := Render(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), &again, func(error) {}); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(rules.String(), again.String()); diff != "" {
+			again, _ := render(t, dir)
+			if diff := cmp.Diff(ruleset.String(), again.String()); diff != "" {
 				t.Errorf("a second rendering differs (-first +second):\n%s", diff)
 			}
 		})
 	}
+}
+
+// render returns the ruleset of a case and the problems with its objects, as --dry-run prints them.
+func render(t *testing.T, dir string) (ruleset, problems bytes.Buffer) {
+	t.Helper()
+	report := func(err error) { problems.WriteString(err.Error() + "\n") }
+	build, err := desired.FromManifests(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), nil, report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := build(nil).WriteText(&ruleset); err != nil {
+		t.Fatal(err)
+	}
+	return ruleset, problems
 }
 
 // golden compares got with the file, or rewrites it. No output means no file.

@@ -16,15 +16,17 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/nft"
+	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// nftIn runs the nft command in a namespace. Tests need it to compare; they fail without.
+// nftIn runs the nft command in a namespace. Tests compare with it; they fail without it.
 func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string {
 	t.Helper()
 	out, err := tryNft(ns, stdin, args...)
@@ -37,7 +39,8 @@ func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string
 func tryNft(ns *lab.Namespace, stdin string, args ...string) (out string, err error) {
 	path, err := exec.LookPath("nft")
 	if err != nil {
-		return "", fmt.Errorf("these tests compare with nft: install it with `make tools` or as the package nftables: %w", err)
+		return "", fmt.Errorf("these tests need nft, to compare with: install it with `make tools`, "+
+			"or install the package nftables: %w", err)
 	}
 	err = ns.Do(func() error {
 		cmd := exec.Command(path, args...)
@@ -73,33 +76,58 @@ func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	return l
 }
 
-// node is a proxier whose syncs a test runs itself, with its connection to the kernel.
-type node struct {
-	*Proxier
-	conn   *nft.Conn
-	syncer *syncer
-}
-
-func newNode(t *testing.T, dir, manifests string, ns *lab.Namespace) *node {
+// ownNamespace returns the network namespace of this process, for tests that run alone.
+func ownNamespace(t *testing.T) *lab.Namespace {
 	t.Helper()
-	p, err := New(Options{Config: caseConfig(t, dir, manifests), NetNS: ns.FD()})
+	ns, err := lab.NamespaceOf(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.probe(); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := nft.Dial(nft.Options{NetNS: ns.FD()})
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+// dial opens a Conn in a namespace, where it stays while its socket is not opened anew.
+func dial(t *testing.T, ns *lab.Namespace, o kernel.Options) (conn *kernel.Conn) {
+	t.Helper()
+	err := ns.Do(func() (err error) {
+		conn, err = kernel.Dial(o)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	n := &node{p, conn, p.newSyncer(conn)}
-	// As for --dry-run, the host's addresses are those of the Node object.
-	n.syncer.newEnvironment = func() (environment, error) {
-		return newEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
+	return conn
+}
+
+// node is a Proxier whose syncs a test runs itself, in a namespace.
+type node struct {
+	*Proxier
+	ns         *lab.Namespace
+	conn       *kernel.Conn
+	reconciler *reconciler
+}
+
+func newNode(t *testing.T, dir, manifests string, ns *lab.Namespace) *node {
+	t.Helper()
+	p, err := New(Options{Config: caseConfig(t, dir, manifests)})
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := ns.Do(p.probe); err != nil {
+		t.Fatal(err)
+	}
+	conn := dial(t, ns, kernel.Options{})
+	n := &node{p, ns, conn, p.newReconciler(conn)}
+	n.reconciler.env = p.nodeEnvironment
 	return n
+}
+
+// nodeEnvironment is environment with the addresses of the Node object as those of the host, as for
+// --dry-run.
+func (p *Proxier) nodeEnvironment() (desired.Environment, error) {
+	return desired.NewEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
 }
 
 // load applies the objects of the manifests and returns the slices among them.
@@ -121,9 +149,24 @@ func (n *node) load(t *testing.T, manifests string) []*discoveryv1.EndpointSlice
 
 func (n *node) sync(t *testing.T) {
 	t.Helper()
-	if err := n.syncer.sync(); err != nil {
+	if err := n.trySync(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (n *node) trySync() error { return n.ns.Do(n.reconciler.sync) }
+
+// diff returns what a full sync would change.
+func (n *node) diff(t *testing.T) (d *rules.Delta) {
+	t.Helper()
+	e, err := n.reconciler.env()
+	if err == nil {
+		d, _, err = n.reconciler.diff(e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func (n *node) generation(t *testing.T) uint32 {
@@ -135,9 +178,9 @@ func (n *node) generation(t *testing.T) uint32 {
 	return g
 }
 
-// TestKernelCases programs each golden case by netlink on a node in a lab. The
-// bytecode must be that of the golden text, nft must be able to list and reload it,
-// a restart must write nothing, and traffic must go as traffic.yaml says.
+// TestKernelCases programs each golden case by netlink on a node in a lab. The bytecode must be that of the
+// golden text, nft must be able to list and reload it, a restart must write nothing, and traffic must go as
+// traffic.yaml says.
 func TestKernelCases(t *testing.T) {
 	for _, name := range cases(t, casesDir) {
 		t.Run(name, func(t *testing.T) {
@@ -176,8 +219,8 @@ func labOptions(t *testing.T, dir string) (o lab.Options) {
 	return o
 }
 
-// sameAsText compares what is programmed in ns with what nft makes of the text, and
-// with what it makes of its own listing.
+// sameAsText compares the ruleset of ns with the one that nft makes from the text, and with the one that nft
+// makes from its own listing.
 func sameAsText(t *testing.T, ns *lab.Namespace, text string) {
 	t.Helper()
 	programmed := bytecode(t, ns)
@@ -198,9 +241,8 @@ var (
 	nullElement = regexp.MustCompile(`(?m)^\telement (00000000 ?)+ : 1 \[end\]\n`)
 )
 
-// bytecode returns the tables as nft sees them in the kernel, in a fixed order:
-// elements sorted, handles taken away, as well as the end at address zero that nft
-// puts into interval sets, which ends nothing.
+// bytecode returns the tables as nft sees them in the kernel, in a fixed order: with elements sorted, without
+// handles, and without the end at address zero that nft puts into interval sets, which ends nothing.
 func bytecode(t *testing.T, ns *lab.Namespace) string {
 	t.Helper()
 	text, err := tryBytecode(ns)
@@ -225,8 +267,8 @@ func tryBytecode(ns *lab.Namespace) (string, error) {
 	return out.String(), nil
 }
 
-// sortBlocks sorts elements within their sets, and sets and rules by their text;
-// the rules of one chain keep their order.
+// sortBlocks sorts elements within their sets, and sets and rules by their text; the rules of one chain keep
+// their order.
 func sortBlocks(text string) string {
 	blocks := map[string]string{}
 	var name string
@@ -260,7 +302,7 @@ func sortBlocks(text string) string {
 	return out.String()
 }
 
-// restartWritesNothing starts another proxier on what the first one left.
+// restartWritesNothing starts another Proxier on the tables that the first one left.
 func restartWritesNothing(t *testing.T, n *node, dir, manifests string, ns *lab.Namespace) {
 	t.Helper()
 	before := n.generation(t)

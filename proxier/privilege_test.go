@@ -17,17 +17,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/proxier/nft"
-	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// confinement is what a process may not do.
+// confinement limits what a process may do.
 type confinement struct {
-	name  string
-	caps  []uintptr // all that it has
-	uid   int       // other than 0: in user and network namespaces of its own
-	netns int       // with uid 0: the network namespace
-	root  string    // all there is of a file system, beside /proc; read-only
+	name string
+	caps []uintptr      // the only capabilities of the process
+	uid  int            // other than 0: in user and network namespaces of its own
+	ns   *lab.Namespace // with uid 0: the network namespace
+	root string         // the only file system, besides /proc; read-only
 }
 
 // process is a confined process.
@@ -55,7 +58,7 @@ func (p *process) log() string {
 func (c confinement) start(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command("/nftproxy", args...), exited: make(chan error, 1)}
-	p.cmd.Err = nil // it is looked up from within the root
+	p.cmd.Err = nil // the path is one within the root
 	p.cmd.Env, p.cmd.Dir = []string{}, "/"
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: c.root, Pdeathsig: unix.SIGKILL, AmbientCaps: c.caps}
@@ -85,8 +88,8 @@ func (c confinement) start(t *testing.T, args ...string) *process {
 
 // enter confines the calling thread, for the processes that it starts.
 func (c confinement) enter() error {
-	if c.netns != 0 {
-		if err := unix.Setns(c.netns, unix.CLONE_NEWNET); err != nil {
+	if c.ns != nil {
+		if err := unix.Setns(c.ns.FD(), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 	}
@@ -96,10 +99,12 @@ func (c confinement) enter() error {
 	if err := unix.Mount(c.root, c.root, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount root: %w", err)
 	}
-	if err := unix.Mount("/proc", filepath.Join(c.root, "proc"), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	proc := filepath.Join(c.root, "proc")
+	if err := unix.Mount("/proc", proc, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	if err := unix.MountSetattr(-1, c.root, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+	readOnly := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(-1, c.root, unix.AT_RECURSIVE, readOnly); err != nil {
 		return fmt.Errorf("make mounts read-only: %w", err)
 	}
 	for i := uintptr(0); c.uid == 0; i++ { // a user namespace has a bounding set of its own
@@ -107,7 +112,7 @@ func (c confinement) enter() error {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, i, 0, 0, 0); errors.Is(err, unix.EINVAL) {
-			break // there are no more
+			break // that was the last one
 		} else if err != nil {
 			return fmt.Errorf("drop capability %d: %w", i, err)
 		}
@@ -137,16 +142,17 @@ func (p *process) wait(t *testing.T) error {
 	case err := <-p.exited:
 		return err
 	case <-time.After(10 * time.Second):
-		t.Fatalf("it does not end:\n%s", p.log())
+		t.Fatalf("the process does not end:\n%s", p.log())
 		return nil
 	}
 }
 
-// scratch returns a directory with the program, and nothing that it could use beside it.
+// scratch returns a directory with the program, and with nothing else that it could use.
 func scratch(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(root, "nftproxy"), "../cmd/nftproxy")
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o",
+		filepath.Join(root, "nftproxy"), "../cmd/nftproxy")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -159,46 +165,47 @@ func scratch(t *testing.T) string {
 	return root
 }
 
-// untilProgrammed waits until a network namespace is programmed as the manifests say.
-func (p *process) untilProgrammed(t *testing.T, netns int, manifests string) {
+// untilProgrammed waits until the kernel has in a network namespace what the manifests mean.
+func (p *process) untilProgrammed(t *testing.T, ns *lab.Namespace, manifests string) {
 	t.Helper()
-	conn, err := nft.Dial(nft.Options{NetNS: netns, Own: true})
+	conn := dial(t, ns, kernel.Options{Own: true})
+	build, err := desired.FromManifests(caseConfig(t, "", manifests), nil, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer conn.Close()
-	proxier, s := newStandalone(t, caseConfig(t, "", manifests), conn)
-	objects, _, err := source.NewDir(manifests).Load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, obj := range objects {
-		proxier.Apply(obj)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		_, d, _, err := s.compare()
+		d, _, err := conn.Diff(service.Families(), build)
 		if err == nil && d.Size() == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not programmed: %v, it lacks:\n%s\n%s", err, deltaText(d), p.log())
+			t.Fatalf("not programmed: %v, it lacks %+v:\n%s", err, d, p.log())
 		}
 	}
 }
 
-// dnsManifest has what needs conntrack to be looked through and clients to be forgotten.
-var dnsManifest = strings.Replace(strings.NewReplacer("web", "dns", "10.96.0.10", "10.96.0.53", "30080", "30053",
-	"port: 80", "protocol: UDP, port: 53").Replace(webManifest), "spec:", "spec:\n  sessionAffinity: ClientIP", 1)
+// dnsManifest is a Service for which the daemon deletes flows and expires clients.
+const dnsManifest = `
+apiVersion: v1
+kind: Service
+metadata: {name: dns, namespace: default}
+spec:
+  type: NodePort
+  sessionAffinity: ClientIP
+  clusterIP: 10.96.0.53
+  ports: [{protocol: UDP, port: 53, nodePort: 30053}]
+`
 
 func dnsEndpoints(pods ...string) string {
 	return strings.Replace(endpointsManifest("dns", pods...), "port: 8080", "protocol: UDP, port: 53", 1)
 }
 
-// complaint is what the log says when something is not allowed. That settings are left
-// as they are is expected: they are written to /proc.
+// complaint matches the lines of a log about something that is not allowed. Lines about settings of the host
+// are expected: those are files in /proc, which cannot be written.
 var (
-	complaint = regexp.MustCompile(`(?im)^[EF]\d.*|^.*(not permitted|permission denied|not found|no such file|read-only).*$`)
-	expected  = regexp.MustCompile(`is left as it is`)
+	complaint = regexp.MustCompile(
+		`(?im)^[EF]\d.*|^.*(not permitted|permission denied|not found|no such file|read-only).*$`)
+	expected = regexp.MustCompile(`^I.*"(Failed to set conntrack sysctl|Failed to set oomScoreAdj)"`)
 )
 
 func checkLog(t *testing.T, log string) {
@@ -210,35 +217,71 @@ func checkLog(t *testing.T, log string) {
 	}
 }
 
-// TestPrivileges runs the program with CAP_NET_ADMIN and nothing else: no capability, no
-// file that can be written, no other program, no environment, and as another user than
-// root. It programs and follows the manifests, and leaves the rules when it ends.
+// TestPrivileges runs the program with CAP_NET_ADMIN and nothing else: no other capability, no file that can
+// be written, no other program, no environment; as root and as another user. It programs and follows the
+// manifests, and leaves the rules when it ends.
 func TestPrivileges(t *testing.T) {
 	root := scratch(t)
 	ns := newNamespace(t)
 	netAdmin := []uintptr{unix.CAP_NET_ADMIN}
 	for _, c := range []confinement{
-		{name: "root", caps: netAdmin, netns: ns.FD(), root: root},
+		{name: "root", caps: netAdmin, ns: ns, root: root},
 		{name: "another user", caps: netAdmin, uid: 65532, root: root},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.follow(t) })
 	}
 	t.Run("cleanup", func(t *testing.T) {
-		p := confinement{caps: netAdmin, netns: ns.FD(), root: root}.start(t, "cleanup")
-		if err := p.wait(t); err != nil || !strings.Contains(p.log(), "table ip6 nftproxy removed") {
+		p := confinement{caps: netAdmin, ns: ns, root: root}.start(t, "cleanup")
+		if err := p.wait(t); err != nil || !strings.Contains(p.log(), "removed table ip6 nftproxy") {
 			t.Errorf("%v: %s", err, p.log())
 		}
 		if listing := nftIn(t, ns, "", "list", "ruleset"); strings.Contains(listing, "nftproxy") {
 			t.Errorf("left over:\n%s", listing)
 		}
 	})
+	needed := netlink.ErrPermission.Error()
 	t.Run("nothing", func(t *testing.T) {
-		p := confinement{netns: ns.FD(), root: root}.start(t, "--source=/manifests", "--hostname-override=node-a")
+		p := confinement{ns: ns, root: root}.start(t, "--source=/manifests", "--hostname-override=node-a")
 		var exit *exec.ExitError
-		if err := p.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(p.log(), nft.ErrPermission.Error()) {
-			t.Errorf("%v, %s; want exit status 2 and %q", err, p.log(), nft.ErrPermission)
+		if err := p.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 2 ||
+			!strings.Contains(p.log(), needed) {
+			t.Errorf("%v, %s; want exit status 2 and %q", err, p.log(), needed)
 		}
 	})
+}
+
+// TestCleanupNeedsPrivileges runs cleanup without a capability, with and without tables: it fails, names the
+// capability that it needs, and does not claim that there is nothing to remove.
+func TestCleanupNeedsPrivileges(t *testing.T) {
+	root := scratch(t)
+	empty, programmed := newNamespace(t), newNamespace(t)
+	nftIn(t, programmed, "", "add", "table", "ip", "nftproxy")
+	for _, c := range []confinement{
+		{name: "without tables", ns: empty, root: root},
+		{name: "with tables", ns: programmed, root: root},
+	} {
+		for _, command := range []string{"cleanup", "--cleanup"} {
+			t.Run(c.name+" "+command, func(t *testing.T) {
+				p := c.start(t, command)
+				var exit *exec.ExitError
+				if err := p.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 2 {
+					t.Errorf("%v, want exit status 2", err)
+				}
+				log := p.log()
+				if !strings.Contains(log, "CAP_NET_ADMIN") || strings.Contains(log, "remove") {
+					t.Errorf("the output lacks CAP_NET_ADMIN, or says that something was removed:\n%s", log)
+				}
+			})
+		}
+	}
+	listing := nftIn(t, programmed, "", "list", "ruleset")
+	if !strings.Contains(listing, "table ip nftproxy") {
+		t.Errorf("the table is gone:\n%s", listing)
+	}
+	p := confinement{caps: []uintptr{unix.CAP_NET_ADMIN}, ns: empty, root: root}.start(t, "cleanup")
+	if err := p.wait(t); err != nil || strings.TrimSpace(p.log()) != "nothing to remove" {
+		t.Errorf("with CAP_NET_ADMIN and without tables: %v, %q", err, p.log())
+	}
 }
 
 // follow runs the daemon and changes the manifests.
@@ -249,25 +292,26 @@ func (c confinement) follow(t *testing.T) {
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podC))
 	d.write(t, "dns.yaml", dnsManifest)
 	d.write(t, "dns-endpoints.yaml", dnsEndpoints(podA, podB))
-	p := c.start(t, "--source=/manifests", "--hostname-override=node-a", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56",
+	p := c.start(t, "--source=/manifests", "--hostname-override=node-a",
+		"--cluster-cidr=10.244.0.0/16,fd00:10:244::/56",
 		"--metrics-bind-address=0.0.0.0:10249")
 	checkStatus(t, p, c)
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid))
+	ns, err := lab.NamespaceOf(p.cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	p.untilProgrammed(t, int(ns.Fd()), d.dir)
+	p.untilProgrammed(t, ns, d.dir)
 	d.write(t, "dns-endpoints.yaml", dnsEndpoints(podB))
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podC, podD))
-	p.untilProgrammed(t, int(ns.Fd()), d.dir)
+	p.untilProgrammed(t, ns, d.dir)
 	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.wait(t); err != nil {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("the daemon ended with %v", err)
 	}
-	p.untilProgrammed(t, int(ns.Fd()), d.dir) // the rules stay
+	p.untilProgrammed(t, ns, d.dir) // the rules stay
 	checkLog(t, p.log())
 }
 
@@ -299,7 +343,7 @@ func checkStatus(t *testing.T, p *process, c confinement) {
 	}
 	for mount := range strings.Lines(string(mounts)) {
 		if options := strings.Fields(mount)[5]; !strings.HasPrefix(options, "ro") {
-			t.Errorf("can be written: %s", mount)
+			t.Errorf("a mount can be written: %s", mount)
 		}
 	}
 }

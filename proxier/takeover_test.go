@@ -53,7 +53,7 @@ func TestTakeOver(t *testing.T) {
 			d := &daemon{dir: dir}
 			d.write(t, "objects.yaml", migrationFile(t, "objects.yaml"))
 			release := ownTable(t)
-			running := startDaemon(t, l.Node(), dir, "--take-over")
+			running := startDaemon(t, dir, "--take-over")
 			time.Sleep(300 * time.Millisecond) // their rules must serve while nftproxy cannot program
 			release()
 			eventually(t, l.Node(), false, test.theirs)

@@ -26,12 +26,12 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/controlplane"
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
 const root = "../.."
 
-// TestMain builds what is run before it enters namespaces in which there is no network.
+// TestMain builds the programs before it enters namespaces, which have no network.
 func TestMain(m *testing.M) {
 	if _, err := controlplane.Build(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// binary is the path of the nftproxy that is tested.
+// binary returns the path of the nftproxy under test.
 func binary() string {
 	path, err := filepath.Abs(filepath.Join(root, ".cache", "e2e", "nftproxy"))
 	if err != nil {
@@ -61,7 +61,7 @@ type cluster struct {
 	plane  *controlplane.ControlPlane
 	client kubernetes.Interface
 	config string // path of the configuration file
-	conn   *kernel.Conn
+	conn   *netlink.Conn
 }
 
 func must(t *testing.T, err error) {
@@ -74,8 +74,8 @@ func must(t *testing.T, err error) {
 // kubeProxyDir is where a kubeadm cluster has the files of kube-proxy.
 const kubeProxyDir = "/var/lib/kube-proxy"
 
-// newCluster starts a control plane on the lab's node and makes what kubeadm would:
-// the node, the account with the rights of manifests/base, and kube-proxy's files.
+// newCluster starts a control plane on the lab's node and creates what kubeadm creates: the Node, the account
+// with the rights of manifests/base, and kube-proxy's files.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	l, err := lab.New(lab.Options{})
@@ -92,7 +92,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Cleanup(c.plane.Close)
 	c.client = c.admin(t)
 	must(t, l.Node().Do(func() (err error) {
-		c.conn, err = kernel.Dial(kernel.Options{})
+		c.conn, err = netlink.Dial()
 		return err
 	}))
 	t.Cleanup(func() { c.conn.Close() })
@@ -102,7 +102,7 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// admin returns a client that may do everything, from within the node's namespace.
+// admin returns a client with all rights, which connects from the node.
 func (c *cluster) admin(t *testing.T) kubernetes.Interface {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", c.plane.AdminKubeconfig)
@@ -122,10 +122,11 @@ func (c *cluster) dial(ctx context.Context, network, addr string) (conn net.Conn
 	return conn, err
 }
 
-// get makes a request from the node and returns status, header and body.
+// get sends a request from the node and returns status, header and body.
 func (c *cluster) get(t *testing.T, url string) (int, http.Header, string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: c.dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	transport := &http.Transport{DialContext: c.dial, DisableKeepAlives: true}
+	client := http.Client{Transport: transport, Timeout: 5 * time.Second}
 	resp, err := client.Get(url)
 	if err != nil {
 		return 0, nil, err.Error()
@@ -149,13 +150,15 @@ func (c *cluster) grant(t *testing.T) {
 	_, err = c.client.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "nftproxy"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "kube-system", Name: "nftproxy"}},
+		Subjects: []rbacv1.Subject{
+			{Kind: rbacv1.ServiceAccountKind, Namespace: "kube-system", Name: "nftproxy"},
+		},
 	}, metav1.CreateOptions{})
 	must(t, err)
 }
 
-// kubeadmFiles puts the configuration of a stock kubeadm cluster, unchanged, and a
-// kubeconfig where its kube-proxy has them.
+// kubeadmFiles puts the unchanged configuration of a kubeadm cluster and a kubeconfig where kube-proxy has
+// them.
 func (c *cluster) kubeadmFiles(t *testing.T) {
 	t.Helper()
 	must(t, unix.Mount("tmpfs", "/var/lib", "tmpfs", 0, "")) // in our mount namespace only
@@ -175,11 +178,17 @@ func (c *cluster) createNode(t *testing.T) {
 	t.Helper()
 	node := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: lab.NodeName},
-		Spec:       corev1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24", "fd00:10:244:1::/64"}},
+		Spec: corev1.NodeSpec{
+			PodCIDR:  "10.244.1.0/24",
+			PodCIDRs: []string{"10.244.1.0/24", "fd00:10:244:1::/64"},
+		},
 	}
 	node, err := c.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
 	must(t, err)
-	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::1"}}
+	node.Status.Addresses = []corev1.NodeAddress{
+		{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
+	}
 	_, err = c.client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
 	must(t, err)
 }
@@ -206,7 +215,7 @@ func (c *cluster) startProxy(t *testing.T) *proxy {
 	return p
 }
 
-// stop ends nftproxy as a kubelet does; its exit code must be 0.
+// stop stops nftproxy as a kubelet does; its exit code must be 0.
 func (p *proxy) stop(t *testing.T) {
 	t.Helper()
 	must(t, p.cmd.Process.Signal(unix.SIGTERM))
@@ -216,10 +225,13 @@ func (p *proxy) stop(t *testing.T) {
 	}
 }
 
-// pods of the lab by name: address, and node that they run on.
+// pod returns the address of a pod of the lab, and the node that it runs on.
 func pod(name string) (addr, node string) {
-	return map[string]string{"pod-a": "10.244.1.11", "pod-b": "10.244.1.12", "pod-c": "10.244.2.11", "pod-d": "10.244.2.12"}[name],
-		map[string]string{"pod-a": "node-a", "pod-b": "node-a", "pod-c": "node-b", "pod-d": "node-b"}[name]
+	pods := map[string][2]string{
+		"pod-a": {"10.244.1.11", "node-a"}, "pod-b": {"10.244.1.12", "node-a"},
+		"pod-c": {"10.244.2.11", "node-b"}, "pod-d": {"10.244.2.12", "node-b"},
+	}
+	return pods[name][0], pods[name][1]
 }
 
 // service creates a Service with these ports, and its endpoints.
@@ -228,15 +240,20 @@ func (c *cluster) service(t *testing.T, svc *corev1.Service, pods ...string) *co
 	svc, err := c.client.CoreV1().Services("default").Create(t.Context(), svc, metav1.CreateOptions{})
 	must(t, err)
 	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: svc.Name + "-1", Labels: map[string]string{discoveryv1.LabelServiceName: svc.Name}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:   svc.Name + "-1",
+			Labels: map[string]string{discoveryv1.LabelServiceName: svc.Name},
+		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
 	for _, p := range svc.Spec.Ports {
 		target := p.TargetPort.IntVal
-		slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: &p.Protocol, Port: &target})
+		port := discoveryv1.EndpointPort{Name: &p.Name, Protocol: &p.Protocol, Port: &target}
+		slice.Ports = append(slice.Ports, port)
 	}
 	slice.Endpoints = endpoints(pods...)
-	_, err = c.client.DiscoveryV1().EndpointSlices("default").Create(t.Context(), slice, metav1.CreateOptions{})
+	_, err = c.client.DiscoveryV1().EndpointSlices("default").Create(t.Context(), slice,
+		metav1.CreateOptions{})
 	must(t, err)
 	must(t, c.lab.ServeEndpoints([]*discoveryv1.EndpointSlice{slice}))
 	return svc
@@ -254,21 +271,25 @@ func endpoints(pods ...string) []discoveryv1.Endpoint {
 // setEndpoints replaces the endpoints of a Service; servers for new ones run first.
 func (c *cluster) setEndpoints(t *testing.T, service string, list []discoveryv1.Endpoint) {
 	t.Helper()
-	slice, err := c.client.DiscoveryV1().EndpointSlices("default").Get(t.Context(), service+"-1", metav1.GetOptions{})
+	slice, err := c.client.DiscoveryV1().EndpointSlices("default").Get(t.Context(), service+"-1",
+		metav1.GetOptions{})
 	must(t, err)
 	slice.Endpoints = list
 	must(t, c.lab.ServeEndpoints([]*discoveryv1.EndpointSlice{slice}))
-	slice.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: time.Now().UTC().Format(time.RFC3339Nano)}
-	_, err = c.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice, metav1.UpdateOptions{})
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	slice.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: now}
+	_, err = c.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice,
+		metav1.UpdateOptions{})
 	must(t, err)
 }
 
-// check makes the requests of a row until they come out as they should, for the time
-// that a change may take to arrive.
+// check makes the requests of a row until they have the expected outcome, for as long as a change may take to
+// arrive.
 func (c *cluster) check(t *testing.T, row lab.Row) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	deadline := time.Now().Add(15 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if _, err = c.lab.Check(t.Context(), row); err == nil {
 			return
 		}

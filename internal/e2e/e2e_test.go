@@ -17,8 +17,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestCluster runs nftproxy with the configuration file of a stock kubeadm cluster and
-// the rights of the manifests, through what happens in the life of a cluster.
+// TestCluster runs nftproxy with the configuration file of a kubeadm cluster and the rights of the manifests,
+// through the events in the life of a cluster.
 func TestCluster(t *testing.T) {
 	c := newCluster(t)
 	p := c.startProxy(t)
@@ -26,7 +26,7 @@ func TestCluster(t *testing.T) {
 	t.Run("replaces pods under load", func(t *testing.T) { replacesPods(t, c) })
 	t.Run("moves UDP flows", func(t *testing.T) { movesFlows(t, c) })
 	t.Run("answers health checks", func(t *testing.T) { answersHealthChecks(t, c) })
-	t.Run("tells of conflicts", func(t *testing.T) { tellsConflicts(t, c) })
+	t.Run("reports conflicts", func(t *testing.T) { reportsConflicts(t, c) })
 	t.Run("survives the API server", func(t *testing.T) { survivesAPIServer(t, c) })
 	t.Run("restarts under load", func(sub *testing.T) { p = restartsUnderLoad(t, sub, c, p) })
 	t.Run("follows its Node", func(t *testing.T) { followsNode(t, c) })
@@ -34,11 +34,13 @@ func TestCluster(t *testing.T) {
 }
 
 func tcp(name string, port, targetPort int32) corev1.ServicePort {
-	return corev1.ServicePort{Name: name, Protocol: corev1.ProtocolTCP, Port: port, TargetPort: intstr.FromInt32(targetPort)}
+	return corev1.ServicePort{Name: name, Protocol: corev1.ProtocolTCP, Port: port,
+		TargetPort: intstr.FromInt32(targetPort)}
 }
 
 func udp(name string, port, targetPort int32) corev1.ServicePort {
-	return corev1.ServicePort{Name: name, Protocol: corev1.ProtocolUDP, Port: port, TargetPort: intstr.FromInt32(targetPort)}
+	return corev1.ServicePort{Name: name, Protocol: corev1.ProtocolUDP, Port: port,
+		TargetPort: intstr.FromInt32(targetPort)}
 }
 
 func newService(name string, spec corev1.ServiceSpec) *corev1.Service {
@@ -79,11 +81,12 @@ func replacesPods(t *testing.T, c *cluster) {
 		c.lab.Steady(t.Context(), "client", "tcp", nodePort.Addr, 2*time.Millisecond),
 	}
 	yes, no := true, false
-	for _, pods := range [][]string{{"pod-a", "pod-b", "pod-c", "pod-d"}, {"pod-b", "pod-c", "pod-d"}, {"pod-c", "pod-d"}} {
+	all := []string{"pod-a", "pod-b", "pod-c", "pod-d"}
+	for _, pods := range [][]string{all, all[1:], all[2:]} {
 		c.setEndpoints(t, "web", endpoints(pods...))
 		c.check(t, lab.Row{From: "client", To: nodePort, By: pods})
 	}
-	// The last ones terminate while they still serve: nothing else is there.
+	// The last ones terminate while they still serve, and there are no others.
 	draining := endpoints("pod-c", "pod-d")
 	for i := range draining {
 		draining[i].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
@@ -96,16 +99,18 @@ func replacesPods(t *testing.T, c *cluster) {
 			t.Errorf("%d of %d requests were lost: %v", r.Lost(), r.Sent, r.Err)
 		}
 	}
-	if _, _, body := c.get(t, "http://127.0.0.1:10249/metrics"); !strings.Contains(body, "kubeproxy_network_programming_duration_seconds_count") {
-		t.Error("network_programming_duration was not measured")
+	const measured = "kubeproxy_network_programming_duration_seconds_count"
+	if _, _, body := c.get(t, "http://127.0.0.1:10249/metrics"); !strings.Contains(body, measured) {
+		t.Errorf("%s is not in the metrics", measured)
 	}
 	must(t, c.client.CoreV1().Services("default").Delete(t.Context(), "web", metav1.DeleteOptions{}))
 	c.check(t, lab.Row{From: "pod-b", To: web, Dropped: true})
 }
 
-// movesFlows keeps one UDP socket talking while its endpoint goes.
+// movesFlows uses one UDP socket while its endpoints change.
 func movesFlows(t *testing.T, c *cluster) {
-	svc := c.service(t, newService("dns", corev1.ServiceSpec{Ports: []corev1.ServicePort{udp("dns", 53, 5353)}}), "pod-a")
+	spec := corev1.ServiceSpec{Ports: []corev1.ServicePort{udp("dns", 53, 5353)}}
+	svc := c.service(t, newService("dns", spec), "pod-a")
 	conn, err := c.dial(t.Context(), "udp", net.JoinHostPort(svc.Spec.ClusterIP, "53"))
 	must(t, err)
 	defer conn.Close()
@@ -135,15 +140,18 @@ func movesFlows(t *testing.T, c *cluster) {
 
 func answersHealthChecks(t *testing.T, c *cluster) {
 	svc := c.service(t, newService("lb", corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer,
-		ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, Ports: []corev1.ServicePort{tcp("http", 80, 8080)}}), "pod-a", "pod-c")
+		ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
+		Ports:                 []corev1.ServicePort{tcp("http", 80, 8080)}}), "pod-a", "pod-c")
 	url := fmt.Sprintf("http://192.0.2.1:%d/", svc.Spec.HealthCheckNodePort)
 	answers := func(status int, weight string) {
 		t.Helper()
 		var got int
 		var header string
-		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		deadline := time.Now().Add(15 * time.Second)
+		for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			s, h, body := c.get(t, url)
-			if got, header = s, h.Get("X-Load-Balancing-Endpoint-Weight"); got == status && header == weight && strings.Contains(body, `"localEndpoints"`) {
+			got, header = s, h.Get("X-Load-Balancing-Endpoint-Weight")
+			if got == status && header == weight && strings.Contains(body, `"localEndpoints"`) {
 				return
 			}
 		}
@@ -154,17 +162,19 @@ func answersHealthChecks(t *testing.T, c *cluster) {
 	answers(503, "0")
 }
 
-// tellsConflicts makes two Services claim one external IP: the younger one gets an Event.
-func tellsConflicts(t *testing.T, c *cluster) {
+// reportsConflicts creates two Services with the same external IP: the younger one gets an Event.
+func reportsConflicts(t *testing.T, c *cluster) {
 	for _, name := range []string{"older", "younger"} {
-		c.service(t, newService(name, corev1.ServiceSpec{ExternalIPs: []string{"198.51.100.7"}, Ports: []corev1.ServicePort{tcp("", 80, 8080)}}), "pod-a")
-		time.Sleep(1100 * time.Millisecond) // the API's clock has seconds
+		c.service(t, newService(name, corev1.ServiceSpec{ExternalIPs: []string{"198.51.100.7"},
+			Ports: []corev1.ServicePort{tcp("", 80, 8080)}}), "pod-a")
+		time.Sleep(1100 * time.Millisecond) // the API server's time stamps have seconds
 	}
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		list, err := c.client.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{})
 		must(t, err)
 		for _, e := range list.Items {
-			if e.Reason == "FrontendConflict" && e.Regarding.Name == "younger" && strings.Contains(e.Note, "default/older") {
+			if e.Reason == "FrontendConflict" && e.Regarding.Name == "younger" &&
+				strings.Contains(e.Note, "default/older") {
 				return
 			}
 		}
@@ -174,10 +184,10 @@ func tellsConflicts(t *testing.T, c *cluster) {
 	}
 }
 
-// survivesAPIServer kills the API server twice: nothing changes in the kernel, and
-// afterwards changes arrive again.
+// survivesAPIServer kills the API server twice: the rules stay, and afterwards changes arrive again.
 func survivesAPIServer(t *testing.T, c *cluster) {
-	svc := c.service(t, newService("steady", corev1.ServiceSpec{Ports: []corev1.ServicePort{tcp("", 80, 8080)}}), "pod-a", "pod-c")
+	spec := corev1.ServiceSpec{Ports: []corev1.ServicePort{tcp("", 80, 8080)}}
+	svc := c.service(t, newService("steady", spec), "pod-a", "pod-c")
 	to := target("tcp", svc.Spec.ClusterIP, 80)
 	c.check(t, lab.Row{From: "pod-b", To: to, By: []string{"pod-a", "pod-c"}})
 	before := c.generation(t)
@@ -194,20 +204,22 @@ func survivesAPIServer(t *testing.T, c *cluster) {
 		t.Errorf("%d of %d requests were lost: %v", r.Lost(), r.Sent, r.Err)
 	}
 	if after := c.generation(t); after != before {
-		t.Errorf("the API server's absence made %d transactions", after-before)
+		t.Errorf("%d transactions while the API server was away", after-before)
 	}
 	c.setEndpoints(t, "steady", endpoints("pod-c"))
 	back := time.Now()
 	for c.generation(t) == before && time.Since(back) < time.Minute {
-		time.Sleep(50 * time.Millisecond) // watches are taken up again at growing intervals
+		time.Sleep(50 * time.Millisecond) // the client retries watches at growing intervals
 	}
-	t.Logf("the first change after the API server was back arrived after %v", time.Since(back).Round(time.Millisecond))
+	t.Logf("the first change after the API server was back arrived after %v",
+		time.Since(back).Round(time.Millisecond))
 	c.check(t, lab.Row{From: "pod-b", To: to, By: []string{"pod-c"}})
 }
 
-// restartsUnderLoad returns the new nftproxy, which lives as long as all of the test.
+// restartsUnderLoad returns the new nftproxy, which runs until the end of the whole test.
 func restartsUnderLoad(all, t *testing.T, c *cluster, p *proxy) *proxy {
-	svc := c.service(t, newService("kept", corev1.ServiceSpec{Ports: []corev1.ServicePort{tcp("", 80, 8080)}}), "pod-a", "pod-c")
+	spec := corev1.ServiceSpec{Ports: []corev1.ServicePort{tcp("", 80, 8080)}}
+	svc := c.service(t, newService("kept", spec), "pod-a", "pod-c")
 	to := target("tcp", svc.Spec.ClusterIP, 80)
 	c.check(t, lab.Row{From: "pod-b", To: to, By: []string{"pod-a", "pod-c"}})
 	load := c.lab.Steady(t.Context(), "pod-b", "tcp", to.Addr, 2*time.Millisecond)
@@ -224,18 +236,21 @@ func restartsUnderLoad(all, t *testing.T, c *cluster, p *proxy) *proxy {
 	return next
 }
 
-// followsNode taints and changes our Node.
+// followsNode changes and taints the Node.
 func followsNode(t *testing.T, c *cluster) {
-	svc := c.service(t, newService("np", corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Ports: []corev1.ServicePort{tcp("", 80, 8080)}}), "pod-a")
+	svc := c.service(t, newService("np", corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort,
+		Ports: []corev1.ServicePort{tcp("", 80, 8080)}}), "pod-a")
 	node, err := c.client.CoreV1().Nodes().Get(t.Context(), lab.NodeName, metav1.GetOptions{})
 	must(t, err)
-	node.Status.Addresses[0].Address = "192.0.2.77" // not the node's, but the first that its object names
+	node.Status.Addresses[0].Address = "192.0.2.77" // not an address of the node, but the first of its object
 	_, err = c.client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
 	must(t, err)
-	c.check(t, lab.Row{From: "node", To: target("tcp", "192.0.2.77", svc.Spec.Ports[0].NodePort), By: []string{"pod-a"}})
+	c.check(t, lab.Row{From: "node", To: target("tcp", "192.0.2.77", svc.Spec.Ports[0].NodePort),
+		By: []string{"pod-a"}})
 	node, err = c.client.CoreV1().Nodes().Get(t.Context(), lab.NodeName, metav1.GetOptions{})
 	must(t, err)
-	node.Spec.Taints = []corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule}}
+	node.Spec.Taints = []corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler",
+		Effect: corev1.TaintEffectNoSchedule}}
 	_, err = c.client.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{})
 	must(t, err)
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -250,7 +265,7 @@ func followsNode(t *testing.T, c *cluster) {
 	}
 }
 
-// restartsForConfig changes the configuration file: the process ends with exit code 0.
+// restartsForConfig changes the configuration file: nftproxy exits with code 0.
 func restartsForConfig(t *testing.T, c *cluster, p *proxy) {
 	must(t, appendFile(c.config, "# changed\nshowHiddenMetricsForVersion: \"\"\n"))
 	done := make(chan error, 1)
@@ -261,6 +276,6 @@ func restartsForConfig(t *testing.T, c *cluster, p *proxy) {
 			t.Errorf("nftproxy ended with %v, want exit code 0", err)
 		}
 	case <-time.After(30 * time.Second):
-		t.Error("nftproxy goes on with a configuration file that changed")
+		t.Error("nftproxy still runs 30 s after its configuration file changed")
 	}
 }

@@ -4,7 +4,7 @@ package e2e
 
 import "os"
 
-// appendFile adds text to a file, by way of another one that is renamed.
+// appendFile adds text to a file: it writes another file and renames that.
 func appendFile(path, text string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -11,21 +11,21 @@ import (
 	"sync"
 )
 
-// Report counts what came of a number of requests.
+// Report counts the outcomes of requests.
 type Report struct {
 	Sent    int
-	By      map[string]int     // answers by who gave them
-	Sources map[netip.Addr]int // answers by the asker's address as the answering one saw it
+	By      map[string]int     // answers by server
+	Sources map[netip.Addr]int // answers by the sender's address as the server saw it
 	Refused int
 	Dropped int
 	Failed  int
-	Err     error // why the first request that was not answered was not
+	Err     error // of the first request without an answer
 }
 
-// Lost is how many requests were not answered.
+// Lost returns how many requests got no answer.
 func (r Report) Lost() int { return r.Refused + r.Dropped + r.Failed }
 
-// String is the report in a few words, for a table: "pod-a 9, pod-c 15; seen as 192.0.2.1".
+// String returns the report in a few words, for a table: "pod-a 9, pod-c 15; seen as 192.0.2.1".
 func (r Report) String() string {
 	var parts []string
 	if len(r.By) > 0 {
@@ -86,8 +86,8 @@ func (r *Report) add(result Result) {
 	}
 }
 
-// Check makes the requests of a row. Its error says in words what did not come out as the row wants it; the report
-// is complete in any case, unless ctx ended.
+// Check makes the requests of a row. Its error describes each outcome that differs from the row. The report
+// is complete unless ctx ended.
 func (l *Lab) Check(ctx context.Context, row Row) (Report, error) {
 	results, err := l.ask(ctx, row)
 	var report Report
@@ -141,7 +141,7 @@ func (l *Lab) ask(ctx context.Context, row Row) ([]Result, error) {
 	return results, err
 }
 
-// judge compares what came of a row with what it wants.
+// judge compares the results of a row with the expected outcome.
 func (l *Lab) judge(row Row, report Report, results []Result) error {
 	if row.Refused || row.Dropped {
 		want, got := Refused, report.Refused
@@ -161,7 +161,8 @@ func (l *Lab) judge(row Row, report Report, results []Result) error {
 		}
 	}
 	if row.Sticky && len(report.By) > 1 {
-		wrong = append(wrong, fmt.Sprintf("answered by %s (of %d), want always the same", counts(report.By), report.Sent))
+		wrong = append(wrong,
+			fmt.Sprintf("answered by %s (of %d), want always the same", counts(report.By), report.Sent))
 	}
 	for _, name := range row.By {
 		if !row.Sticky && report.By[name] == 0 {
@@ -179,7 +180,7 @@ func (l *Lab) judge(row Row, report Report, results []Result) error {
 	return nil
 }
 
-// wrongSources says who saw the asker under an address which the row does not want.
+// wrongSources describes the servers that saw the sender under another address than the row expects.
 func (l *Lab) wrongSources(row Row, results []Result) []string {
 	seen := map[string]int{}
 	for _, r := range results {

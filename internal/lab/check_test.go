@@ -19,7 +19,8 @@ type judgeTest struct {
 }
 
 func judgeTests() []judgeTest {
-	client, node, other := netip.MustParseAddr("192.0.2.100"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9")
+	ip := netip.MustParseAddr
+	client, node, other := ip("192.0.2.100"), ip("192.0.2.1"), ip("192.0.2.9")
 	answers := func(n int, by string, source netip.Addr) []Result {
 		var results []Result
 		for range n {
@@ -33,32 +34,41 @@ func judgeTests() []judgeTest {
 	a, b, c := answers(3, "pod-a", client), answers(2, "pod-b", node), answers(1, "pod-c", other)
 	return []judgeTest{
 		{"one", Row{By: []string{"pod-a"}}, [][]Result{a}, "pod-a 3; seen as 192.0.2.100", ""},
-		{"each of two", Row{By: []string{"pod-b", "pod-a"}}, [][]Result{a, b}, "pod-a 3, pod-b 2; seen as 192.0.2.1, 192.0.2.100", ""},
-		{"a stranger", Row{By: []string{"pod-a"}}, [][]Result{a, c}, "pod-a 3, pod-c 1; seen as 192.0.2.9, 192.0.2.100",
+		{"each of two", Row{By: []string{"pod-b", "pod-a"}}, [][]Result{a, b},
+			"pod-a 3, pod-b 2; seen as 192.0.2.1, 192.0.2.100", ""},
+		{"a stranger", Row{By: []string{"pod-a"}}, [][]Result{a, c},
+			"pod-a 3, pod-c 1; seen as 192.0.2.9, 192.0.2.100",
 			"answered by pod-c (1 of 4), want only pod-a"},
 		{"one is missing", Row{By: []string{"pod-a", "pod-b"}}, [][]Result{a}, "pod-a 3; seen as 192.0.2.100",
 			"not answered by pod-b (0 of 3)"},
 		{"lost", Row{By: []string{"pod-a"}}, [][]Result{a, lost(Dropped, "timeout"), lost(Failed, "broken")},
 			"pod-a 3; seen as 192.0.2.100; dropped 1; failed 1; timeout",
 			"refused 0, dropped 1, failed 1 (of 5): timeout"},
-		{"unchanged", Row{By: []string{"pod-a"}, Source: "unchanged"}, [][]Result{a}, "pod-a 3; seen as 192.0.2.100", ""},
-		{"changed", Row{By: []string{"pod-b"}, Source: "unchanged"}, [][]Result{b}, "pod-b 2; seen as 192.0.2.1",
+		{"unchanged", Row{By: []string{"pod-a"}, Source: "unchanged"}, [][]Result{a},
+			"pod-a 3; seen as 192.0.2.100", ""},
+		{"changed", Row{By: []string{"pod-b"}, Source: "unchanged"}, [][]Result{b},
+			"pod-b 2; seen as 192.0.2.1",
 			"seen by pod-b as 192.0.2.1, want its own 192.0.2.100 (2 of 2)"},
 		{"node", Row{By: []string{"pod-b"}, Source: "node"}, [][]Result{b}, "pod-b 2; seen as 192.0.2.1", ""},
-		{"not the node", Row{By: []string{"pod-c"}, Source: "node"}, [][]Result{c}, "pod-c 1; seen as 192.0.2.9",
+		{"not the node", Row{By: []string{"pod-c"}, Source: "node"}, [][]Result{c},
+			"pod-c 1; seen as 192.0.2.9",
 			"seen by pod-c as 192.0.2.9, want an address of the node (1 of 1)"},
-		{"literal", Row{By: []string{"pod-c"}, Source: "192.0.2.9"}, [][]Result{c}, "pod-c 1; seen as 192.0.2.9", ""},
+		{"literal", Row{By: []string{"pod-c"}, Source: "192.0.2.9"}, [][]Result{c},
+			"pod-c 1; seen as 192.0.2.9", ""},
 		{"not the literal", Row{By: []string{"pod-a", "pod-c"}, Source: "192.0.2.9"}, [][]Result{a, c},
 			"pod-a 3, pod-c 1; seen as 192.0.2.9, 192.0.2.100",
 			"seen by pod-a as 192.0.2.100, want 192.0.2.9 (3 of 4)"},
-		{"sticky", Row{By: []string{"pod-a", "pod-b"}, Sticky: true}, [][]Result{b}, "pod-b 2; seen as 192.0.2.1", ""},
+		{"sticky", Row{By: []string{"pod-a", "pod-b"}, Sticky: true}, [][]Result{b},
+			"pod-b 2; seen as 192.0.2.1", ""},
 		{"not sticky", Row{By: []string{"pod-a", "pod-b"}, Sticky: true}, [][]Result{a, b},
 			"pod-a 3, pod-b 2; seen as 192.0.2.1, 192.0.2.100",
 			"answered by pod-a 3, pod-b 2 (of 5), want always the same"},
-		{"sticky to a stranger", Row{By: []string{"pod-a", "pod-b"}, Sticky: true}, [][]Result{c}, "pod-c 1; seen as 192.0.2.9",
+		{"sticky to a stranger", Row{By: []string{"pod-a", "pod-b"}, Sticky: true}, [][]Result{c},
+			"pod-c 1; seen as 192.0.2.9",
 			"answered by pod-c (1 of 1), want only pod-a, pod-b"},
 		{"refused", Row{Refused: true}, [][]Result{lost(Refused, "refused")}, "refused 1", ""},
-		{"not refused", Row{Refused: true}, [][]Result{lost(Refused, "refused"), lost(Dropped, "timeout")}, "refused 1; dropped 1",
+		{"not refused", Row{Refused: true}, [][]Result{lost(Refused, "refused"), lost(Dropped, "timeout")},
+			"refused 1; dropped 1",
 			"refused 1; dropped 1 (of 2), want all refused"},
 		{"dropped", Row{Dropped: true}, [][]Result{lost(Dropped, "timeout")}, "dropped 1", ""},
 		{"not dropped", Row{Dropped: true}, [][]Result{a}, "pod-a 3; seen as 192.0.2.100",
@@ -110,9 +120,11 @@ func TestCheckStops(t *testing.T) {
 func TestCheckSaysWho(t *testing.T) {
 	l := newLab(t, Options{})
 	serveAll(t, l, 80)
-	row := Row{From: "pod-a", To: Target{"tcp", netip.MustParseAddrPort("10.244.1.12:80")}, By: []string{"pod-c"}}
+	row := Row{From: "pod-a", To: Target{"tcp", netip.MustParseAddrPort("10.244.1.12:80")},
+		By: []string{"pod-c"}}
 	_, err := l.Check(t.Context(), row)
-	want := "pod-a -> tcp 10.244.1.12:80: answered by pod-b (4 of 4), want only pod-c; not answered by pod-c (0 of 4)"
+	want := "pod-a -> tcp 10.244.1.12:80: " +
+		"answered by pod-b (4 of 4), want only pod-c; not answered by pod-c (0 of 4)"
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -14,11 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outsideVar tells the re-executed process who started it and which network namespace it must not be in.
+// outsideVar marks a process that this package has started in namespaces of its own.
 const outsideVar = "NFTPROXY_LAB_OUTSIDE"
 
-// Main runs the tests of a package in namespaces of their own and exits with their status: it is the whole TestMain
-// of a package which uses the lab. Where the kernel forbids namespaces, the tests fail and say what is missing.
+// mark returns a variable that marks a child in another network namespace than here.
+func mark(variable, here string) string { return fmt.Sprintf("%s=%d %s", variable, os.Getpid(), here) }
+
+// marked reports whether a variable marks this process, and returns the text that follows the mark. A value
+// left over in an environment must never make the host's namespace look like ours.
+func marked(variable, here string) (rest string, ok bool) {
+	parent, rest, _ := strings.Cut(os.Getenv(variable), " ")
+	outside, rest, _ := strings.Cut(rest, " ")
+	return rest, parent == fmt.Sprint(os.Getppid()) && outside != here
+}
+
+// Main runs the tests of a package in new namespaces and exits with their status. It is the whole TestMain of
+// a package that uses the lab. Where the kernel does not allow namespaces, the tests fail and name what is
+// missing.
 func Main(m interface{ Run() int }) {
 	if err := Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -27,35 +39,39 @@ func Main(m interface{ Run() int }) {
 	os.Exit(m.Run())
 }
 
-// Enter returns nil in a process which has user, network and mount namespaces of its own. In any other process it
-// runs the same program again in such namespaces, forwards signals to it and exits with its status; it returns
-// only if that is not possible. Call it first in main: whatever the process did before is done twice.
+// Enter returns nil in a process that has user, network and mount namespaces of its own. In any other process
+// it runs the same program again in such namespaces, forwards signals to it and exits with its status; it
+// returns only if that is not possible. Call it first in main, because the new process starts from the
+// beginning.
 func Enter() error {
 	here, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		return fmt.Errorf("enter lab: %w", err)
 	}
-	// A value left over in somebody's environment must never make the host's namespace look like ours.
-	parent, outside, _ := strings.Cut(os.Getenv(outsideVar), " ")
-	if parent != fmt.Sprint(os.Getppid()) || outside == here {
+	if _, ok := marked(outsideVar, here); !ok {
 		return reexec(here)
 	}
 	if err := os.Unsetenv(outsideVar); err != nil {
 		return fmt.Errorf("enter lab: %w", err)
 	}
-	// Without a user namespace mounts are still shared with the host.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("enter lab: make mounts private: %w", err)
-	}
-	own, err := currentNamespace()
-	if err != nil {
-		return fmt.Errorf("enter lab: %w", err)
-	}
-	defer own.Close()
-	if err := own.loopbackUp(); err != nil {
+	if err := arrive(); err != nil {
 		return fmt.Errorf("enter lab: %w", err)
 	}
 	return nil
+}
+
+// arrive prepares the namespaces that this process was started in.
+func arrive() error {
+	// Without a user namespace mounts are still shared with the host.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	own, err := currentNamespace()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	return own.loopbackUp()
 }
 
 // reexec runs this program again in new namespaces and exits with its status.
@@ -94,19 +110,26 @@ func reexec(here string) error {
 }
 
 func startInNamespaces(here string, flags uintptr) (*exec.Cmd, error) {
-	cmd := exec.Command("/proc/self/exe")
+	cmd := again(here, flags)
 	cmd.Args = os.Args
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", outsideVar, os.Getpid(), here))
+	return cmd, cmd.Start()
+}
+
+// again returns this program, to be started in new namespaces; it dies with the thread that starts it.
+func again(here string, flags uintptr) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), mark(outsideVar, here))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: unix.SIGKILL}
 	if flags&unix.CLONE_NEWUSER != 0 {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	return cmd, cmd.Start()
+	return cmd
 }
 
-// fromTerminal reports whether s was most likely typed, so that the terminal has sent it to the child as well.
+// fromTerminal reports whether a user probably typed the signal: then the terminal has sent it to the child
+// as well.
 func fromTerminal(s os.Signal) bool {
 	if s != unix.SIGINT && s != unix.SIGQUIT {
 		return false
@@ -120,7 +143,7 @@ func fromTerminal(s os.Signal) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// missing says which of the settings in sysctls forbids the lab, as well as can be told from outside of the kernel.
+// missing names the sysctls that forbid the lab. A sandbox may forbid it without one.
 func missing(sysctls fs.FS) string {
 	var found []string
 	for _, forbids := range []struct{ file, value string }{
@@ -138,8 +161,9 @@ func missing(sysctls fs.FS) string {
 		}
 	}
 	if len(found) == 0 {
-		return "user and network namespaces are not allowed here (the sandbox or container around this process " +
-			"forbids them): allow them, or run as root with CAP_SYS_ADMIN"
+		return "user and network namespaces are not allowed here (the sandbox or container around this " +
+			"process forbids them): allow them, or run as root with CAP_SYS_ADMIN"
 	}
-	return "user namespaces are not allowed here: " + strings.Join(found, ", ") + "; change that or run as root"
+	return "user namespaces are not allowed here: " + strings.Join(found, ", ") +
+		"; change that or run as root"
 }

@@ -27,7 +27,7 @@ func TestEnter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "argument")
-			cmd.Env = append(os.Environ(), helperVar+"=1", outsideVar+"="+marker)
+			cmd.Env = append(os.Environ(), helperVar+"=enter", outsideVar+"="+marker)
 			cmd.Stderr = os.Stderr
 			stdout, err := cmd.StdoutPipe()
 			if err != nil {
@@ -39,7 +39,8 @@ func TestEnter(t *testing.T) {
 			line, readErr := bufio.NewReader(stdout).ReadString('\n')
 			signalErr := cmd.Process.Signal(unix.SIGTERM)
 			var exit *exec.ExitError
-			if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 7 || readErr != nil || signalErr != nil {
+			if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 7 || readErr != nil ||
+				signalErr != nil {
 				t.Fatalf("%q, %v, %v, %v, want exit status 7", line, readErr, signalErr, err)
 			}
 			inside, argument, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -60,7 +61,8 @@ func TestMissing(t *testing.T) {
 		{"kernel/unprivileged_userns_clone", "0\n", "kernel.unprivileged_userns_clone is 0"},
 		{"user/max_user_namespaces", "0\n", "user.max_user_namespaces is 0"},
 		{"user/max_net_namespaces", "0\n", "user.max_net_namespaces is 0"},
-		{"kernel/apparmor_restrict_unprivileged_userns", "1\n", "kernel.apparmor_restrict_unprivileged_userns is 1"},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1\n",
+			"kernel.apparmor_restrict_unprivileged_userns is 1"},
 		{"user/max_user_namespaces", "1000\n", "run as root with CAP_SYS_ADMIN"},
 	}
 	for _, tt := range tests {

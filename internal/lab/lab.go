@@ -9,13 +9,16 @@ import (
 	"sync/atomic"
 )
 
-// NodeName is the name of the node under test, as Node and EndpointSlice objects have it.
+// NodeName is the name of the node under test in Node and EndpointSlice objects.
 const NodeName = "node-a"
 
-// Options select between the layouts of a lab. The zero value connects each local pod to the node by a veth pair of
-// its own.
+// Options select the layout of a lab. The zero value connects each local pod to the node by a veth
+// pair of its own.
 type Options struct {
 	Bridge bool // local pods are connected through a bridge, cni0, on the node
+	// Here makes this process's network namespace the node. It must have no device but its loopback: see
+	// Alone.
+	Here bool `json:"-"`
 }
 
 // Lab is a running cluster of namespaces. Its methods may be called concurrently, except Close.
@@ -31,14 +34,14 @@ type Lab struct {
 	running sync.WaitGroup
 }
 
-// party is one who asks or answers.
+// party sends and answers requests.
 type party struct {
 	ns     *Namespace
 	v4, v6 netip.Addr
-	bind   bool // requests must name their source address, since its machine has several
+	bind   bool // requests must name their source address, because the machine has several
 }
 
-// addr is the address of the party in the family of peer.
+// addr returns the party's address in the family of peer.
 func (p party) addr(peer netip.Addr) netip.Addr {
 	if peer.Is4() {
 		return p.v4
@@ -46,7 +49,7 @@ func (p party) addr(peer netip.Addr) netip.Addr {
 	return p.v6
 }
 
-// New lays out a lab. Everything in it can be reached when New returns.
+// New creates a lab. When it returns, everything in the lab is reachable.
 func New(opts Options) (*Lab, error) {
 	l := &Lab{
 		machines: map[string]*Namespace{},
@@ -55,7 +58,11 @@ func New(opts Options) (*Lab, error) {
 		servers:  map[server]io.Closer{},
 	}
 	for _, name := range []string{"lan", "node", "pod-a", "pod-b", "node-b", "client"} {
-		ns, err := NewNamespace()
+		create := NewNamespace
+		if name == "node" && opts.Here {
+			create = unusedNamespace
+		}
+		ns, err := create()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("lay out lab: %s: %w", name, err), l.Close())
 		}
@@ -72,13 +79,13 @@ func New(opts Options) (*Lab, error) {
 	return l, nil
 }
 
-// Node is the namespace of the node under test.
+// Node returns the namespace of the node under test.
 func (l *Lab) Node() *Namespace { return l.machines["node"] }
 
-// Namespace is where a party of the lab lives; see the package comment for their names.
+// Namespace returns the namespace of a party. The package comment has the names.
 func (l *Lab) Namespace(party string) *Namespace { return l.parties[party].ns }
 
-// Close stops all servers and gives up the namespaces.
+// Close stops all servers and closes the namespaces.
 func (l *Lab) Close() error {
 	var errs []error
 	l.mu.Lock()

@@ -17,9 +17,10 @@ type Load struct {
 	report Report
 }
 
-// Steady makes a request every interval, until ctx ends or Stop is called. Requests do not wait for each other, but
-// no more than 64 are under way at a time; beyond that, requests are left out.
-func (l *Lab) Steady(ctx context.Context, from, proto string, to netip.AddrPort, interval time.Duration) *Load {
+// Steady makes a request every interval, until ctx ends or Stop is called. Requests do not wait for each
+// other, but at most 64 run at a time; further ones are skipped.
+func (l *Lab) Steady(ctx context.Context, from, proto string, to netip.AddrPort,
+	interval time.Duration) *Load {
 	ctx, stop := context.WithCancel(ctx)
 	load := &Load{stop: stop}
 	load.running.Go(func() {
@@ -49,7 +50,7 @@ func (l *Lab) Steady(ctx context.Context, from, proto string, to netip.AddrPort,
 	return load
 }
 
-// Report counts the requests that have come to an end so far.
+// Report counts the requests that have ended so far.
 func (load *Load) Report() Report {
 	load.mu.Lock()
 	defer load.mu.Unlock()
@@ -58,8 +59,8 @@ func (load *Load) Report() Report {
 	return report
 }
 
-// Stop makes no more requests, waits for those under way (at most 3 s) and counts them all. Stop a load before
-// its lab is closed.
+// Stop ends the load, waits for running requests (at most 3 s) and counts all of them. Stop a load before you
+// close its lab.
 func (load *Load) Stop() Report {
 	load.stop()
 	load.running.Wait()

@@ -4,22 +4,31 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// helperVar makes the test binary a command which enters a lab and does nothing else there; see runHelper.
+// helperVar makes the test binary a command: "enter" is runHelper, "victims" runs victims.
 const helperVar = "NFTPROXY_LAB_TEST_HELPER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(helperVar) != "" {
+	switch os.Getenv(helperVar) {
+	case "enter":
 		os.Exit(runHelper())
+	case "victims":
+		if err := Enter(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		testing.Main(regexp.MatchString, victims(), nil, nil)
 	}
 	Main(m)
 }
 
-// runHelper prints its network namespace and its last argument, and ends with status 7 on SIGTERM.
+// runHelper enters a lab, prints its network namespace and its last argument, and ends with status 7 on
+// SIGTERM.
 func runHelper() int {
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, unix.SIGTERM)

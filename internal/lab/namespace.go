@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is a network namespace which lives until Close, and as long as sockets or devices hold it.
+// Namespace is a network namespace. It exists until Close, and as long as sockets or processes use it.
 type Namespace struct {
 	file *os.File
 }
@@ -43,7 +44,41 @@ func NewNamespace() (*Namespace, error) {
 	return r.ns, nil
 }
 
-// currentNamespace is the network namespace of the calling thread.
+// NamespaceOf returns the network namespace of a process.
+func NamespaceOf(pid int) (*Namespace, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return &Namespace{file}, nil
+}
+
+// unusedNamespace returns the network namespace of the calling thread, and an error if it has devices that
+// are up.
+func unusedNamespace() (*Namespace, error) {
+	ns, err := currentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	h, err := ns.handle()
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("list devices: %w", err), ns.Close())
+	}
+	for _, link := range links {
+		if name := link.Attrs().Name; name != "lo" && link.Attrs().Flags&net.FlagUp != 0 {
+			return nil, errors.Join(fmt.Errorf("this namespace is in use: it has the device %s", name),
+				ns.Close())
+		}
+	}
+	return ns, nil
+}
+
+// currentNamespace returns the network namespace of the calling thread.
 func currentNamespace() (*Namespace, error) {
 	file, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -52,14 +87,15 @@ func currentNamespace() (*Namespace, error) {
 	return &Namespace{file}, nil
 }
 
-// FD is the file descriptor of the namespace, valid until Close.
+// FD returns the file descriptor of the namespace, which is valid until Close.
 func (n *Namespace) FD() int { return int(n.file.Fd()) }
 
-// Close gives up the namespace; nothing may use it any more.
+// Close closes the namespace, which must not be used after that.
 func (n *Namespace) Close() error { return n.file.Close() }
 
-// Do runs f in the namespace and returns its error. f runs in the calling goroutine, on a thread of its own: sockets
-// it opens and processes it starts belong to the namespace, goroutines it starts do not.
+// Do runs f in the namespace and returns its error. f runs in the calling goroutine, on a thread of its own:
+// sockets that it opens and processes that it starts belong to the namespace, goroutines that it starts do
+// not.
 func (n *Namespace) Do(f func() error) error {
 	runtime.LockOSThread()
 	before, err := currentNamespace()
@@ -73,7 +109,7 @@ func (n *Namespace) Do(f func() error) error {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	defer func() {
-		// A thread that does not find its way back stays locked and ends with the goroutine.
+		// A thread that cannot return stays locked and ends with the goroutine.
 		if unix.Setns(before.FD(), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
@@ -81,7 +117,7 @@ func (n *Namespace) Do(f func() error) error {
 	return f()
 }
 
-// handle is a route netlink connection into the namespace.
+// handle returns a route netlink connection into the namespace.
 func (n *Namespace) handle() (*netlink.Handle, error) {
 	h, err := netlink.NewHandleAt(netns.NsHandle(n.FD()), unix.NETLINK_ROUTE)
 	if err != nil {
@@ -106,10 +142,10 @@ func (n *Namespace) loopbackUp() error {
 	return nil
 }
 
-// setting is one file below /proc/sys/net; a * in its path stands for every device there is, "all" and "default".
+// setting is a file below /proc/sys/net; a * in its path stands for every device, "all" and "default".
 type setting struct {
 	path, value string
-	optional    bool // the kernel may be without it
+	optional    bool // the kernel may lack it
 }
 
 func (n *Namespace) apply(settings []setting) error {

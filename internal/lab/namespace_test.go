@@ -9,7 +9,7 @@ import (
 )
 
 func TestNamespaceDo(t *testing.T) {
-	// The goroutine's thread must be the same one in all of the test.
+	// The goroutine must run on the same thread during the whole test.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	here := func() string {

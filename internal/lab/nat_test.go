@@ -13,7 +13,7 @@ import (
 
 const masqueradeMark = 0x4000
 
-// translator programs a few address translations, just enough to see that the lab shows what they do.
+// translator programs a few address translations, enough to test that the lab shows their effect.
 type translator struct {
 	conn   *nftables.Conn
 	table  *nftables.Table
@@ -52,7 +52,7 @@ func (tr *translator) rule(chain *nftables.Chain, exprs []expr.Any) {
 	tr.conn.AddRule(&nftables.Rule{Table: tr.table, Chain: chain, Exprs: exprs})
 }
 
-// matches tests the source or destination address of a packet.
+// matches returns expressions that match the source or destination address of a packet.
 func (tr *translator) matches(source bool, ip netip.Addr) []expr.Any {
 	offset, length := uint32(16), uint32(4)
 	if tr.family.Is6() {
@@ -67,14 +67,14 @@ func (tr *translator) matches(source bool, ip netip.Addr) []expr.Any {
 	}
 }
 
-// to does what verdict says with packets for frontend, in both hooks.
+// to applies a verdict to packets for a frontend, in both hooks.
 func (tr *translator) to(frontend string, verdict ...expr.Any) {
 	for _, chain := range tr.chains {
 		tr.rule(chain, slices.Concat(tr.matches(false, netip.MustParseAddr(frontend)), verdict))
 	}
 }
 
-// tcp tests for TCP.
+// tcp returns expressions that match TCP.
 func tcp() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -115,8 +115,8 @@ func (tr *translator) hairpin(pod string) {
 	tr.rule(tr.post, slices.Concat(tr.matches(true, ip), tr.matches(false, ip), []expr.Any{&expr.Masq{}}))
 }
 
-// translate programs, for each family, frontends .10 to pod-a, .11 and .12 to pod-c with and without masquerade,
-// .13 reject, .14 drop and .15 to the host-network pod.
+// translate programs, for each family, frontends .10 to pod-a, .11 and .12 to pod-c with and without
+// masquerade, .13 reject, .14 drop and .15 to the host-network pod.
 func translate(t *testing.T, l *Lab) {
 	t.Helper()
 	conn, err := nftables.New(nftables.WithNetNSFd(l.Node().FD()))

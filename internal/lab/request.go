@@ -18,7 +18,7 @@ type Outcome int
 const (
 	Failed   Outcome = iota // in a way that is none of the following
 	Answered                // by a server of the lab
-	Refused                 // told that nobody is there
+	Refused                 // by a reset or an ICMP error
 	Dropped                 // no answer in time; see the note at answerTimeout
 )
 
@@ -34,23 +34,23 @@ func (o Outcome) String() string {
 	return "failed"
 }
 
-// Result is what came of one request.
+// Result is the outcome of one request.
 type Result struct {
 	Outcome Outcome
-	By      string     // who answered
-	Source  netip.Addr // the asker's address as the answering one saw it
-	Local   netip.Addr // the asker's own address
-	Err     error      // why the request was not answered
+	By      string     // the name of the server
+	Source  netip.Addr // the sender's address as the server saw it
+	Local   netip.Addr // the sender's own address
+	Err     error      // why there is no answer
 }
 
-// A request waits long for an answer, since a busy machine may let this process stand still for a second. That does not
-// hide a packet that was lost: what TCP had to send again counts as dropped, and so does a connection that fails later
-// than the kernel waits to send a SYN again (1 s). Where silence is expected, less will do: what does answer takes well
-// below a millisecond.
+// A request waits long for an answer, because a busy machine may stop this process for a second. That does
+// not hide lost packets: a retransmission by TCP counts as dropped, and so does a connection that fails later
+// than the kernel waits to retransmit a SYN (1 s). Where no answer is expected a request waits less: an
+// answer takes well below a millisecond.
 //
-// A TCP connection from this machine that is refused by ICMPv6 is refused only after that second: the error arrives
-// while connect still holds the socket, and Linux (seen with 6.18) drops it. So it counts as dropped here, and its
-// user waits as well. A TCP reset is not lost that way, nor is an ICMPv4 error.
+// Linux loses an ICMPv6 error for a TCP connection of the machine itself (seen on 6.18), because the error
+// arrives while connect still holds the socket. The connection is refused only after the retransmission, so
+// it counts as dropped. A TCP reset or an ICMPv4 error is not lost.
 const (
 	answerTimeout  = 3 * time.Second
 	sendAgain      = 900 * time.Millisecond
@@ -60,11 +60,11 @@ const (
 // errAborted says that the other side aborted an SCTP association.
 var errAborted = errors.New("association aborted")
 
-// errSentAgain says that a packet was lost and sent again.
+// errSentAgain says that TCP lost a packet and sent it again.
 var errSentAgain = errors.New("a packet was lost")
 
-// Request makes one request with a connection of its own and waits for the answer, at most 3 s. from is any name
-// of the lab (see the package comment) and decides the source address; proto is tcp, udp or sctp.
+// Request makes one request with a connection of its own and waits for the answer, at most 3 s. from is a
+// party of the lab (see the package comment), which decides the source address; proto is tcp, udp or sctp.
 func (l *Lab) Request(from, proto string, to netip.AddrPort) Result {
 	return l.request(from, proto, to, answerTimeout)
 }
@@ -72,7 +72,7 @@ func (l *Lab) Request(from, proto string, to netip.AddrPort) Result {
 func (l *Lab) request(from, proto string, to netip.AddrPort, timeout time.Duration) Result {
 	p, ok := l.parties[from]
 	if !ok {
-		return Result{Err: fmt.Errorf("the lab has nobody called %q", from)}
+		return Result{Err: fmt.Errorf("the lab has no party %q", from)}
 	}
 	start := time.Now()
 	conn, port, err := l.dial(p, proto, to, start.Add(timeout))
@@ -98,8 +98,8 @@ func (l *Lab) request(from, proto string, to netip.AddrPort, timeout time.Durati
 	return result
 }
 
-// dial connects p with to, from a source port that has not been used for long: connection tracking may remember
-// another port from an earlier request and give it an earlier answer.
+// dial connects p with to, from a source port that was not used recently: connection tracking may still know
+// another port from an earlier request and translate it as before.
 func (l *Lab) dial(p party, proto string, to netip.AddrPort, deadline time.Time) (net.Conn, uint16, error) {
 	const first, count = 33000, 32000
 	source := netip.IPv4Unspecified()
@@ -140,7 +140,7 @@ func (l *Lab) dial(p party, proto string, to netip.AddrPort, deadline time.Time)
 	}
 }
 
-// ask returns what the server at the other end of conn has to say.
+// ask returns the answer of the server at the other end of conn.
 func ask(conn net.Conn, srcPort, dstPort uint16) ([]byte, error) {
 	switch conn := conn.(type) {
 	case *net.TCPConn:
@@ -156,8 +156,8 @@ func ask(conn net.Conn, srcPort, dstPort uint16) ([]byte, error) {
 	return buf[:n], err
 }
 
-// rejectedLocally reports whether err is what a send returns when this machine's own rules drop or reject the packet.
-// Which of the two it was shows when the answer is read.
+// rejectedLocally reports whether a send failed because this machine's own rules drop or reject the packet.
+// Reading the answer shows which of the two.
 func rejectedLocally(err error) bool { return errors.Is(err, unix.EPERM) }
 
 // sentAgain returns errSentAgain if TCP had to send a packet of conn again.
@@ -202,7 +202,7 @@ func outcome(err error) Outcome {
 		return Dropped
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, errAborted):
 		return Refused
-	// A machine on which nobody listens for SCTP refuses the protocol, by ICMP and ICMPv6 respectively.
+	// A machine without an SCTP server refuses the protocol, by ICMP and ICMPv6 respectively.
 	case errors.Is(err, unix.ENOPROTOOPT), errors.Is(err, unix.EPROTO):
 		return Refused
 	case errors.As(err, &timeout) && timeout.Timeout():

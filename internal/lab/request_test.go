@@ -30,10 +30,10 @@ func serveAll(t *testing.T, l *Lab, port uint16) {
 
 type directTest struct{ from, to, want string }
 
-// answered is how the tests write an answer.
+// answered returns the text for an answer in the tests.
 func answered(by, source string) string { return "answered by " + by + " seen as " + source }
 
-// directTests are requests which no rule touches.
+// directTests are requests that no rule changes.
 func directTests() []directTest {
 	return []directTest{
 		{"pod-a", "10.244.1.12:80", answered("pod-b", "10.244.1.11")},

@@ -9,20 +9,21 @@ import (
 	"net/netip"
 )
 
-// The kernel need not have SCTP sockets: the lab speaks the first two packets of an association, INIT and INIT ACK
-// (RFC 9260, sections 3.3.2 and 3.3.3), over raw sockets. That is all that connection tracking needs to translate it.
+// The lab does not need SCTP sockets in the kernel: it exchanges the first two packets of an association,
+// INIT and INIT ACK (RFC 9260, sections 3.3.2 and 3.3.3), over raw sockets. Connection tracking needs no more
+// to translate it.
 const (
 	sctpInit    = 1
 	sctpInitAck = 2
 	sctpAbort   = 6
 
-	sctpStateCookie = 7 // the parameter of an INIT ACK which is the server's own business: it carries the greeting
+	sctpStateCookie = 7 // the parameter of an INIT ACK with any content: it carries the greeting
 
 	sctpCommonHeader = 12
 	sctpInitChunk    = 20
 )
 
-// sctpPacket is an SCTP packet with one chunk, as far as the lab cares.
+// sctpPacket has the fields of an SCTP packet with one chunk that the lab uses.
 type sctpPacket struct {
 	srcPort, dstPort uint16
 	verificationTag  uint32
@@ -67,7 +68,7 @@ func (p sctpPacket) encode() []byte {
 	return b
 }
 
-// decodeSCTP returns the packet in b, or false if it is damaged.
+// decodeSCTP returns the packet in b, and false if it is damaged.
 func decodeSCTP(b []byte) (sctpPacket, bool) {
 	if len(b) < sctpCommonHeader+4 || binary.LittleEndian.Uint32(b[8:]) != sctpChecksum(b) {
 		return sctpPacket{}, false
@@ -87,13 +88,14 @@ func decodeSCTP(b []byte) (sctpPacket, bool) {
 		return sctpPacket{}, false
 	}
 	p.initiateTag = binary.BigEndian.Uint32(chunk[4:])
-	if param := chunk[sctpInitChunk:length]; len(param) > 4 && binary.BigEndian.Uint16(param) == sctpStateCookie {
+	param := chunk[sctpInitChunk:length]
+	if len(param) > 4 && binary.BigEndian.Uint16(param) == sctpStateCookie {
 		p.cookie = param[4:]
 	}
 	return p, true
 }
 
-// sctpChecksum is the CRC32c of b as if its checksum field were zero.
+// sctpChecksum returns the CRC32c of b as if its checksum field were zero.
 func sctpChecksum(b []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	sum := crc32.Update(0, table, b[:8])
@@ -125,8 +127,8 @@ func serveSCTP(conn *net.IPConn, port uint16, name string) {
 	}
 }
 
-// askSCTP sends an INIT over conn, which is connected, and returns the greeting of who answers before the deadline.
-// An association that is aborted counts as refused.
+// askSCTP sends an INIT over conn, which is connected, and returns the greeting of the server that answers
+// before the deadline. An aborted association counts as refused.
 func askSCTP(conn *net.IPConn, srcPort, dstPort uint16) ([]byte, error) {
 	init := sctpPacket{srcPort: srcPort, dstPort: dstPort, chunk: sctpInit, initiateTag: sctpTag()}
 	if _, err := conn.Write(init.encode()); err != nil && !rejectedLocally(err) {
@@ -151,5 +153,5 @@ func askSCTP(conn *net.IPConn, srcPort, dstPort uint16) ([]byte, error) {
 	}
 }
 
-// sctpTag is a verification tag: any number but zero.
+// sctpTag returns a verification tag: any number except zero.
 func sctpTag() uint32 { return rand.Uint32N(1<<32-1) + 1 }

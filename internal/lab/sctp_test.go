@@ -9,7 +9,8 @@ import (
 func TestSCTPRoundTrip(t *testing.T) {
 	for _, want := range []sctpPacket{
 		{srcPort: 1, dstPort: 65535, chunk: sctpInit, initiateTag: 7},
-		{srcPort: 80, dstPort: 33000, verificationTag: 1 << 31, chunk: sctpInitAck, initiateTag: 9, cookie: []byte("pod-a 10.0.0.1\n")},
+		{srcPort: 80, dstPort: 33000, verificationTag: 1 << 31, chunk: sctpInitAck, initiateTag: 9,
+			cookie: []byte("pod-a 10.0.0.1\n")},
 	} {
 		packet := want.encode()
 		if len(packet)%4 != 0 {
@@ -23,18 +24,18 @@ func TestSCTPRoundTrip(t *testing.T) {
 			damaged := append([]byte(nil), packet...)
 			damaged[i] ^= 1
 			if _, ok := decodeSCTP(damaged); ok {
-				t.Errorf("byte %d is damaged, and nobody notices", i)
+				t.Errorf("a damaged byte %d is not noticed", i)
 			}
 		}
 		for n := range packet {
 			if _, ok := decodeSCTP(packet[:n]); ok {
-				t.Errorf("cut to %d bytes, and nobody notices", n)
+				t.Errorf("a packet cut to %d bytes is not noticed", n)
 			}
 		}
 	}
 }
 
-// The checksum of a packet must be what other implementations of CRC32c make of it (RFC 3720, B.4: 32 bytes of zero).
+// The checksum must be the CRC32c of RFC 3720, B.4, for 32 bytes of zero.
 func TestSCTPChecksum(t *testing.T) {
 	if got, want := sctpChecksum(make([]byte, 32)), uint32(0x8a9136aa); got != want {
 		t.Errorf("%#x, want %#x", got, want)

@@ -7,12 +7,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// server is what a party listens on.
+// server is a protocol and an address on which a party listens.
 type server struct {
 	proto string
 	addr  netip.AddrPort
@@ -20,14 +20,14 @@ type server struct {
 
 func (s server) String() string { return s.proto + " " + s.addr.String() }
 
-// greeting is what a server tells a client, in every protocol: the name of the server and the address it saw.
+// greeting returns the answer of a server, in every protocol: its name and the address that it saw.
 func greeting(name string, seen netip.Addr) []byte {
 	return fmt.Appendf(nil, "%s %s\n", name, seen.Unmap())
 }
 
-// Serve starts a server for proto (tcp, udp or sctp) at an address of the lab, unless one is there already. It runs
-// until the lab is closed. A port without a server refuses; but an address that serves SCTP is silent on its other
-// SCTP ports.
+// Serve starts a server for proto (tcp, udp or sctp) at an address of the lab, unless it exists already. The
+// server runs until the lab is closed. A port without a server refuses requests, except that an address with
+// an SCTP server does not answer on its other SCTP ports.
 func (l *Lab) Serve(addr netip.AddrPort, proto string) error {
 	name, ok := l.owners[addr.Addr()]
 	if !ok {
@@ -47,7 +47,8 @@ func (l *Lab) Serve(addr netip.AddrPort, proto string) error {
 	return nil
 }
 
-// ServeEndpoints starts servers for all ports of all endpoints, ready or not, whose addresses belong to the lab.
+// ServeEndpoints starts servers for all ports of all endpoints, ready or not, whose addresses belong to the
+// lab.
 func (l *Lab) ServeEndpoints(slices []*discoveryv1.EndpointSlice) error {
 	for _, slice := range slices {
 		for _, endpoint := range slice.Endpoints {
@@ -71,8 +72,8 @@ func (l *Lab) servePorts(ip netip.Addr, ports []discoveryv1.EndpointPort) error 
 			continue
 		}
 		proto := "tcp"
-		if port.Protocol != nil && *port.Protocol != corev1.ProtocolTCP {
-			proto = map[corev1.Protocol]string{corev1.ProtocolUDP: "udp", corev1.ProtocolSCTP: "sctp"}[*port.Protocol]
+		if port.Protocol != nil {
+			proto = strings.ToLower(string(*port.Protocol))
 		}
 		if err := l.Serve(netip.AddrPortFrom(ip, uint16(*port.Port)), proto); err != nil {
 			return err
@@ -81,13 +82,14 @@ func (l *Lab) servePorts(ip netip.Addr, ports []discoveryv1.EndpointPort) error 
 	return nil
 }
 
-// start opens the socket of s in the namespace of name and answers on it. Closing what it returns ends that.
+// start opens the socket of s in the namespace of a party and answers on it, until the returned value is
+// closed.
 func (l *Lab) start(s server, name string) (stop io.Closer, err error) {
 	var answer func()
 	err = l.parties[name].ns.Do(func() error {
 		switch s.proto {
 		case "tcp":
-			// Go listens for multipath TCP by default, which pods do not speak.
+			// Go listens for multipath TCP by default, which pods do not use.
 			var config net.ListenConfig
 			config.SetMultipathTCP(false)
 			listener, err := config.Listen(context.Background(), "tcp", s.addr.String())
@@ -111,7 +113,7 @@ func (l *Lab) start(s server, name string) (stop io.Closer, err error) {
 	return stop, nil
 }
 
-// serveTCP greets and hangs up on everyone, until the listener is closed.
+// serveTCP greets each client and closes the connection, until the listener is closed.
 func serveTCP(listener net.Listener, name string) {
 	for {
 		conn, err := listener.Accept()
@@ -119,15 +121,15 @@ func serveTCP(listener net.Listener, name string) {
 			return
 		}
 		if err != nil {
-			continue // the client has gone already
+			continue // the client has closed the connection already
 		}
 		conn.Write(greeting(name, conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()))
 		conn.Close()
 	}
 }
 
-// serveUDP answers each datagram, until conn is closed. conn is bound to one address, so that is where answers
-// come from.
+// serveUDP answers each datagram, until conn is closed. conn is bound to one address, so answers come from
+// there.
 func serveUDP(conn *net.UDPConn, name string) {
 	buf := make([]byte, 2048)
 	for {

@@ -21,15 +21,18 @@ func TestServeEndpoints(t *testing.T) {
 				{}, // all ports
 			},
 			Endpoints: []discoveryv1.Endpoint{
-				{Addresses: []string{"10.244.1.11"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}},
+				{Addresses: []string{"10.244.1.11"},
+					Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}},
 				{Addresses: []string{"10.244.2.11"}},
-				{Addresses: []string{"10.244.9.9"}}, // of a node that the lab does not have
+				{Addresses: []string{"10.244.9.9"}}, // not an address of the lab
 			},
 		},
 		{
 			AddressType: discoveryv1.AddressTypeIPv6,
-			Ports:       []discoveryv1.EndpointPort{{Port: ptr.To[int32](8080), Protocol: ptr.To(corev1.ProtocolTCP)}},
-			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"2001:db8::1"}}},
+			Ports: []discoveryv1.EndpointPort{
+				{Port: ptr.To[int32](8080), Protocol: ptr.To(corev1.ProtocolTCP)},
+			},
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"2001:db8::1"}}},
 		},
 		{
 			AddressType: discoveryv1.AddressTypeFQDN,
@@ -37,7 +40,7 @@ func TestServeEndpoints(t *testing.T) {
 			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"example.com"}}},
 		},
 	}
-	for range 2 { // what is there already stays
+	for range 2 { // the second call changes nothing
 		if err := l.ServeEndpoints(slices); err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// address is what one party of the lab is called and where it lives.
+// address is a party of the lab with its machine and addresses.
 type address struct {
 	name, machine string
 	v4, v6        netip.Addr
@@ -31,25 +31,25 @@ func addresses() []address {
 	}
 }
 
-// gateway4 and gateway6 are what pods of the node under test know as their router.
+// gateway4 and gateway6 are the router of pods on the node under test.
 const gateway4, gateway6 = "10.244.1.1", "fe80::1"
 
-// everyMachine makes a namespace behave the same whatever the host's defaults are. It is applied before there are
-// devices, which then take over the defaults.
+// everyMachine returns settings that make a namespace independent of the host's defaults. They are applied
+// before there are devices, which inherit them.
 func everyMachine() []setting {
 	return []setting{
 		{path: "ipv4/conf/*/rp_filter", value: "0"},
-		// A pod that learns a shorter way to its peer no longer comes by the node under test.
+		// A pod that learns a shorter way to its peer no longer sends through the node under test.
 		{path: "ipv4/conf/*/send_redirects", value: "0"},
 		{path: "ipv4/conf/*/accept_redirects", value: "0"},
 		{path: "ipv6/conf/*/accept_redirects", value: "0"},
 		{path: "ipv6/conf/*/disable_ipv6", value: "0"},
 		{path: "ipv6/conf/*/accept_dad", value: "0"},
 		{path: "ipv6/conf/*/accept_ra", value: "0"},
-		// Every request that is refused must be told so, however many there are per second.
+		// Every refused request must get its ICMP error, however many there are per second.
 		{path: "ipv4/icmp_ratemask", value: "0"},
 		{path: "ipv6/icmp/ratemask", value: "0"},
-		// Packets are translated where they are routed, not where they are switched.
+		// Bridges must not call the rules of IP: packets are translated when they are routed.
 		{path: "bridge/bridge-nf-call-iptables", value: "0", optional: true},
 		{path: "bridge/bridge-nf-call-ip6tables", value: "0", optional: true},
 	}
@@ -59,12 +59,12 @@ func router() []setting {
 	return []setting{{path: "ipv4/ip_forward", value: "1"}, {path: "ipv6/conf/all/forwarding", value: "1"}}
 }
 
-// externalRanges are where load-balancer and external IPs are taken from.
+// externalRanges returns the ranges of load-balancer and external IPs.
 func externalRanges() []string {
 	return []string{"198.51.100.0/24", "203.0.113.0/24", "2001:db8:1::/64"}
 }
 
-// wiring is the netlink connections into the machines while the lab is laid out.
+// wiring has the netlink connections into the machines while New creates the lab.
 type wiring struct {
 	machines map[string]*Namespace
 	handles  map[string]*netlink.Handle
@@ -110,7 +110,7 @@ func (w *wiring) close() {
 	}
 }
 
-// network connects the machines by a switch.
+// network connects the machines by a bridge.
 func (w *wiring) network() error {
 	if err := w.bridge("lan", "lan0"); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (w *wiring) network() error {
 	return nil
 }
 
-// localPods connects the pods of the node under test with it.
+// localPods connects the node under test with its pods.
 func (w *wiring) localPods(opts Options) error {
 	if opts.Bridge {
 		if err := w.bridge("node", "cni0"); err != nil {
@@ -162,7 +162,8 @@ func (w *wiring) localPods(opts Options) error {
 	return nil
 }
 
-// addresses gives every party its addresses. Pods have only their own, no network; those of node-b live on its lo.
+// addresses gives every party its addresses. Pods have an address without a network; those of node-b are on
+// its lo.
 func (w *wiring) addresses() error {
 	for _, a := range addresses() {
 		dev, v4, v6 := "eth0", "/24", "/64"
@@ -186,8 +187,8 @@ func (w *wiring) routes() error {
 		{"pod-b", gateway4 + "/32", ""}, {"pod-b", "0.0.0.0/0", gateway4}, {"pod-b", "::/0", gateway6},
 		{"node", "10.244.2.0/24", "192.0.2.2"}, {"node", "fd00:10:244:2::/64", "2001:db8::2"},
 		{"node-b", "10.244.1.0/24", "192.0.2.1"}, {"node-b", "fd00:10:244:1::/64", "2001:db8::1"},
-		// Requests of the node itself need a route before they are translated. node-b does not forward: what comes
-		// this way untranslated is lost without a word.
+		// Requests of the node itself need a route before they are translated. node-b does not forward: it
+		// drops packets that arrive untranslated, without an error.
 		{"node", "0.0.0.0/0", "192.0.2.2"}, {"node", "::/0", "2001:db8::2"},
 		{"client", "10.96.0.0/16", "192.0.2.1"}, {"client", "fd00:10:96::/112", "2001:db8::1"},
 	}
@@ -210,7 +211,8 @@ func (w *wiring) bridge(machine, name string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	snooping := false
-	if err := w.handles[machine].LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
+	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
+	if err := w.handles[machine].LinkAdd(bridge); err != nil {
 		return fmt.Errorf("%s: add bridge %s: %w", machine, name, err)
 	}
 	return w.up(machine, name)
@@ -299,8 +301,8 @@ func (w *wiring) route(machine, to, via, dev string) error {
 	return nil
 }
 
-// waitUp waits until the kernel has noticed that all cables are plugged in and its background work has made all IPv6
-// addresses answer to neighbours. Packets sent earlier are lost.
+// waitUp waits until all devices have a carrier and all IPv6 addresses answer neighbours, which the kernel
+// sets up in the background. Packets sent earlier are lost.
 func (w *wiring) waitUp() error {
 	deadline := time.Now().Add(5 * time.Second)
 	for machine, h := range w.handles {
@@ -321,14 +323,14 @@ func (w *wiring) waitUp() error {
 	return nil
 }
 
-// notUp returns a device or an address that is not yet usable, or "" if there is none.
+// notUp returns a device or an address that is not usable yet, or "".
 func notUp(h *netlink.Handle) (string, error) {
 	links, err := h.LinkList()
 	if err != nil {
 		return "", fmt.Errorf("list devices: %w", err)
 	}
 	for _, link := range links {
-		// The kernel may have put more devices here than those of the lab; they stay down.
+		// The kernel may add devices to a namespace by itself; they stay down.
 		up := link.Attrs().Flags&net.FlagUp != 0
 		if up && link.Attrs().Name != "lo" && link.Attrs().OperState != netlink.OperUp {
 			return link.Attrs().Name, nil

@@ -10,26 +10,28 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Row says who asks what, and what is to come of it. Exactly one of By, Refused and Dropped is set.
+// Row is a number of equal requests and their expected outcome. Exactly one of By, Refused and Dropped is
+// set.
 type Row struct {
-	From string `json:"from"` // any name of the lab
+	From string `json:"from"` // a party of the lab
 	To   Target `json:"to"`
 
-	By      []string `json:"by,omitempty"`      // each of them answers at least once, and nobody else
+	By      []string `json:"by,omitempty"`      // each of these answers at least once, and no other
 	Refused bool     `json:"refused,omitempty"` // every request
 	Dropped bool     `json:"dropped,omitempty"` // every request
 
-	// Source is the asker's address as the answering ones see it: "unchanged" is its own, "node" any address of the
-	// node under test, all else a literal address. Empty means any.
+	// Source is the sender's address as the servers see it: "unchanged" is its own, "node" any address of the
+	// node under test, anything else a literal address. Empty means any.
 	Source string `json:"source,omitempty"`
-	// Sticky changes By: all requests are answered by one and the same of them.
+	// Sticky changes By: the same one answers all requests.
 	Sticky bool `json:"sticky,omitempty"`
-	// Requests is how many are made. Zero means enough: 4 if one must answer or refuse, 16 for each of several that
-	// must answer (one of them is missed once in a million rows), 2 if all are dropped.
+	// Requests is how many requests are made. Zero means enough: 4 if one server must answer or refuse, 16
+	// for each of several that must answer (a row misses one of them by chance once in a million times), 2 if
+	// all are dropped.
 	Requests int `json:"requests,omitempty"`
 }
 
-// Target is where a request goes, written as "tcp 10.96.0.10:80" or "udp [fd00:10:96::a]:53".
+// Target is the destination of a request, written as "tcp 10.96.0.10:80" or "udp [fd00:10:96::a]:53".
 type Target struct {
 	Proto string // tcp, udp or sctp
 	Addr  netip.AddrPort
@@ -37,7 +39,7 @@ type Target struct {
 
 func (t Target) String() string { return t.Proto + " " + t.Addr.String() }
 
-// UnmarshalText reads what String writes.
+// UnmarshalText parses the output of String.
 func (t *Target) UnmarshalText(text []byte) error {
 	proto, addr, _ := strings.Cut(string(text), " ")
 	if proto != "tcp" && proto != "udp" && proto != "sctp" {
@@ -53,8 +55,8 @@ func (t *Target) UnmarshalText(text []byte) error {
 
 func (r Row) String() string { return r.From + " -> " + r.To.String() }
 
-// LoadTraffic reads a file with a YAML list of rows. Unknown and duplicate fields, unknown names and contradictions
-// are errors.
+// LoadTraffic reads a file with a YAML list of rows. Unknown and duplicate fields, unknown names and
+// contradictions are errors.
 func LoadTraffic(path string) ([]Row, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -78,14 +80,14 @@ func (r Row) validate() error {
 		servers = append(servers, a.name)
 	}
 	if r.From != "node" && !slices.Contains(servers, r.From) {
-		return fmt.Errorf("from: nobody is called %q", r.From)
+		return fmt.Errorf("from: the lab has no party %q", r.From)
 	}
 	if !r.To.Addr.IsValid() {
 		return fmt.Errorf("to is missing")
 	}
 	for _, by := range r.By {
 		if !slices.Contains(servers, by) {
-			return fmt.Errorf("by: nobody answers as %q", by)
+			return fmt.Errorf("by: the lab has no server %q", by)
 		}
 	}
 	wants := 0
@@ -111,7 +113,7 @@ func (r Row) validate() error {
 	return nil
 }
 
-// count is how many requests the row makes.
+// count returns how many requests the row makes.
 func (r Row) count() int {
 	switch {
 	case r.Requests > 0:

@@ -37,12 +37,14 @@ func TestLoadTraffic(t *testing.T) {
 	}
 	to := func(proto, addr string) Target { return Target{proto, netip.MustParseAddrPort(addr)} }
 	want := []Row{
-		{From: "client", To: to("tcp", "203.0.113.10:80"), By: []string{"pod-a", "pod-c"}, Source: "node", Requests: 24},
+		{From: "client", To: to("tcp", "203.0.113.10:80"), By: []string{"pod-a", "pod-c"}, Source: "node",
+			Requests: 24},
 		{From: "node", To: to("udp", "[fd00:10:96::a]:53"), Refused: true},
 		{From: "pod-d", To: to("sctp", "10.96.0.20:80"), By: []string{"host-pod", "node-b"}, Sticky: true},
 		{From: "client-2", To: to("tcp", "10.96.0.20:80"), Dropped: true},
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+	sameAddr := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+	if diff := cmp.Diff(want, got, sameAddr); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	var requests []int
@@ -58,18 +60,22 @@ func TestLoadTrafficRejects(t *testing.T) {
 	tests := []struct{ row, want string }{
 		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a], sources: node}`, `unknown field "sources"`},
 		{`{from: client, from: node, to: "tcp 10.96.0.1:80", by: [pod-a]}`, `"from" already set`},
-		{`{from: clown, to: "tcp 10.96.0.1:80", by: [pod-a]}`, `nobody is called "clown"`},
+		{`{from: clown, to: "tcp 10.96.0.1:80", by: [pod-a]}`, `the lab has no party "clown"`},
 		{`{from: client, by: [pod-a]}`, `to is missing`},
 		{`{from: client, to: "10.96.0.1:80", by: [pod-a]}`, `want tcp, udp or sctp`},
 		{`{from: client, to: "icmp 10.96.0.1:80", by: [pod-a]}`, `want tcp, udp or sctp`},
 		{`{from: client, to: "tcp 10.96.0.1", by: [pod-a]}`, `target "tcp 10.96.0.1"`},
-		{`{from: client, to: "tcp 10.96.0.1:80", by: [node]}`, `nobody answers as "node"`},
+		{`{from: client, to: "tcp 10.96.0.1:80", by: [node]}`, `the lab has no server "node"`},
 		{`{from: client, to: "tcp 10.96.0.1:80"}`, `exactly one of by, refused and dropped`},
-		{`{from: client, to: "tcp 10.96.0.1:80", refused: true, dropped: true}`, `exactly one of by, refused and dropped`},
-		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a], refused: true}`, `exactly one of by, refused and dropped`},
+		{`{from: client, to: "tcp 10.96.0.1:80", refused: true, dropped: true}`,
+			`exactly one of by, refused and dropped`},
+		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a], refused: true}`,
+			`exactly one of by, refused and dropped`},
 		{`{from: client, to: "tcp 10.96.0.1:80", refused: true, source: node}`, `sticky and source need by`},
-		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a], source: pod-a}`, `want unchanged, node or an address`},
-		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a, pod-b], requests: 1}`, `1 requests are not enough`},
+		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a], source: pod-a}`,
+			`want unchanged, node or an address`},
+		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a, pod-b], requests: 1}`,
+			`1 requests are not enough`},
 		{`{from: client, to: "tcp 10.96.0.1:80", by: [pod-a], requests: -1}`, `-1 requests are not enough`},
 	}
 	for _, tt := range tests {
