@@ -180,7 +180,7 @@ func TestTakeOverAsksKubeProxy(t *testing.T) {
 	}))
 	defer kubeProxy.Close()
 	addr := strings.TrimPrefix(kubeProxy.URL, "http://")
-	startDaemon(t, l.Node(), webManifests(t, podA), "--take-over", "--metrics-bind-address="+addr)
+	startDaemon(t, webManifests(t, podA), "--take-over", "--metrics-bind-address="+addr)
 	<-asked
 	eventually(t, l.Node(), true, "goto cluster-1")
 	eventually(t, l.Node(), true, "table ip kube-proxy")
