@@ -155,30 +155,25 @@ func appendRules(b *netlink.Batch, chain nftables.Chain, texts map[int]string) e
 
 // appendRule appends the message that adds a rule at the end of a chain.
 func appendRule(b *netlink.Batch, table string, chain nftables.Chain, rule nftables.Rule) error {
-	expressions, err := marshalRule(chain, rule)
-	if err != nil {
-		return err
-	}
 	b.Message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, chain.Family.Number())
 	b.String(unix.NFTA_RULE_TABLE, table)
 	b.String(unix.NFTA_RULE_CHAIN, chain.Name)
 	list := b.Nest(unix.NFTA_RULE_EXPRESSIONS)
-	for _, e := range expressions {
-		b.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, e)
-	}
+	err := marshal(chain, rule, func(expression []byte) {
+		b.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, expression)
+	})
 	b.EndNest(list)
-	return nil
+	return err
 }
 
-// marshalRule returns the attributes of each of the rule's expressions.
-func marshalRule(chain nftables.Chain, rule nftables.Rule) ([][]byte, error) {
-	expressions := rule.Expressions(chain.Family)
-	out := make([][]byte, len(expressions))
-	for i, e := range expressions {
-		var err error
-		if out[i], err = expr.Marshal(chain.Family.Number(), e); err != nil {
-			return nil, fmt.Errorf("encode rule %q of chain %s: %w", rule.Text(chain.Family), chain.Name, err)
+// marshal calls each with the attributes of each of the rule's expressions.
+func marshal(chain nftables.Chain, rule nftables.Rule, each func(expression []byte)) error {
+	for _, e := range rule.Expressions(chain.Family) {
+		attributes, err := expr.Marshal(chain.Family.Number(), e)
+		if err != nil {
+			return fmt.Errorf("encode rule %q of chain %s: %w", rule.Text(chain.Family), chain.Name, err)
 		}
+		each(attributes)
 	}
-	return out, nil
+	return nil
 }

@@ -54,11 +54,15 @@ func (c *Conn) begin(families ...service.Family) *netlink.Batch {
 // touched returns the families whose tables the Delta changes.
 func touched(d *rules.Delta) []service.Family {
 	in := map[service.Family]bool{}
-	for _, s := range slices.Concat(d.Sets, d.StaleSets) {
-		in[s.ID.Family] = true
+	for _, list := range [][]nftables.Set{d.Sets, d.StaleSets} {
+		for i := range list {
+			in[list[i].ID.Family] = true
+		}
 	}
-	for _, c := range slices.Concat(d.Chains, d.StaleChains) {
-		in[c.Family] = true
+	for _, list := range [][]nftables.Chain{d.Chains, d.StaleChains} {
+		for i := range list {
+			in[list[i].Family] = true
+		}
 	}
 	for _, list := range [][]nftables.Element{d.Delete, d.Add} {
 		for i := range list {

@@ -110,13 +110,10 @@ func parseRule(attributes []byte) (chain, normal string) {
 func normalRules(chain nftables.Chain) ([]string, error) {
 	out := make([]string, len(chain.Rules))
 	for i, rule := range chain.Rules {
-		expressions, err := marshalRule(chain, rule)
+		var b strings.Builder
+		err := marshal(chain, rule, func(expression []byte) { writeExpression(&b, expression) })
 		if err != nil {
 			return nil, err
-		}
-		var b strings.Builder
-		for _, e := range expressions {
-			writeExpression(&b, e)
 		}
 		out[i] = b.String()
 	}

@@ -73,7 +73,7 @@ func (c *Conn) outcome(b *Batch, first uint32) error {
 	var failed *Error
 	var lost error
 	for last := first + uint32(b.Len()); ; {
-		datagram, err := c.receive(dumpSize)
+		datagram, err := c.receive(errorSize)
 		if errors.Is(err, unix.ENOBUFS) {
 			// There were more answers than the receive buffer holds. The first ones are still in the queue.
 			lost = err

@@ -13,7 +13,7 @@ import (
 // Sizes of the buffer that holds one datagram from the kernel.
 const (
 	dumpSize  = 64 << 10 // the kernel fills a part of a dump with at most 32 KiB
-	errorSize = 4 << 10  // an error with the kernel's words, without a copy of the message
+	errorSize = 1 << 10  // an error with the kernel's words, without a copy of the message
 )
 
 // Socket is a lasting NETLINK_NETFILTER socket in the network namespace of the thread that opens it.
