@@ -15,7 +15,7 @@ import (
 
 func linesOf(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }
 
-// stickyText is what changes of chains, sets and memories, and ends the change.
+// stickyText returns the changes of chains, sets and session affinities, and ends the change.
 func stickyText(r *rules.Ruleset) []string {
 	d := r.Changes()
 	r.Done()
@@ -33,7 +33,7 @@ func stickyText(r *rules.Ruleset) []string {
 		out = append(out, "stale set "+s.Name)
 	}
 	for _, s := range d.ExpireClients {
-		out = append(out, fmt.Sprintf("forget %s but %v", s.DispatchChain(), s.Backends))
+		out = append(out, fmt.Sprintf("expire %s except %v", s.DispatchChain(), s.Backends))
 	}
 	return out
 }
@@ -57,14 +57,14 @@ func TestStickyLife(t *testing.T) {
 		{"an endpoint comes", endpoints("10.244.1.1:8080 10.244.2.1:8080 10.244.3.1:8080"),
 			[]string{"add chain cluster-3"}},
 		{"an endpoint goes", endpoints("10.244.1.1:8080 10.244.3.1:8080"),
-			[]string{"forget sticky-" + id + " but [10.244.1.1:8080 10.244.3.1:8080]"}},
+			[]string{"expire sticky-" + id + " except [10.244.1.1:8080 10.244.3.1:8080]"}},
 		{"another target port", endpoints("10.244.1.1:8080 10.244.3.1:9090"),
 			[]string{"add set affinity-" + id + "/9090", "add chain remember-" + id, "add chain sticky-" + id,
-				"forget sticky-" + id + " but [10.244.1.1:8080 10.244.3.1:9090]"}},
+				"expire sticky-" + id + " except [10.244.1.1:8080 10.244.3.1:9090]"}},
 		{"one target port goes", endpoints("10.244.1.1:9090 10.244.3.1:9090"),
 			[]string{"add chain remember-" + id, "add chain sticky-" + id,
 				"stale set affinity-" + id + "/8080",
-				"forget sticky-" + id + " but [10.244.1.1:9090 10.244.3.1:9090]"}},
+				"expire sticky-" + id + " except [10.244.1.1:9090 10.244.3.1:9090]"}},
 		{"another timeout", func() { svc.AffinityTimeout = time.Minute },
 			[]string{"add chain remember-" + id}},
 		{"no endpoint", endpoints(""), []string{
@@ -91,7 +91,7 @@ func TestStickyLife(t *testing.T) {
 	}, stickyText(r))
 }
 
-// The rules of a sticky ServicePort, and the elements of its frontends.
+// The rules of a port with session affinity, and the elements of its frontends.
 func TestStickyRules(t *testing.T) {
 	svc := web()
 	svc.AffinityTimeout = 90 * time.Minute
@@ -123,7 +123,7 @@ func TestStickyRules(t *testing.T) {
 	}, slices.DeleteFunc(changesText(r), func(line string) bool { return !strings.Contains(line, "goto") }))
 }
 
-// Frontends of one kind share a memory; other kinds, ports and families have their own.
+// Frontends of one kind share the session affinity; other kinds, ports and families have their own.
 func TestStickyShared(t *testing.T) {
 	svc := web()
 	svc.AffinityTimeout, svc.ExternalLocal = time.Hour, true
@@ -134,7 +134,7 @@ func TestStickyShared(t *testing.T) {
 	for _, s := range compileAt(svc, noSlots).Stickies {
 		got = append(got, fmt.Sprintf("%s %s %v %v", s.Family, s.DispatchChain(), s.Targets, s.Backends))
 	}
-	checkLines(t, "memories", []string{
+	checkLines(t, "session affinities", []string{
 		"ip sticky-cluster/default/web/tcp/80 [8080] " + both,
 		"ip sticky-local/default/web/tcp/80 [8080] " + both,
 		"ip6 sticky-cluster/default/web/tcp/80 [53] [[fd00::2]:53]",
@@ -160,9 +160,9 @@ func TestStickyPorts(t *testing.T) {
 		"sessionAffinity: clients are remembered for the first 8 target ports only"}, c.Problems)
 }
 
-// After a restart the kernel may remember clients of endpoints that went
-// meanwhile, whatever else changed. Where it has no map there is nothing to forget.
-func TestStickyForgetAfterRestart(t *testing.T) {
+// After a restart the kernel may have clients of endpoints that went meanwhile, also if other things changed.
+// If it has no map, there are no clients to expire.
+func TestStickyExpireAfterRestart(t *testing.T) {
 	tests := []struct {
 		name, before, after string
 		expire              bool

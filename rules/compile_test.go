@@ -15,7 +15,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// compileCase changes the Service web and says what comes out of it for node n1.
+// compileCase changes the Service web and has the result for node n1.
 type compileCase struct {
 	name     string
 	change   func(*service.Service)
@@ -48,7 +48,7 @@ const (
 	both6 = "[[fd00::1]:8080 [fd00::2]:8080]"
 )
 
-// frontendCases are about where a Service is reached.
+// frontendCases are about the frontends of a Service.
 func frontendCases() []compileCase {
 	v6 := append(ready("n1", "[fd00::1]:8080"), ready("n2", "[fd00::2]:8080")...)
 	return []compileCase{
@@ -134,7 +134,7 @@ func clashCases() []compileCase {
 	}
 }
 
-// policyCases are about where a frontend leads to.
+// policyCases are about the endpoints of a frontend.
 func policyCases() []compileCase {
 	local := func(s *service.Service) { s.ExternalIPs, s.ExternalLocal = addrs("198.51.100.1"), true }
 	remote := func(s *service.Service) { s.Ports[0].Endpoints = s.Ports[0].Endpoints[1:] }
@@ -202,7 +202,7 @@ func TestCompileNames(t *testing.T) {
 	}
 }
 
-// The hairpins are the backends on this node, draining ones too while they are used.
+// The hairpins are the backends on this node, also draining ones while they are used.
 func TestCompileHairpins(t *testing.T) {
 	svc := web()
 	svc.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
@@ -241,7 +241,7 @@ func TestCompileKeepsSlots(t *testing.T) {
 	}
 }
 
-// More endpoints than slots are trimmed, in one frontend as in the other, and reported.
+// Endpoints that exceed the number of slots are left out, in all frontends alike, and reported.
 func TestCompileTrims(t *testing.T) {
 	svc := web()
 	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true

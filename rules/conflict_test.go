@@ -15,7 +15,7 @@ func shared() service.Frontend {
 	return service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
 }
 
-// owner returns who has the frontend, by the backend that it leads to.
+// owner returns the Service that has the shared frontend, and the backend of this frontend.
 func owner(r *rules.Ruleset) string {
 	backends, _ := r.Slots(shared())
 	if len(backends) == 0 {
@@ -43,7 +43,7 @@ func TestConflictOlderWins(t *testing.T) {
 		}
 		r.Remove(service.Name{Namespace: "default", Name: "d"})
 		if owner(r) != "" || r.Len() != 0 || r.Conflicts() != 0 {
-			t.Fatalf("order %v: frontend is left though no Service is: %s", order, owner(r))
+			t.Fatalf("order %v: the frontend is left without a Service: %s", order, owner(r))
 		}
 	}
 }
@@ -119,7 +119,7 @@ func TestConflictPromotionDelta(t *testing.T) {
 	}, changesText(r))
 }
 
-// A younger Service that takes part for a moment leaves nothing behind.
+// A younger Service that has the frontend for a moment leaves nothing behind.
 func TestConflictUpdateOfWinner(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	putSvc(r, named("old", 9, ep1))

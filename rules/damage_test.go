@@ -72,7 +72,7 @@ func (g generator) damageElements(f service.Family, t *fakekernel.Table) {
 	}
 }
 
-// foreignElement is an element that someone else could add.
+// foreignElement returns an element that another process could add.
 func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nftables.Element {
 	addr, bits := netip.AddrFrom4([4]byte{10, byte(g.IntN(4)), 0, byte(g.IntN(4))}), g.IntN(33)
 	if f == service.IPv6 {

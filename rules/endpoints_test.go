@@ -58,8 +58,8 @@ func readinessCases() []pickCase {
 	return []pickCase{
 		{"none", n1, nil, "", "", false},
 		{"not ready, not serving", n1, list(on("n1", ep1, "")), "", "", false},
-		{"serving but not terminating is no fallback", n1, list(on("n1", ep1, "S")), "", "", false},
-		{"terminating but not serving is no fallback", n1, list(on("n1", ep1, "T")), "", "", false},
+		{"serving but not terminating is not a fallback", n1, list(on("n1", ep1, "S")), "", "", false},
+		{"terminating but not serving is not a fallback", n1, list(on("n1", ep1, "T")), "", "", false},
 		{"ready and not ready", n1, list(on("n2", ep1, "RS"), on("n2", ep2, "")), ep1, "", true},
 		{"ready though terminating (publishNotReadyAddresses)", n1,
 			list(on("n2", ep1, "RST")), ep1, "", true},

@@ -28,7 +28,7 @@ func (s *source) byte() byte {
 // port is any port but 0.
 func (s *source) port() uint16 { return max(1, binary.BigEndian.Uint16([]byte{s.byte(), s.byte()})) }
 
-// addr is any valid address without a zone: others do not get into a Service.
+// addr is any valid address without a zone: a Service has no others.
 func (s *source) addr() netip.Addr {
 	switch kind := s.byte(); kind % 4 {
 	case 0:
@@ -59,7 +59,7 @@ func (s *source) prefixes() []netip.Prefix {
 	return out
 }
 
-// text is a name as the API admits it, or none.
+// text is a name that the API admits, or "".
 func (s *source) text() string {
 	return strings.Repeat(string(rune('a'+s.byte()%3)), int(s.byte()%64))
 }
@@ -91,7 +91,7 @@ func (s *source) service(name string) *service.Service {
 	return svc
 }
 
-// line is what a line of nft text may look like: quotes around comments and interfaces only.
+// line matches lines of nft text: only comments and interfaces have quotes.
 const line = `^[\t ]*[-_a-z0-9@#./:,;={}()&|^!\[\]<> ]*("[-a-z0-9/:.*]+"[-a-z0-9 /:.@|]*,?)?[ }]*$`
 
 func FuzzCompile(f *testing.F) {

@@ -11,15 +11,15 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// generator makes random input from a seed: few addresses and ports, so that
-// Services meet on frontends, and now and then nonsense.
+// generator makes random input from a seed: few addresses and ports, so that Services claim the same
+// frontends, and sometimes invalid values.
 type generator struct{ *rand.Rand }
 
 func newGenerator(seed uint64) generator { return generator{rand.New(rand.NewPCG(seed, 0x6e6674))} }
 
 func pickOne[T any](g generator, from ...T) T { return from[g.IntN(len(from))] }
 
-// some returns up to n of from, in any order, now and then one of them twice.
+// some returns up to n of from, in any order, sometimes one of them twice.
 func some[T any](g generator, n int, from ...T) []T {
 	var out []T
 	for range g.IntN(n + 1) {
@@ -57,7 +57,7 @@ func (g generator) node() service.Node {
 	}
 }
 
-// name returns the name of the i-th Service; one in four is as long as can be.
+// name returns the name of the i-th Service; one in four has the maximum length.
 func name(i int) service.Name {
 	if i%4 == 3 {
 		return service.Name{Namespace: strings.Repeat("n", 63), Name: fmt.Sprintf("%063d", i)}
@@ -122,7 +122,7 @@ func (g generator) endpoints() []service.Endpoint {
 	return out
 }
 
-// change makes another state of the Service, more often a small change than a new one.
+// change returns another state of the Service, more often a small change than a new one.
 func (g generator) change(i int, svc *service.Service) *service.Service {
 	if svc == nil || g.chance(30) {
 		return g.service(i)

@@ -52,7 +52,7 @@ func ready(node, texts string) []service.Endpoint {
 	return out
 }
 
-// noSlots knows no slots.
+// noSlots has no slots.
 func noSlots(service.Frontend) (backends, locals []service.Backend) { return nil, nil }
 
 // web is a Service with one port and two endpoints, the first on node n1.
@@ -75,7 +75,7 @@ func compileAt(svc *service.Service, slots rules.Slots) *rules.Compiled {
 	return rules.Compile(svc, node, slots)
 }
 
-// entryText writes all of an entry in a line.
+// entryText returns all of an entry in one line.
 func entryText(e rules.Entry) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s -> %s", e.Frontend, e.Shape.ChainName())
@@ -111,7 +111,7 @@ func testConfig() rules.Config {
 	}
 }
 
-// putSvc compiles a Service with the Ruleset's slots and puts it in.
+// putSvc compiles a Service with the slots of the Ruleset and puts it there.
 func putSvc(r *rules.Ruleset, svc *service.Service) []rules.Conflict {
 	return r.Put(compileAt(svc, r.Slots))
 }

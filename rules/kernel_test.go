@@ -40,7 +40,7 @@ func kernelWith(tables fakekernel.Tables) *fakekernel.Kernel {
 	return k
 }
 
-// programmed returns what is read from the kernel and compared with a ruleset.
+// programmed returns the state of the kernel, compared with a ruleset.
 func programmed(k *fakekernel.Kernel, desired *rules.Ruleset) rules.Programmed {
 	return k.Tables().Programmed(desired)
 }

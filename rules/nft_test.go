@@ -16,8 +16,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// nft runs a shell script with nft in a network namespace of its own, in which
-// $1, $2, ... are files with the texts. It needs no root where user namespaces are allowed.
+// nft runs a shell script with nft in a network namespace of its own. In the script $1, $2, ... are files
+// with the texts. It does not need root if user namespaces are allowed.
 func nft(t *testing.T, script string, texts ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
@@ -45,7 +45,7 @@ func nft(t *testing.T, script string, texts ...string) (string, error) {
 	return out.String(), nil
 }
 
-// nftSeeds is how many random rulesets nft reads.
+// nftSeeds is the number of random rulesets for nft.
 const nftSeeds = 8
 
 func TestNFTAcceptsRulesets(t *testing.T) {
@@ -59,7 +59,7 @@ func TestNFTAcceptsRulesets(t *testing.T) {
 	}
 }
 
-// What nft lists it can load again: people save their rulesets so, with a flush before it.
+// nft can load its own listing: this is how people save their rulesets, with a flush before it.
 func TestNFTReloadsListing(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	putSvc(r, web())
@@ -70,7 +70,7 @@ func TestNFTReloadsListing(t *testing.T) {
 	}
 }
 
-// Names can be so long that namespace/name:port has 191 characters and the name of a map 160.
+// With the longest names, namespace/name:port has 191 characters and the name of a map has 160.
 func TestNFTLongNames(t *testing.T) {
 	svc := web()
 	svc.Name = service.Name{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}
@@ -85,7 +85,7 @@ func TestNFTLongNames(t *testing.T) {
 }
 
 // Deltas of Changes are loaded behind the ruleset that they change, in one script: nft 1.0.6 cannot add a
-// rule that uses the map endpoints to a table that is in the kernel already.
+// rule that uses the map endpoints to a table that the kernel has already.
 func TestNFTAcceptsChanges(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
@@ -113,7 +113,7 @@ func TestNFTAcceptsChanges(t *testing.T) {
 	}
 }
 
-// Deltas of Diff are loaded upon what an older state of the Services left.
+// Deltas of Diff are loaded after the ruleset of an older state of the Services.
 func TestNFTAcceptsDiffs(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
@@ -131,7 +131,7 @@ func TestNFTAcceptsDiffs(t *testing.T) {
 	}
 }
 
-// checkListing checks that a listing of the kernel has all elements that are desired and no other.
+// checkListing checks that a listing of the kernel has as many elements as the ruleset.
 func checkListing(t *testing.T, seed uint64, r *rules.Ruleset, listing string) {
 	t.Helper()
 	want := 0

@@ -22,7 +22,7 @@ func TestPrefixesOf(t *testing.T) {
 		{"the family's own", service.IPv4, "10.0.0.0/8 fd00::/8", "10.0.0.0/8"},
 		{"IPv6", service.IPv6, "10.0.0.0/8 fd00:1::/32 fd00::/8", "fd00::/8"},
 		{"sorted", service.IPv4, "192.168.0.0/16 10.0.0.0/8", "10.0.0.0/8 192.168.0.0/16"},
-		{"a wide one swallows several", service.IPv4, "10.1.0.0/16 10.2.0.0/16 11.0.0.0/8 10.0.0.0/8",
+		{"a wide one contains several", service.IPv4, "10.1.0.0/16 10.2.0.0/16 11.0.0.0/8 10.0.0.0/8",
 			"10.0.0.0/8 11.0.0.0/8"},
 		{"neighbours stay", service.IPv4, "10.0.0.0/9 10.128.0.0/9", "10.0.0.0/9 10.128.0.0/9"},
 		{"same address, two lengths", service.IPv4, "10.0.0.0/24 10.0.0.0/16 10.0.0.0/32", "10.0.0.0/16"},

@@ -11,7 +11,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Slots are read back from the elements, whatever someone left there.
+// Slots are read back from the elements, also from those of another process.
 func TestProgrammedSlots(t *testing.T) {
 	f := service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
 	f6 := service.Frontend{Addr: addrs("fd00:96::10")[0], Protocol: service.UDP, Port: 53}
@@ -43,7 +43,7 @@ func TestProgrammedSlots(t *testing.T) {
 	}
 }
 
-// A process that starts in an unchanged cluster writes nothing, whatever the slots are.
+// A process that starts in an unchanged cluster writes nothing, in any order of slots.
 func TestRestartWritesNothing(t *testing.T) {
 	for seed := range uint64(100) {
 		g := newGenerator(seed)

@@ -21,8 +21,7 @@ func forSeeds(t *testing.T, check func(*testing.T, uint64)) {
 	}
 }
 
-// What is programmed, whatever it is, becomes what is desired by one Delta, and
-// then there is nothing left to do.
+// One Delta brings the kernel from any state to the desired one, and then nothing is left to do.
 func TestDiffProperties(t *testing.T) {
 	forSeeds(t, checkDiff)
 }
@@ -32,12 +31,12 @@ func TestChangesProperties(t *testing.T) {
 	forSeeds(t, checkChanges)
 }
 
-// Who owns a frontend does not depend on the order of events.
+// The owner of a frontend does not depend on the order of events.
 func TestOrderProperties(t *testing.T) {
 	forSeeds(t, checkOrder)
 }
 
-// The room that the first Delta makes is what it needs.
+// The first Delta allocates the space that it needs.
 func TestSizeProperties(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64) {
 		g := newGenerator(seed)
@@ -61,7 +60,7 @@ func FuzzProperties(f *testing.F) {
 	})
 }
 
-// checkDiff checks Diff against an empty kernel, one that holds an older state, and a damaged one.
+// checkDiff checks Diff with an empty kernel, one that holds an older state, and a damaged one.
 func checkDiff(t *testing.T, seed uint64) {
 	t.Helper()
 	g := newGenerator(seed)
@@ -93,7 +92,7 @@ func checkDiff(t *testing.T, seed uint64) {
 		t.Fatalf("kernel after the Delta (-want +got):\n%s", diff)
 	}
 	if again := rules.Diff(r, programmed(k, r)); !again.Empty() {
-		t.Fatalf("Delta of what is programmed is not empty:\n%s", deltaText(t, again))
+		t.Fatalf("a second Delta is not empty:\n%s", deltaText(t, again))
 	}
 }
 
@@ -168,7 +167,7 @@ func checkFresh(t *testing.T, config rules.Config, compiled map[service.Name]*ru
 		t.Fatalf("Delta of a fresh Ruleset:\n%s", deltaText(t, d))
 	}
 	deleteStale(t, k, d)
-	// Chains of shapes without a frontend may stay: they alone are no reason to write.
+	// Chains of shapes without a frontend may stay: they alone are not a reason to write.
 	if diff := fakekernel.Difference(withoutSpare(want), withoutSpare(k.Tables())); diff != "" {
 		t.Fatalf("kernel after a restart (-want +got):\n%s", diff)
 	}

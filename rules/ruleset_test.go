@@ -20,7 +20,7 @@ func named(name string, age int, backend string) *service.Service {
 	return svc
 }
 
-// changesText returns the elements that change, and ends the change.
+// changesText returns the chains and elements that change, and ends the change.
 func changesText(r *rules.Ruleset) []string {
 	d := r.Changes()
 	r.Done()
@@ -114,13 +114,13 @@ func changesOf(svc *service.Service) []string {
 	return slices.DeleteFunc(changesText(r), func(line string) bool { return line[0] == 'c' })
 }
 
-// Changes does not forget: until Done they are the same, and more comes to them.
+// Until Done, Changes returns all changes each time.
 func TestRulesetChangesUntilDone(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	putSvc(r, web())
 	first := deltaText(t, r.Changes())
 	if again := deltaText(t, r.Changes()); again != first {
-		t.Errorf("changes asked for twice (-first +second):\n%s", cmp.Diff(first, again))
+		t.Errorf("a second call of Changes (-first +second):\n%s", cmp.Diff(first, again))
 	}
 	r.Remove(web().Name)
 	d := r.Changes()

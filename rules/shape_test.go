@@ -8,7 +8,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// The rules of every kind of chain, for both families and ways to tell pods' traffic.
+// The rules of every kind of chain, for both families and all ways to recognise traffic of pods.
 func TestChainText(t *testing.T) {
 	byInterface := testConfig()
 	byInterface.PodTraffic = rules.PodTraffic{Interface: "veth*"}

@@ -58,7 +58,7 @@ func backendStrings(backends []service.Backend) []string {
 	return out
 }
 
-// checkSlots checks what holds for all slots assigned to want after prev.
+// checkSlots checks the properties of slots that are assigned to want after prev.
 func checkSlots(t *testing.T, prev, want, got []service.Backend) {
 	t.Helper()
 	a, b := slices.Clone(want), slices.Clone(got)
@@ -77,7 +77,7 @@ func checkSlots(t *testing.T, prev, want, got []service.Backend) {
 	}
 }
 
-// slotChanges counts the elements that differ: slots with another backend, that go or come.
+// slotChanges counts the slots that differ: those with another backend, and those that only one side has.
 func slotChanges(prev, next []service.Backend) int {
 	n := max(len(prev), len(next)) - min(len(prev), len(next))
 	for i := range min(len(prev), len(next)) {
@@ -112,7 +112,7 @@ func TestAssignSlotsProperties(t *testing.T) {
 	}
 }
 
-// checkOneChange checks what one endpoint costs that comes, goes or is replaced.
+// checkOneChange checks how many slots change if one endpoint comes, goes or is replaced.
 func checkOneChange(t *testing.T, rnd *rand.Rand, slots []service.Backend, other service.Backend) {
 	t.Helper()
 	check := func(what string, want []service.Backend, limit int) {
@@ -153,7 +153,7 @@ func FuzzAssignSlots(f *testing.F) {
 	})
 }
 
-// fuzzBackend makes a byte a backend: 0 is an invalid one.
+// fuzzBackend returns a backend for a byte; for 0, an invalid one.
 func fuzzBackend(b byte) service.Backend {
 	switch {
 	case b == 0:

@@ -27,12 +27,12 @@ func TestSourceRanges(t *testing.T) {
 	}{
 		{"one range", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]"}},
-		{"given, but none can be read: nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
+		{"given, but all are invalid", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
 			"", []string{lb + "[]"}},
 		{"each family has its own", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) },
 			"2001:db8:1::/48 198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[2001:db8:1::/48]"}},
-		{"a family without range admits nobody", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) },
+		{"a family without range admits none", func(s *service.Service) { s.LoadBalancerIPs = addrs(dual) },
 			"198.51.100.0/24",
 			[]string{lb + "[198.51.100.0/24]", lb6 + "[]"}},
 		{"overlapping ranges are merged", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
@@ -40,7 +40,7 @@ func TestSourceRanges(t *testing.T) {
 			[]string{lb + "[10.0.0.0/8 198.51.100.0/24]"}},
 		{"host bits are masked", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) },
 			"198.51.100.77/24 198.51.100.1/32", []string{lb + "[198.51.100.0/24]"}},
-		{"everybody", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "10.0.0.0/8 0.0.0.0/0",
+		{"all sources", func(s *service.Service) { s.LoadBalancerIPs = addrs(ip) }, "10.0.0.0/8 0.0.0.0/0",
 			[]string{lb + "[0.0.0.0/0]"}},
 		{"the node is admitted: load-balancer IPs are", func(s *service.Service) {
 			s.LoadBalancerIPs = addrs("203.0.113.1 203.0.113.9")
@@ -86,7 +86,7 @@ func TestSourceRanges(t *testing.T) {
 	}
 }
 
-// A Service can have as many ranges as an object is large; others wait for it meanwhile.
+// Only the size of an object limits its number of ranges, and other Services wait while it is compiled.
 func TestManySourceRanges(t *testing.T) {
 	svc := web()
 	svc.LoadBalancerIPs, svc.Restricted = addrs("203.0.113.1"), true

@@ -11,7 +11,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 )
 
-// The same Services give the same bytes, in whatever order they come.
+// The same Services give the same bytes, in any order.
 func TestTextDeterminism(t *testing.T) {
 	for seed := range uint64(50) {
 		g := newGenerator(seed)
@@ -38,7 +38,7 @@ func TestTextDeterminism(t *testing.T) {
 	}
 }
 
-// Every element stands in the text once, in the set that it is of.
+// Every element stands in the text once, in its set.
 func TestTextElements(t *testing.T) {
 	for seed := range uint64(20) {
 		g := newGenerator(seed)
@@ -71,7 +71,7 @@ func TestTextElements(t *testing.T) {
 	}
 }
 
-// The Delta does not depend on the order in which maps are walked.
+// The Delta does not depend on the iteration order of maps.
 func TestDeltaDeterminism(t *testing.T) {
 	for seed := range uint64(50) {
 		var texts [2]string
@@ -95,7 +95,7 @@ func TestDeltaDeterminism(t *testing.T) {
 	}
 }
 
-// What comes after the transaction stands behind a comment, at the end.
+// Commands that follow the transaction stand at the end, after a comment.
 func TestDeltaTextAfter(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	svc := web()
@@ -106,7 +106,7 @@ func TestDeltaTextAfter(t *testing.T) {
 	lines := linesOf(deltaText(t, r.Changes()))
 	at := slices.Index(lines, "# after the commit:")
 	if at < 0 {
-		t.Fatalf("no comment before what comes after the commit:\n%s", strings.Join(lines, "\n"))
+		t.Fatalf("no comment before the commands after the commit:\n%s", strings.Join(lines, "\n"))
 	}
 	for _, line := range lines[:at] {
 		if verb, object, _ := strings.Cut(line, " "); verb == "delete" &&
