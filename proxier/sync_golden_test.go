@@ -33,7 +33,8 @@ func (r *recorder) DeleteStale(d *rules.Delta) (int, error) {
 	return r.Kernel.DeleteStale(d)
 }
 
-// steps walks through the manifests 1.yaml, 2.yaml, ... of a case. Each has all objects that exist at that step.
+// steps walks through the manifests 1.yaml, 2.yaml, ... of a case. Each has all objects that exist at that
+// step.
 type steps struct {
 	dir     string
 	n       int
@@ -75,8 +76,8 @@ func identity(obj runtime.Object) string {
 	return fmt.Sprintf("%T %s/%s", obj, o.GetNamespace(), o.GetName())
 }
 
-// TestGoldenSync compares the changes of each step of a case with testdata/sync/<case>/delta.nft. After each step the
-// kernel holds the whole ruleset.
+// TestGoldenSync compares the changes of each step of a case with testdata/sync/<case>/delta.nft. After each
+// step the kernel holds the whole ruleset.
 func TestGoldenSync(t *testing.T) {
 	for _, name := range cases(t, stepsDir) {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +106,8 @@ func TestGoldenSync(t *testing.T) {
 					}
 				}
 				ruleset := r.builder.Ruleset()
-				if left := rules.Diff(ruleset, k.Tables().Programmed(ruleset)); left.Size()+len(left.StaleSets) > 0 {
+				left := rules.Diff(ruleset, k.Tables().Programmed(ruleset))
+				if left.Size()+len(left.StaleSets) > 0 {
 					t.Errorf("step %d: the kernel does not hold the ruleset: %+v", steps.n, left)
 				}
 			}
@@ -117,8 +119,8 @@ func TestGoldenSync(t *testing.T) {
 	}
 }
 
-// TestKernelSync takes each case through its steps in the kernel. After each one nothing is left to be changed, also
-// for a Proxier that has just started.
+// TestKernelSync takes each case through its steps in the kernel. After each one nothing is left to be
+// changed, also for a Proxier that has just started.
 func TestKernelSync(t *testing.T) {
 	for _, name := range cases(t, stepsDir) {
 		t.Run(name, func(t *testing.T) {

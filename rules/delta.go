@@ -28,7 +28,8 @@ type Delta struct {
 	// elements to their maps, so those of other endpoints than Backends are deleted after the commit.
 	ExpireClients []Sticky
 
-	// Stale are frontends of UDP and SCTP whose established flows may lead to wrong endpoints.
+	// Stale are frontends of UDP and SCTP whose established flows may lead to endpoints that they no
+	// longer have.
 	Stale []service.StaleFlows
 }
 

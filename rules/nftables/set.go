@@ -36,7 +36,8 @@ func FixedSets() []SetKind {
 // String returns the name of the set in the table; for Affinity, the beginning of the names.
 func (k SetKind) String() string {
 	return [...]string{"services", "sticky-services", "remember", "endpoints", "local-endpoints",
-		"cluster-ips", "service-cidrs", "pod-cidrs", "hairpin", "firewalled", "allowed-sources", "affinity"}[k]
+		"cluster-ips", "service-cidrs", "pod-cidrs", "hairpin",
+		"firewalled", "allowed-sources", "affinity"}[k]
 }
 
 // MaxSlots is the largest number of endpoints of a frontend.

@@ -24,8 +24,8 @@ const core = "CONFIG_NF_TABLES (module nf_tables)"
 // Requires returns the kernel options, modules and version that the statement needs.
 func Requires(s Statement, f service.Family) string { return s.requires(f) }
 
-// Uses returns the names of the set and of the chain that the statement refers to. They are empty if it refers
-// to none.
+// Uses returns the names of the set and of the chain that the statement refers to. They are empty if it
+// refers to none.
 func Uses(s Statement) (set, chain string) {
 	for _, e := range s.expressions(service.IPv4) {
 		switch e := e.(type) {
