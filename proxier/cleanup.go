@@ -38,15 +38,11 @@ func (c *cleanup) retryLater() {
 
 // cleanUp deletes chains, sets and flows that a transaction left without use.
 func (r *reconciler) cleanUp(d *rules.Delta) {
-	expired, err := r.tables.DeleteStale(d)
-	if err != nil {
+	if err := r.tables.DeleteStale(d); err != nil {
 		r.cleanup.retryLater()
 		r.metrics.CleanupFailed()
 		r.metrics.NetlinkError(err)
 		klog.V(2).InfoS("Failed to delete stale chains or sets, will retry", "err", err)
-	}
-	if expired > 0 {
-		klog.V(2).InfoS("Expired clients of removed endpoints", "clients", expired)
 	}
 	r.cleanFlows()
 }

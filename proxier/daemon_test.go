@@ -156,7 +156,7 @@ func TestDaemonFollowsFiles(t *testing.T) {
 	}
 	for _, pods := range [][]string{{podA, podB, podC}, {podB, podC}, {podB, podC, podD}, {podC, podD}} {
 		d.write(t, "web-endpoints.yaml", endpointsManifest("web", pods...))
-		element := fmt.Sprintf(`10.96.0.10 . tcp . 80 comment "default/web" : goto cluster-%d`, len(pods))
+		element := fmt.Sprintf(`10.96.0.10 . tcp . 80 comment "default/web" : 4c00:%x`, len(pods))
 		eventually(t, l.Node(), true, element)
 	}
 	for _, load := range loads {
@@ -200,7 +200,7 @@ func TestDaemonRestarts(t *testing.T) {
 	d := &daemon{dir: dir}
 	d.write(t, "web.yaml", strings.Replace(webManifest, "spec:", "spec:\n  sessionAffinity: ClientIP", 1))
 	first := startDaemon(t, dir)
-	eventually(t, l.Node(), true, "goto cluster-3")
+	eventually(t, l.Node(), true, "goto sticky-cluster-3")
 	load := l.Steady(t.Context(), "client", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"),
 		2*time.Millisecond)
 	stuck := l.Request("client-2", "tcp", netip.MustParseAddrPort("192.0.2.1:30080"))
@@ -228,7 +228,7 @@ func TestDaemonRestarts(t *testing.T) {
 	// One more endpoint while no daemon runs.
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podB, podC, podD))
 	startDaemon(t, dir)
-	eventually(t, l.Node(), true, "goto cluster-4")
+	eventually(t, l.Node(), true, "goto sticky-cluster-4")
 	checkRows(t, l, lab.Row{From: "client-2", To: target(t, "tcp 192.0.2.1:30080"), By: []string{stuck.By},
 		Requests: 20})
 }
@@ -245,11 +245,11 @@ func TestStickyClientIsReleased(t *testing.T) {
 	sticky := strings.Replace(webManifest, "spec:", "spec:\n  sessionAffinity: ClientIP", 1)
 	d := startDaemon(t, dir)
 	d.write(t, "web.yaml", sticky)
-	eventually(t, l.Node(), true, "goto sticky-external/default/web/tcp/80")
+	eventually(t, l.Node(), true, "goto sticky-external-1-10800")
 	nodePort := target(t, "tcp 192.0.2.1:30080")
 	checkRows(t, l, lab.Row{From: "client", To: nodePort, By: []string{"pod-a"}, Requests: 4})
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA, podB))
-	eventually(t, l.Node(), true, "goto external-2")
+	eventually(t, l.Node(), true, "goto sticky-external-2-10800")
 	checkRows(t, l, lab.Row{From: "client", To: nodePort, By: []string{"pod-a"}, Requests: 20})
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podB))
 	eventually(t, l.Node(), false, podA)
@@ -348,7 +348,7 @@ func TestDriftIsRepaired(t *testing.T) {
 		"flush chain ip nftproxy services",
 		"insert rule ip nftproxy cluster-2 accept",
 		"delete element ip nftproxy services { 10.96.0.10 . tcp . 80 }",
-		"add element ip nftproxy services { 10.96.0.99 . tcp . 80 : goto cluster-2 }",
+		"add element ip nftproxy services { 10.96.0.99 . tcp . 80 : 4c00:2 }",
 		"flush set ip nftproxy cluster-ips",
 		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; " +
 			"add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",

@@ -27,9 +27,6 @@ type compareTimer struct {
 
 func (t *compareTimer) suspect() { t.suspected = true }
 
-// forget drops a suspicion: a full sync is due anyway, and the differences that it finds are our own.
-func (t *compareTimer) forget() { t.suspected = false }
-
 func (t *compareTimer) compared(took time.Duration) {
 	*t = compareTimer{last: time.Now(), took: took}
 }

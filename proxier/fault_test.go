@@ -154,16 +154,16 @@ func (f *faulty) apply(d *rules.Delta, generation uint32) error {
 	return f.commit(d, generation)
 }
 
-func (f *faulty) DeleteStale(d *rules.Delta) (int, error) {
-	if len(d.StaleChains)+len(d.StaleSets)+len(d.ExpireClients) == 0 {
+func (f *faulty) DeleteStale(d *rules.Delta) error {
+	if len(d.StaleChains)+len(d.StaleSets) == 0 {
 		return f.kernel.DeleteStale(d)
 	}
 	switch {
 	case f.happens("cleanup refused"):
-		return 0, oneOf[error](f.w, unix.EBUSY, unix.ENOBUFS, unix.ENOENT)
+		return oneOf[error](f.w, unix.EBUSY, unix.ENOBUFS, unix.ENOENT)
 	case f.happens("cleanup not acknowledged"):
-		n, err := f.kernel.DeleteStale(d)
-		return n, errors.Join(netlink.ErrUnknownOutcome, err)
+		err := f.kernel.DeleteStale(d)
+		return errors.Join(netlink.ErrUnknownOutcome, err)
 	}
 	return f.kernel.DeleteStale(d)
 }

@@ -37,7 +37,7 @@ func (f failing) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset
 
 func (f failing) Apply(*rules.Delta, uint32) error { return f.do("transaction") }
 
-func (f failing) DeleteStale(*rules.Delta) (int, error) { return 0, f.do("cleanup") }
+func (f failing) DeleteStale(*rules.Delta) error { return f.do("cleanup") }
 
 func (f failing) CheckDrift(*rules.Ruleset) (kernel.Drift, error) {
 	return kernel.Unchanged, f.do("check for drift")

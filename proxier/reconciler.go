@@ -22,7 +22,7 @@ import (
 type tables interface {
 	Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, uint32, error)
 	Apply(d *rules.Delta, generation uint32) error
-	DeleteStale(d *rules.Delta) (expired int, err error)
+	DeleteStale(d *rules.Delta) error
 	CheckDrift(want *rules.Ruleset) (kernel.Drift, error)
 }
 
@@ -44,7 +44,7 @@ const (
 )
 
 func (r reason) String() string {
-	return [...]string{"none", "leftovers", "suspicion", "start", "environment", "failed", "drift"}[r]
+	return [...]string{"change", "leftovers", "suspicion", "start", "environment", "failed", "drift"}[r]
 }
 
 // reconciler brings the kernel in line with the state. Its goroutine is the only one that writes to it.
@@ -113,7 +113,6 @@ func (r *reconciler) run(ctx context.Context) {
 			if !r.addressesChanged() {
 				continue
 			}
-			r.compare.forget() // the sync compares everything
 			r.require(environment)
 		case <-ctx.Done():
 			return

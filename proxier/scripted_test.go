@@ -54,7 +54,7 @@ func (s *scripted) Apply(_ *rules.Delta, generation uint32) (err error) {
 	return err
 }
 
-func (s *scripted) DeleteStale(*rules.Delta) (int, error) { return 0, s.deleteErr }
+func (s *scripted) DeleteStale(*rules.Delta) error { return s.deleteErr }
 
 func (s *scripted) CheckDrift(*rules.Ruleset) (kernel.Drift, error) { return s.found, s.checkErr }
 

@@ -39,7 +39,6 @@ func (r *reconciler) sync() error {
 	took := time.Since(begin)
 	r.metrics.SyncDone(why != none, took, err)
 	if err != nil {
-		r.compare.forget() // the differences that the next sync finds are our own
 		r.require(failed)
 		r.health.Queued()
 		return fmt.Errorf("sync: %w", err)

@@ -28,8 +28,8 @@ func (r *recorder) Apply(d *rules.Delta, generation uint32) error {
 	return r.Kernel.Apply(d, generation)
 }
 
-func (r *recorder) DeleteStale(d *rules.Delta) (int, error) {
-	r.last.StaleChains, r.last.StaleSets, r.last.ExpireClients = d.StaleChains, d.StaleSets, d.ExpireClients
+func (r *recorder) DeleteStale(d *rules.Delta) error {
+	r.last.StaleChains, r.last.StaleSets = d.StaleChains, d.StaleSets
 	return r.Kernel.DeleteStale(d)
 }
 

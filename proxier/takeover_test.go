@@ -61,7 +61,7 @@ func TestTakeOver(t *testing.T) {
 			echo()
 			// kube-proxy's rules refused connections to this Service.
 			d.write(t, "late.yaml", strings.ReplaceAll(endpointsManifest("empty", podA), "empty-1", "empty-4"))
-			eventually(t, l.Node(), true, `10.96.0.20 . tcp . 80 comment "default/empty" : goto cluster-1`)
+			eventually(t, l.Node(), true, `10.96.0.20 . tcp . 80 comment "default/empty" : 4c00:1`)
 			checkRows(t, l,
 				lab.Row{From: "pod-b", To: target(t, "tcp 10.96.0.20:80"), By: []string{"pod-a"}},
 				lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30080"), By: []string{"pod-a", "pod-c"}},

@@ -1,163 +1,100 @@
 package rules
 
 import (
-	"cmp"
-	"fmt"
-	"reflect"
-	"slices"
+	"encoding/binary"
+	"hash/fnv"
+	"net/netip"
 	"time"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// MaxStickyPorts is the largest number of different target ports of a port with session affinity. Clients of
-// endpoints on further target ports are not remembered.
-const MaxStickyPorts = 8
-
-// Sticky is the session affinity (ClientIP) of one port of a Service, for one family and kind of frontend:
-// the kernel keeps which client has which endpoint.
+// stickyRules send a client to the endpoint that it had, and choose one of n for others. Endpoints are named by
+// numbers, see assignNumbers. The number that the rules work on is in the packet's priority.
 //
-// It is a map per target port from client address to endpoint address, and the port stands in the rule,
-// because nft 1.0.6 aborts on an update statement whose key or data is longer than 16 bytes.
-type Sticky struct {
-	Family   service.Family
-	Kind     ShapeKind
-	Port     string // namespace/name/protocol/port
-	Protocol service.Protocol
-	Timeout  time.Duration
-	Targets  []uint16          // target ports, sorted
-	Backends []service.Backend // that clients may have, sorted
-}
-
-func (s Sticky) id() string { return s.Kind.String() + "/" + s.Port }
-
-// MapName returns the name of the map for clients of endpoints on the target port.
-func (s Sticky) MapName(target uint16) string { return fmt.Sprintf("affinity-%s/%d", s.id(), target) }
-
-// DispatchChain returns the name of the chain to which the map services leads.
-func (s Sticky) DispatchChain() string { return "sticky-" + s.id() }
-
-// RememberChain returns the name of the chain that remembers a client.
-func (s Sticky) RememberChain() string { return "remember-" + s.id() }
-
-// chains returns the chain that sends a known client to its endpoint and others to the frontend's shape, and
-// the chain that remembers the endpoint of a client.
-func (s Sticky) chains(c Config) []nftables.Chain {
-	dispatch := nftables.Chain{Family: s.Family, Name: s.DispatchChain()}
-	dispatch.Rules = markRules(s.Kind, s.Family, c)
-	remember := nftables.Chain{Family: s.Family, Name: s.RememberChain()}
-	client := []nftables.Field{nftables.SrcAddr}
-	for _, target := range s.Targets {
-		dispatch.Rules = append(dispatch.Rules, nftables.Rule{
-			nftables.IsProtocol{Protocol: s.Protocol},
-			nftables.DNAT{Key: client, Map: s.MapName(target), Port: target},
-		})
-		remember.Rules = append(remember.Rules, nftables.Rule{
-			nftables.IsPort{Protocol: s.Protocol, Port: target},
-			nftables.Remember{Map: s.MapName(target), Timeout: s.Timeout},
-		})
+//   - A known client whose endpoint the frontend still has goes there, and is remembered for the whole timeout again.
+//     If the endpoint is gone, the last lookup of the rule fails, and the next rules choose anew.
+//   - The client is forgotten: remembering it does not change a number that the map has.
+//   - A slot is chosen, its endpoint's number remembered, and the connection goes there.
+//   - When the map is full, the rule before ends at remembering, and the connection goes there all the same.
+//
+// So an endpoint that is removed gets no connection after the transaction that removes it, and nobody has to look for
+// its clients.
+func stickyRules(n int, timeout time.Duration, slots, backends nftables.SetKind) []nftables.Rule {
+	affinity := nftables.Affinity.String()
+	remember := nftables.Remember{Map: affinity, Timeout: timeout}
+	send := nftables.DNAT{Key: nftables.BackendKey(), Map: backends.String()}
+	return []nftables.Rule{
+		{nftables.Recall{Map: affinity}, remember, send},
+		{nftables.Forget{Map: affinity}},
+		{nftables.SetPriority{Key: nftables.SlotKey(n), Map: slots.String()}, remember, send},
+		{send},
 	}
-	dispatch.Rules = append(dispatch.Rules, nftables.Rule{
-		nftables.Dispatch{Key: nftables.FrontendKey(), Map: nftables.StickyServices.String()},
-	})
-	return []nftables.Chain{dispatch, remember}
 }
 
-// sets returns the maps from clients to endpoints.
-func (s Sticky) sets() []nftables.Set {
-	var sets []nftables.Set
-	for _, target := range s.Targets {
-		id := nftables.SetID{Family: s.Family, Kind: nftables.Affinity}
-		sets = append(sets, nftables.Set{ID: id, Name: s.MapName(target)})
+// assignNumbers returns the numbers of the backends in slots. A backend keeps the number that it has in prev. A new one
+// gets that of its address, which a person can read: an IPv4 address itself, of an IPv6 address a hash; or the next one
+// that is free, if another backend of the frontend has that.
+//
+// So a number names the same address and port for as long as they serve, on every node and in every process, and
+// another endpoint gets it only if both addresses have the same number. Even then a client that is remembered with it
+// reaches an endpoint of the Service that it asks for, as numbers are looked up together with the frontend.
+func assignNumbers(prev numbered, slots []service.Backend) []nftables.Class {
+	known := make(map[service.Backend]nftables.Class, len(prev.numbers))
+	for slot, n := range prev.numbers {
+		known[prev.backends[slot]] = n
 	}
-	return sets
-}
-
-// known reports whether the table has one of the maps.
-func (s Sticky) known(t *TableState) bool {
-	return slices.ContainsFunc(s.sets(), func(set nftables.Set) bool {
-		_, ok := t.Sets[set.Name]
-		return ok
-	})
-}
-
-// targets returns the target ports of the backends, sorted, at most MaxStickyPorts.
-func targets(backends []service.Backend) (ports []uint16, all bool) {
-	for _, b := range backends {
-		if i, ok := slices.BinarySearch(ports, b.Port()); !ok {
-			ports = slices.Insert(ports, i, b.Port())
+	taken := takenNumbers{0: 1} // nft prints 0 as none
+	numbers := make([]nftables.Class, len(slots))
+	for slot, b := range slots {
+		if n, ok := known[b]; ok && taken.free(n) {
+			numbers[slot] = taken.take(n)
 		}
 	}
-	if len(ports) > MaxStickyPorts {
-		return ports[:MaxStickyPorts], false
-	}
-	return ports, true
-}
-
-// stickyKey returns the key of a Sticky in the Ruleset.
-func stickyKey(s Sticky) string { return s.Family.String() + " " + s.DispatchChain() }
-
-func (s Sticky) compare(t Sticky) int { return cmp.Compare(stickyKey(s), stickyKey(t)) }
-
-// putSticky adds the chains and maps of a Sticky.
-func (r *Ruleset) putSticky(s Sticky) {
-	key := stickyKey(s)
-	r.changes.sticky(key, r.stickies)
-	r.stickies[key] = s
-	if !r.affinity[s.Family] {
-		r.affinity[s.Family] = true
-		r.changes.affinity[s.Family] = struct{}{}
-	}
-}
-
-func (r *Ruleset) dropSticky(s Sticky) {
-	key := stickyKey(s)
-	r.changes.sticky(key, r.stickies)
-	delete(r.stickies, key)
-}
-
-// stickyDelta adds the changes between two states of a Sticky, each of which may be nil. It rewrites chains
-// as a whole; chains and sets that are no longer needed become stale.
-func (d *Delta) stickyDelta(before, after *Sticky, c Config) {
-	var chains, oldChains []nftables.Chain
-	var sets, oldSets []nftables.Set
-	if before != nil {
-		oldChains, oldSets = before.chains(c), before.sets()
-	}
-	if after != nil {
-		chains, sets = after.chains(c), after.sets()
-	}
-	for _, chain := range chains {
-		same := func(o nftables.Chain) bool { return reflect.DeepEqual(o, chain) }
-		if !slices.ContainsFunc(oldChains, same) {
-			d.Chains = append(d.Chains, chain)
+	for slot, b := range slots {
+		if numbers[slot] == 0 {
+			numbers[slot] = taken.take(numberOf(b.Addr()))
 		}
 	}
-	for _, set := range sets {
-		if !slices.Contains(oldSets, set) {
-			d.Sets = append(d.Sets, set)
-		}
-	}
-	for _, o := range oldChains {
-		if after == nil {
-			d.StaleChains = append(d.StaleChains, nftables.Chain{Family: o.Family, Name: o.Name})
-		}
-	}
-	for _, o := range oldSets {
-		if !slices.Contains(sets, o) {
-			d.StaleSets = append(d.StaleSets, o)
-		}
-	}
-	if before != nil && after != nil && lost(before.Backends, after.Backends) {
-		d.ExpireClients = append(d.ExpireClients, *after)
-	}
+	return numbers
 }
 
-// lost reports whether some of before are not in after; both are sorted.
-func lost(before, after []service.Backend) bool {
-	return slices.ContainsFunc(before, func(b service.Backend) bool {
-		_, ok := slices.BinarySearchFunc(after, b, service.Backend.Compare)
-		return !ok
-	})
+// takenNumbers has a number after each taken one, from which the search for a free number goes on. Taking one costs
+// nearly the same, however many are taken in a row.
+type takenNumbers map[nftables.Class]nftables.Class
+
+func (t takenNumbers) free(n nftables.Class) bool {
+	_, taken := t[n]
+	return !taken
+}
+
+// take takes the first free number from n on; after the last one comes the first.
+func (t takenNumbers) take(n nftables.Class) nftables.Class {
+	found := n
+	for !t.free(found) {
+		found = t[found]
+	}
+	t[found] = found + 1
+	for n != found { // shorten the way for the next search
+		n, t[n] = t[n], found+1
+	}
+	return found
+}
+
+// numbered are the backends that a frontend has by slot, and their numbers.
+type numbered struct {
+	backends []service.Backend
+	numbers  []nftables.Class // none without session affinity
+}
+
+// numberOf returns the number of an address.
+func numberOf(a netip.Addr) nftables.Class {
+	if a.Is4() {
+		b := a.As4()
+		return nftables.Class(binary.BigEndian.Uint32(b[:]))
+	}
+	h := fnv.New32a()
+	_, _ = h.Write(a.AsSlice()) // never fails
+	return nftables.Class(h.Sum32())
 }

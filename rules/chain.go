@@ -5,14 +5,11 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Priorities of nat hooks; those of translation are from linux/netfilter_ipv4.h. Clients are remembered one
-// before source translation, because the first chain that translates ends a hook, also if it is a CNI
-// plugin's.
+// Priorities of nat hooks; those of translation are from linux/netfilter_ipv4.h.
 const (
-	priorityDNAT     = -100
-	priorityLate     = -90
-	priorityRemember = 99
-	prioritySNAT     = 100
+	priorityDNAT = -100
+	priorityLate = -90
+	prioritySNAT = 100
 )
 
 // Names of chains that do not depend on Services.
@@ -20,7 +17,6 @@ const (
 	chainServices = "services"
 	chainLate     = "unclaimed"
 	chainNoPort   = "no-such-port"
-	chainAffinity = "affinity"
 )
 
 // baseChain returns a chain that packets enter at a hook.
@@ -38,26 +34,29 @@ func baseChains(f service.Family, c Config) []nftables.Chain {
 		baseChain(f, "nat-output", "output", priorityDNAT, services),
 		baseChain(f, "late-prerouting", "prerouting", priorityLate, late),
 		baseChain(f, "late-output", "output", priorityLate, late),
-		baseChain(f, "nat-postrouting", "postrouting", prioritySNAT, masqueradeRules(c)...),
+		baseChain(f, "nat-postrouting", "postrouting", prioritySNAT, postroutingRules(c)...),
 		servicesChain(f),
 		lateChain(f),
 		{Family: f, Name: chainNoPort, Rules: refuseRules()},
 	}
 }
 
-// masqueradeRules masquerade connections with the mark, and those of an endpoint to itself, whose replies
-// would otherwise not pass the host.
-func masqueradeRules(c Config) []nftables.Rule {
+// postroutingRules clear the priority that the rules of Services worked on. They masquerade connections with the mark,
+// and those of an endpoint to itself, whose replies would otherwise not pass the host.
+func postroutingRules(c Config) []nftables.Rule {
 	mark := c.MasqueradeMark
 	both := []nftables.Field{nftables.SrcAddr, nftables.DstAddr}
 	hairpin := nftables.InSet{Key: both, Set: nftables.Hairpin.String()}
 	return []nftables.Rule{
+		{nftables.Translated{}, nftables.ClearPriority{}},
 		{nftables.HasMark{Mask: mark}, nftables.ClearMark{Mask: mark}, nftables.Masquerade{}},
 		{nftables.Translated{}, hairpin, nftables.Masquerade{}},
 	}
 }
 
-// servicesChain returns the chain that decides on every new connection.
+// servicesChain returns the chain that decides on every new connection: a frontend has a number, and a number has a
+// chain. A packet to another address leaves the last rule at its first lookup, so a priority that a socket has set
+// never chooses a chain.
 func servicesChain(f service.Family) nftables.Chain {
 	source := []nftables.Field{nftables.DstAddr, nftables.CtProto, nftables.DstPort, nftables.SrcAddr}
 	return nftables.Chain{Family: f, Name: chainServices, Rules: []nftables.Rule{
@@ -66,7 +65,10 @@ func servicesChain(f service.Family) nftables.Chain {
 			nftables.InSet{Key: source, Set: nftables.AllowedSources.String(), Not: true},
 			nftables.Drop{},
 		},
-		{nftables.Dispatch{Key: nftables.FrontendKey(), Map: nftables.Services.String()}},
+		{
+			nftables.SetPriority{Key: nftables.FrontendKey(), Map: nftables.Services.String()},
+			nftables.Dispatch{Key: []nftables.Field{nftables.Priority}, Map: nftables.Shapes.String()},
+		},
 	}}
 }
 
@@ -83,24 +85,4 @@ func lateChain(f service.Family) nftables.Chain {
 		{clusterIP, notLocal, nftables.Jump{Chain: chainNoPort}},
 		{serviceCIDR, notLocal, nftables.Drop{}},
 	}}
-}
-
-// stickyBaseChains returns the chains that remember clients after translation, for every frontend in the map
-// remember. A table has them only with a sticky Service, so that other connections do not pay for them.
-func stickyBaseChains(f service.Family) []nftables.Chain {
-	jump := nftables.Rule{nftables.Jump{Chain: chainAffinity}}
-	frontend := []nftables.Field{nftables.OrigDstAddr, nftables.L4Proto, nftables.OrigDstPort}
-	affinity := nftables.Chain{Family: f, Name: chainAffinity}
-	for _, p := range service.Protocols() {
-		// The rule compares the port so that nft knows the protocol when it reads its own listing.
-		affinity.Rules = append(affinity.Rules, nftables.Rule{
-			nftables.IsPort{Protocol: p, Port: 0, Not: true},
-			nftables.Dispatch{Key: frontend, Map: nftables.RememberMap.String()},
-		})
-	}
-	return []nftables.Chain{
-		baseChain(f, "remember-input", "input", priorityRemember, jump),
-		baseChain(f, "remember-postrouting", "postrouting", priorityRemember, jump),
-		affinity,
-	}
 }

@@ -14,8 +14,7 @@ import (
 type Compiled struct {
 	Name            service.Name
 	Created         time.Time
-	Entries         []Entry // at most one per frontend
-	Stickies        []Sticky
+	Entries         []Entry // at most one a frontend
 	ClusterIPs      []netip.Addr
 	Hairpins        []netip.Addr // backends on this node
 	HealthCheckPort uint16       // 0: none
@@ -29,8 +28,14 @@ type NoLocal struct {
 	Internal, External int
 }
 
-// Slots returns the programmed backends of a frontend, by slot.
-type Slots func(service.Frontend) (backends, locals []service.Backend)
+// Slots returns what a frontend has programmed.
+type Slots func(service.Frontend) Held
+
+// Held are the backends that a frontend has by slot, those on this node too, and with session affinity their numbers.
+type Held struct {
+	Backends, Locals      []service.Backend
+	Numbers, LocalNumbers []nftables.Class
+}
 
 // Compile turns a Service into the frontends that it wants on the node, with the endpoints that its policies
 // choose. Endpoints stay in the slots that they have.
@@ -115,7 +120,6 @@ type target struct {
 	shape            Shape
 	backends, locals []service.Backend
 	serving          []service.Backend
-	sticky           *Sticky // made with the first frontend that wants it
 }
 
 func clusterShape(kind ShapeKind, backends []service.Backend, anywhere bool) target {
@@ -132,7 +136,7 @@ func localShape(cluster, local []service.Backend, anywhere bool) target {
 	if !anywhere {
 		return target{shape: Shape{Kind: ShapeReject}}
 	}
-	return target{shape: Shape{ShapeLocal, len(cluster), len(local)}, backends: cluster, locals: local}
+	return target{shape: Shape{Kind: ShapeLocal, N: len(cluster), Locals: len(local)}, backends: cluster, locals: local}
 }
 
 // addresses are addresses of one kind on which clients reach a port.
@@ -166,11 +170,14 @@ func (c *compiler) entry(p *service.Port, f service.Frontend, t *target, restric
 	}
 	c.seen[f] = p
 	e := Entry{Frontend: f, Port: c.portName(p), Shape: t.shape, Serving: t.serving}
-	backends, locals := c.slots(f)
-	e.Backends = AssignSlots(backends, c.trim(f, t.backends, &e.Shape.N))
-	e.Locals = AssignSlots(locals, c.trim(f, t.locals, &e.Shape.Locals))
+	held := c.slots(f)
+	cluster := c.trim(f, t.backends, nftables.MaxSlots, &e.Shape.N)
+	here := c.trim(f, t.locals, nftables.MaxLocalSlots, &e.Shape.Locals)
+	e.Backends, e.Locals = AssignSlots(held.Backends, cluster), AssignSlots(held.Locals, here)
 	if c.svc.AffinityTimeout > 0 && len(e.Backends)+len(e.Locals) > 0 {
-		e.Sticky = c.sticky(p, f, t)
+		e.Shape.Timeout = c.svc.AffinityTimeout
+		e.Numbers = assignNumbers(numbered{held.Backends, held.Numbers}, e.Backends)
+		e.LocalNumbers = assignNumbers(numbered{held.Locals, held.LocalNumbers}, e.Locals)
 	}
 	if restricted {
 		e.Sources = c.sources(service.FamilyOf(f.Addr))
@@ -179,36 +186,14 @@ func (c *compiler) entry(p *service.Port, f service.Frontend, t *target, restric
 	c.out.Entries = append(c.out.Entries, e)
 }
 
-// trim limits the backends to the number of slots.
-func (c *compiler) trim(f service.Frontend, backends []service.Backend, n *int) []service.Backend {
-	if len(backends) <= nftables.MaxSlots {
+// trim bounds the backends to the number of slots.
+func (c *compiler) trim(f service.Frontend, backends []service.Backend, most int, n *int) []service.Backend {
+	if len(backends) <= most {
 		return backends
 	}
-	c.problem("%s: has %d endpoints, %d are used", f, len(backends), nftables.MaxSlots)
-	*n = nftables.MaxSlots
-	return backends[:nftables.MaxSlots]
-}
-
-// sticky returns the session affinity that frontends of the target share.
-func (c *compiler) sticky(p *service.Port, f service.Frontend, t *target) *Sticky {
-	if t.sticky != nil {
-		return t.sticky
-	}
-	all := append(slices.Clone(t.backends), t.locals...)
-	slices.SortFunc(all, service.Backend.Compare)
-	all = slices.Compact(all)
-	ports, complete := targets(all)
-	if !complete {
-		c.problem("port %s: sessionAffinity: clients are remembered for the first %d target ports only",
-			c.portName(p), MaxStickyPorts)
-	}
-	t.sticky = &Sticky{
-		Family: service.FamilyOf(f.Addr), Kind: t.shape.Kind, Protocol: p.Protocol,
-		Port:    fmt.Sprintf("%s/%s/%d", c.svc.Name, p.Protocol, p.Port),
-		Timeout: c.svc.AffinityTimeout, Targets: ports, Backends: all,
-	}
-	c.out.Stickies = append(c.out.Stickies, *t.sticky)
-	return t.sticky
+	c.problem("%s: has %d endpoints, %d are used", f, len(backends), most)
+	*n = most
+	return backends[:most]
 }
 
 // sources returns the admitted sources of the family. If they include the node's own address, they include

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -181,10 +180,18 @@ func policyCases() []compileCase {
 			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
 		}, nil},
 		{"sticky", func(s *service.Service) { s.AffinityTimeout = time.Hour; local(s) }, []string{
-			"10.96.0.10 . tcp . 80 -> cluster-2 " + both + " via sticky-cluster/default/web/tcp/80",
-			"198.51.100.1 . tcp . 80 -> local-1-of-2 " + both + " local " + here +
-				" via sticky-local/default/web/tcp/80",
+			"10.96.0.10 . tcp . 80 -> sticky-cluster-2-3600 " + both + " as [af4:101 af4:201]",
+			"198.51.100.1 . tcp . 80 -> sticky-local-1-of-2-3600 " + both + " as [af4:101 af4:201] local " + here +
+				" as [af4:101]",
 		}, nil},
+		{"sticky, none here", func(s *service.Service) { s.AffinityTimeout = time.Hour; local(s); remote(s) }, []string{
+			"10.96.0.10 . tcp . 80 -> sticky-cluster-1-3600 [10.244.2.1:8080] as [af4:201]",
+			"198.51.100.1 . tcp . 80 -> sticky-local-0-of-1-3600 [10.244.2.1:8080] as [af4:201]",
+		}, nil},
+		{"sticky, internal Local, none here", func(s *service.Service) {
+			s.AffinityTimeout, s.InternalLocal = time.Hour, true
+			remote(s)
+		}, []string{"10.96.0.10 . tcp . 80 -> no-local-endpoints"}, nil},
 		{"sticky without endpoints", func(s *service.Service) {
 			s.AffinityTimeout, s.Ports[0].Endpoints = time.Hour, nil
 		},
@@ -225,11 +232,11 @@ func TestCompileKeepsSlots(t *testing.T) {
 	svc := web()
 	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true
 	svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n1", "10.244.1.2:8080")...)
-	slots := func(f service.Frontend) (backends, locals []service.Backend) {
+	slots := func(f service.Frontend) rules.Held {
 		if f.Addr == svc.ClusterIPs[0] {
-			return backendList("10.244.2.1:8080 10.244.9.9:8080"), nil
+			return rules.Held{Backends: backendList("10.244.2.1:8080 10.244.9.9:8080")}
 		}
-		return backendList("- - 10.244.1.1:8080"), backendList("10.244.1.2:8080")
+		return rules.Held{Backends: backendList("- - 10.244.1.1:8080"), Locals: backendList("10.244.1.2:8080")}
 	}
 	want := []string{
 		"10.96.0.10 . tcp . 80 -> cluster-3 [10.244.2.1:8080 10.244.1.1:8080 10.244.1.2:8080]",
@@ -253,16 +260,17 @@ func TestCompileTrims(t *testing.T) {
 	svc.Ports[0].Endpoints = eps
 	c := compileAt(svc, noSlots)
 	wantShapes := []rules.Shape{{Kind: rules.ShapeCluster, N: nftables.MaxSlots},
-		{Kind: rules.ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxSlots}}
+		{Kind: rules.ShapeLocal, N: nftables.MaxSlots, Locals: nftables.MaxLocalSlots}}
 	for i, e := range c.Entries {
 		if e.Shape != wantShapes[i] || len(e.Backends) != e.Shape.N || len(e.Locals) != e.Shape.Locals {
 			t.Errorf("%s: shape %+v with %d backends and %d locals, want %+v", e.Frontend, e.Shape,
 				len(e.Backends), len(e.Locals), wantShapes[i])
 		}
 	}
-	wantProblem := fmt.Sprintf("has %d endpoints, %d are used", nftables.MaxSlots+2, nftables.MaxSlots)
-	if len(c.Problems) == 0 || !strings.HasPrefix(c.Problems[0], "10.96.0.10 . tcp . 80: ") ||
-		!strings.HasSuffix(c.Problems[0], wantProblem) {
-		t.Errorf("problems are %q, want one that ends in %q", c.Problems, wantProblem)
-	}
+	const n = nftables.MaxSlots + 2
+	checkLines(t, "problems", []string{
+		fmt.Sprintf("10.96.0.10 . tcp . 80: has %d endpoints, %d are used", n, nftables.MaxSlots),
+		fmt.Sprintf("198.51.100.1 . tcp . 80: has %d endpoints, %d are used", n, nftables.MaxSlots),
+		fmt.Sprintf("198.51.100.1 . tcp . 80: has %d endpoints, %d are used", n, nftables.MaxLocalSlots),
+	}, c.Problems)
 }

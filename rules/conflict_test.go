@@ -17,7 +17,7 @@ func shared() service.Frontend {
 
 // owner returns the Service that has the shared frontend, and the backend of this frontend.
 func owner(r *rules.Ruleset) string {
-	backends, _ := r.Slots(shared())
+	backends := r.Slots(shared()).Backends
 	if len(backends) == 0 {
 		return ""
 	}
@@ -112,9 +112,9 @@ func TestConflictPromotionDelta(t *testing.T) {
 	r.Done()
 	r.Remove(service.Name{Namespace: "default", Name: "old"})
 	checkLines(t, "promotion", []string{
-		`- ip services { 10.96.0.10 . tcp . 80 comment "default/old:http" : goto cluster-1 }`,
+		`- ip services { 10.96.0.10 . tcp . 80 comment "default/old:http" : 4c00:1 }`,
 		"- ip endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.1.0.1 . 80 }",
-		`+ ip services { 10.96.0.10 . tcp . 80 comment "default/young:http" : goto cluster-1 }`,
+		`+ ip services { 10.96.0.10 . tcp . 80 comment "default/young:http" : 4c00:1 }`,
 		"+ ip endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.1.0.2 . 80 }",
 	}, changesText(r))
 }

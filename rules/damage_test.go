@@ -48,7 +48,7 @@ func (g generator) damageElements(f service.Family, t *fakekernel.Table) {
 		case 0:
 			delete(t.Elements, e.ElementID)
 		case 1:
-			if e.Set.Kind.Schema().Verdict && len(regular) > 0 {
+			if e.Set.Schema().Verdict && len(regular) > 0 {
 				e.Chain = pickOne(g, regular...).Name
 				t.Elements[e.ElementID] = e
 			}
@@ -84,29 +84,36 @@ func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nft
 		Protocol: pickOne(g, service.TCP, service.UDP, service.Protocol(47)),
 		Port:     uint16(g.IntN(3)),
 	}
-	var chain string
-	if len(chains) > 0 {
-		chain = pickOne(g, chains...).Name
-	}
-	switch k := pickOne(g, nftables.FixedSets()...); k {
-	case nftables.Services, nftables.StickyServices, nftables.RememberMap:
-		if chain == "" {
-			return nftables.AddrElement(nftables.ClusterIPs, addr, 1)
+	backend, slot, number := netip.AddrPortFrom(addr, 1), pickOne(g, 0, 1, 7, 65535), g.number()
+	switch k := pickOne(g, nftables.SetKinds()...); k {
+	case nftables.Services:
+		return nftables.ServiceElement(front, number, "")
+	case nftables.Shapes:
+		if len(chains) > 0 {
+			return nftables.ShapeElement(f, number, pickOne(g, chains...).Name)
 		}
-		return nftables.FrontendElement(k, front, chain, "")
 	case nftables.Endpoints, nftables.LocalEndpoints:
-		return nftables.SlotElement(k, front, pickOne(g, 0, 1, 7, 65535), netip.AddrPortFrom(addr, 1))
+		return nftables.SlotElement(k, front, slot, backend)
+	case nftables.StickySlots, nftables.StickyLocalSlots:
+		return nftables.StickySlotElement(k, front, slot, number)
+	case nftables.StickyBackends, nftables.StickyLocalBackends:
+		return nftables.StickyBackendElement(k, front, number, backend)
 	case nftables.ServiceCIDRs, nftables.PodCIDRs:
 		return nftables.PrefixElement(k, prefix)
 	case nftables.AllowedSources:
 		return nftables.SourceElement(front, prefix)
 	case nftables.Firewalled:
-		return nftables.FrontendElement(k, front, "", "")
+		return nftables.FrontendElement(k, front)
 	case nftables.Hairpin:
 		return nftables.AddrElement(k, addr, 2)
-	default:
-		return nftables.AddrElement(nftables.ClusterIPs, addr, 1)
 	}
+	return nftables.AddrElement(nftables.ClusterIPs, addr, 1)
+}
+
+// number returns the number of a shape or of a backend: one that nftproxy gives, or one out of its ranges.
+func (g generator) number() nftables.Class {
+	major := pickOne[uint16](g, 0, 0x4a00, 0x4a00, 0x4a01, 0x4aff, 0x4b00, 0x4c00, 0x4e00, 0x4f00, 0x5001, 0xffff)
+	return nftables.NewClass(major, pickOne[uint16](g, 0, 1, 2, 3, 0xffff))
 }
 
 func (g generator) damageChains(f service.Family, t *fakekernel.Table) {

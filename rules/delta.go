@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -24,12 +25,7 @@ type Delta struct {
 	StaleChains []nftables.Chain
 	StaleSets   []nftables.Set
 
-	// ExpireClients are session affinities that may have clients of removed endpoints. The kernel adds
-	// elements to their maps, so those of other endpoints than Backends are deleted after the commit.
-	ExpireClients []Sticky
-
-	// Stale are frontends of UDP and SCTP whose established flows may lead to endpoints that they no
-	// longer have.
+	// Stale are frontends of UDP and SCTP that flows must not lead from as before.
 	Stale []service.StaleFlows
 }
 
@@ -39,7 +35,7 @@ type BrokenTable struct {
 	Reason string
 }
 
-// Empty reports whether there is nothing to write. There may be clients to expire and stale flows.
+// Empty reports whether there is nothing to write.
 func (d *Delta) Empty() bool { return d.Size()+len(d.StaleChains)+len(d.StaleSets) == 0 }
 
 // Size returns the number of objects in the transaction.
@@ -50,15 +46,17 @@ func (d *Delta) Size() int {
 // Changes returns the difference between the ruleset and its state at the last call of Done.
 func (r *Ruleset) Changes() *Delta {
 	d := &Delta{}
-	for s := range r.changes.shapes {
+	for _, s := range slices.SortedFunc(maps.Keys(r.changes.shapes), tableShape.compare) {
 		d.Chains = append(d.Chains, s.shape.chain(s.family, r.config))
-	}
-	for f := range r.changes.affinity {
-		d.Chains = append(d.Chains, stickyBaseChains(f)...)
+		if s.shape.Kind != shapeAny {
+			e := nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName())
+			old, exists := r.unused[e.ElementID]
+			d.element(old, exists, e)
+		}
 	}
 	for f, before := range r.changes.entries {
 		after := r.owners[f].entry
-		d.entry(before, after)
+		d.entry(r, before, after)
 		if staleFlows(f, before, after) {
 			d.Stale = append(d.Stale, stale(f, after))
 		}
@@ -69,33 +67,34 @@ func (r *Ruleset) Changes() *Delta {
 	for a, was := range r.changes.hairpins {
 		d.addr(nftables.Hairpin, a, 2, was, r.hairpins[a] > 0)
 	}
-	for key, before := range r.changes.stickies {
-		var after *Sticky
-		if s, ok := r.stickies[key]; ok {
-			after = &s
-		}
-		d.stickyDelta(before, after, r.config)
-	}
 	d.sort()
 	return d
 }
 
 // Done says that the kernel holds the ruleset as it is now.
-func (r *Ruleset) Done() { r.changes.reset() }
+func (r *Ruleset) Done() {
+	for s := range r.changes.shapes {
+		if s.shape.Kind != shapeAny {
+			delete(r.unused, nftables.ShapeElement(s.family, r.number(s), "").ElementID)
+		}
+	}
+	r.changes.reset()
+}
 
-// entry adds the changes between two entries of a frontend, each of which may be nil.
-func (d *Delta) entry(before, after *Entry) {
+// entry adds what turns the elements of one entry into those of another of the same
+// frontend. Either may be nil.
+func (d *Delta) entry(r *Ruleset, before, after *Entry) {
 	var none Entry
 	var had, wanted []nftables.Element
 	if before == nil {
 		before = &none
 	} else {
-		had = before.appendDispatch(nil)
+		had = before.appendFrontend(nil, r.number(before.tableShape()))
 	}
 	if after == nil {
 		after = &none
 	} else {
-		wanted = after.appendDispatch(nil)
+		wanted = after.appendFrontend(nil, r.number(after.tableShape()))
 	}
 	if !slices.Equal(had, wanted) {
 		d.elements(had, wanted)
@@ -104,8 +103,14 @@ func (d *Delta) entry(before, after *Entry) {
 	if after == &none {
 		f = before.Frontend
 	}
-	d.slots(nftables.Endpoints, f, before.Backends, after.Backends)
-	d.slots(nftables.LocalEndpoints, f, before.Locals, after.Locals)
+	had4, want4 := before.choices(), after.choices()
+	for i := range had4 {
+		if had4[i].backends == want4[i].backends && (had4[i].numbers != nil || want4[i].numbers != nil) {
+			d.stickySlots(f, had4[i], want4[i])
+		} else {
+			d.slots(had4[i].slots, f, had4[i].bySlot, want4[i].bySlot)
+		}
+	}
 }
 
 // elements adds the changes between two lists of elements.
@@ -141,12 +146,37 @@ func (d *Delta) slots(k nftables.SetKind, f service.Frontend, before, after []se
 	}
 }
 
-// element adds the changes that replace an element, if found, by e.
-func (d *Delta) element(old nftables.Element, found bool, e nftables.Element) {
-	if found && old == e {
+// stickySlots adds what turns the slots and numbered backends before into those after.
+func (d *Delta) stickySlots(f service.Frontend, before, after chosen) {
+	for slot, n := range before.numbers {
+		if slot >= len(after.numbers) || after.numbers[slot] != n {
+			d.Delete = append(d.Delete, nftables.StickySlotElement(before.slots, f, slot, n))
+		}
+	}
+	for slot, n := range after.numbers {
+		if slot >= len(before.numbers) || before.numbers[slot] != n {
+			d.Add = append(d.Add, nftables.StickySlotElement(after.slots, f, slot, n))
+		}
+	}
+	had, wanted := before.byNumber(), after.byNumber()
+	for n, b := range had {
+		if wanted[n] != b {
+			d.Delete = append(d.Delete, nftables.StickyBackendElement(before.backends, f, n, b))
+		}
+	}
+	for n, b := range wanted {
+		if had[n] != b {
+			d.Add = append(d.Add, nftables.StickyBackendElement(after.backends, f, n, b))
+		}
+	}
+}
+
+// element adds what turns an element, if there is one, into e.
+func (d *Delta) element(old nftables.Element, ok bool, e nftables.Element) {
+	if ok && old == e {
 		return
 	}
-	if found {
+	if ok {
 		d.Delete = append(d.Delete, old)
 	}
 	d.Add = append(d.Add, e)
@@ -169,7 +199,6 @@ func (d *Delta) sort() {
 	slices.SortFunc(d.StaleChains, nftables.Chain.Compare)
 	slices.SortFunc(d.Sets, nftables.Set.Compare)
 	slices.SortFunc(d.StaleSets, nftables.Set.Compare)
-	slices.SortFunc(d.ExpireClients, Sticky.compare)
 	slices.SortFunc(d.Stale, func(a, b service.StaleFlows) int { return a.Frontend.Compare(b.Frontend) })
 }
 
@@ -180,9 +209,7 @@ type changes struct {
 	entries  map[service.Frontend]*Entry
 	clusters map[netip.Addr]bool
 	hairpins map[netip.Addr]bool
-	stickies map[string]*Sticky
-	shapes   map[tableShape]struct{}     // without a chain until now
-	affinity map[service.Family]struct{} // tables without stickyBaseChains until now
+	shapes   map[tableShape]struct{} // that have no chain yet
 }
 
 func (c *changes) reset() {
@@ -190,9 +217,7 @@ func (c *changes) reset() {
 		entries:  map[service.Frontend]*Entry{},
 		clusters: map[netip.Addr]bool{},
 		hairpins: map[netip.Addr]bool{},
-		stickies: map[string]*Sticky{},
 		shapes:   map[tableShape]struct{}{},
-		affinity: map[service.Family]struct{}{},
 	}
 }
 
@@ -209,15 +234,5 @@ func (c *changes) addr(k nftables.SetKind, a netip.Addr, before bool) {
 	}
 	if _, ok := in[a]; !ok {
 		in[a] = before
-	}
-}
-
-func (c *changes) sticky(key string, in map[string]Sticky) {
-	if _, ok := c.stickies[key]; ok {
-		return
-	}
-	c.stickies[key] = nil
-	if s, ok := in[key]; ok {
-		c.stickies[key] = &s
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 // Diff returns the changes that bring the tables in the kernel in line with the ruleset.
 func Diff(desired *Ruleset, programmed Programmed) *Delta {
+	desired.adoptNumbers(programmed)
 	d := &Delta{}
 	left := map[service.Family]map[nftables.ElementID]nftables.Element{}
 	for _, f := range desired.config.Families {
@@ -36,25 +37,30 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		delete(in, e.ElementID)
 		d.element(old, ok, e)
 	}
-	for _, s := range desired.Stickies() {
-		if t := programmed[s.Family]; t != nil && t.Broken == "" && s.known(t) {
-			d.ExpireClients = append(d.ExpireClients, s)
-		}
-	}
-	var gone []nftables.Element
+	var gone, unused []nftables.Element
 	for _, in := range left {
-		gone = slices.AppendSeq(gone, maps.Values(in))
+		for _, e := range in {
+			if e.Set.Kind == nftables.Shapes && isShapeChain(e.Chain) {
+				unused = append(unused, e)
+			} else {
+				gone = append(gone, e)
+			}
+		}
 	}
 	slices.SortFunc(gone, compareElements)
 	d.Delete = append(d.Delete, gone...)
 	d.Stale = desired.allStale(gone)
 	if d.Size()+len(d.StaleSets) == 0 {
-		// Unused chains of shapes do no harm. They alone are not a reason to write, so that a restart in an
+		// Shapes that no frontend has any more harm nobody: alone they are no reason to write, so that a restart in an
 		// unchanged cluster writes nothing.
-		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool {
-			return isShapeChain(c.Name)
-		})
+		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool { return isShapeChain(c.Name) })
+		for _, e := range unused {
+			desired.unused[e.ElementID] = e
+		}
+		return d
 	}
+	d.Delete = append(d.Delete, unused...)
+	slices.SortFunc(d.Delete, compareElements)
 	return d
 }
 
@@ -113,14 +119,6 @@ func (r *Ruleset) allStale(gone []nftables.Element) []service.StaleFlows {
 // Chains returns the desired chains of one table.
 func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 	chains := baseChains(f, r.config)
-	if r.affinity[f] {
-		chains = append(chains, stickyBaseChains(f)...)
-	}
-	for _, s := range r.Stickies() {
-		if s.Family == f {
-			chains = append(chains, s.chains(r.config)...)
-		}
-	}
 	for s := range r.shapes {
 		if s.family == f {
 			chains = append(chains, s.shape.chain(f, r.config))
@@ -130,21 +128,11 @@ func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 	return chains
 }
 
-// Stickies returns the desired session affinities, sorted.
-func (r *Ruleset) Stickies() []Sticky {
-	return slices.SortedFunc(maps.Values(r.stickies), Sticky.compare)
-}
-
-// sets returns the desired sets and maps of one table.
+// sets returns the sets and maps of one table.
 func (r *Ruleset) sets(f service.Family) []nftables.Set {
 	var sets []nftables.Set
-	for _, k := range nftables.FixedSets() {
+	for _, k := range nftables.SetKinds() {
 		sets = append(sets, nftables.Set{ID: nftables.SetID{Family: f, Kind: k}, Name: k.String()})
-	}
-	for _, s := range r.Stickies() {
-		if s.Family == f {
-			sets = append(sets, s.sets()...)
-		}
 	}
 	return sets
 }
@@ -152,6 +140,11 @@ func (r *Ruleset) sets(f service.Family) []nftables.Set {
 // size returns the number of desired elements.
 func (r *Ruleset) size() int {
 	n := len(r.clusters) + len(r.hairpins)
+	for s := range r.shapes {
+		if s.shape.Kind != shapeAny {
+			n++
+		}
+	}
 	for _, f := range r.config.Families {
 		n += len(prefixesOf(f, r.config.ServiceCIDRs)) + len(prefixesOf(f, r.config.PodTraffic.CIDRs))
 	}
@@ -173,6 +166,11 @@ func (r *Ruleset) elements() iter.Seq[nftables.Element] {
 				buf = append(buf, nftables.PrefixElement(nftables.PodCIDRs, p))
 			}
 		}
+		for _, s := range slices.SortedFunc(maps.Keys(r.shapes), tableShape.compare) {
+			if s.shape.Kind != shapeAny {
+				buf = append(buf, nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName()))
+			}
+		}
 		for a := range r.clusters {
 			buf = append(buf, nftables.AddrElement(nftables.ClusterIPs, a, 1))
 		}
@@ -191,7 +189,7 @@ func (r *Ruleset) elements() iter.Seq[nftables.Element] {
 				if r.owners[c.Entries[i].Frontend].by != c {
 					continue
 				}
-				buf = c.Entries[i].appendElements(buf[:0])
+				buf = c.Entries[i].appendElements(buf[:0], r.number(c.Entries[i].tableShape()))
 				for _, e := range buf {
 					if !yield(e) {
 						return

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -14,7 +15,8 @@ type Entry struct {
 	Shape    Shape
 	Backends []service.Backend // by slot
 	Locals   []service.Backend // those on this node by slot, for ShapeLocal
-	Sticky   *Sticky           // nil: each connection gets any endpoint
+	// Numbers and LocalNumbers name Backends and Locals in the same order, with session affinity.
+	Numbers, LocalNumbers []nftables.Class
 
 	// Serving are all serving endpoints anywhere, also terminating ones, sorted. Flows to them may stay when
 	// rules change. It is empty for TCP: flows of other protocols continue without a new connection.
@@ -46,44 +48,81 @@ func staleFlows(f service.Frontend, before, after *Entry) bool {
 	return unserved || lost(before.Serving, after.Serving)
 }
 
-// appendElements appends the elements of the entry.
-func (e *Entry) appendElements(out []nftables.Element) []nftables.Element {
-	out = e.appendDispatch(out)
-	for slot, b := range e.Backends {
-		out = append(out, nftables.SlotElement(nftables.Endpoints, e.Frontend, slot, b))
+// lost reports whether some of before are not in after; both are sorted.
+func lost(before, after []service.Backend) bool {
+	return slices.ContainsFunc(before, func(b service.Backend) bool {
+		_, ok := slices.BinarySearchFunc(after, b, service.Backend.Compare)
+		return !ok
+	})
+}
+
+// chosen are the backends of an entry that one kind of traffic chooses from, and the maps that they are in.
+type chosen struct {
+	slots, backends nftables.SetKind
+	bySlot          []service.Backend
+	numbers         []nftables.Class // nil: without session affinity
+}
+
+// choices returns the backends of the entry in maps without and with session affinity. Those that it does not use are
+// empty.
+func (e *Entry) choices() [4]chosen {
+	all := [4]chosen{
+		{slots: nftables.Endpoints}, {slots: nftables.LocalEndpoints},
+		{slots: nftables.StickySlots, backends: nftables.StickyBackends},
+		{slots: nftables.StickyLocalSlots, backends: nftables.StickyLocalBackends},
 	}
-	for slot, b := range e.Locals {
-		out = append(out, nftables.SlotElement(nftables.LocalEndpoints, e.Frontend, slot, b))
+	first := 0
+	if e.sticky() {
+		first = 2
+	}
+	all[first].bySlot, all[first].numbers = e.Backends, e.Numbers
+	all[first+1].bySlot, all[first+1].numbers = e.Locals, e.LocalNumbers
+	return all
+}
+
+// byNumber returns the backends by their numbers.
+func (c chosen) byNumber() map[nftables.Class]service.Backend {
+	out := make(map[nftables.Class]service.Backend, len(c.numbers))
+	for slot, n := range c.numbers {
+		out[n] = c.bySlot[slot]
+	}
+	return out
+}
+
+func (e *Entry) sticky() bool { return e.Shape.Timeout > 0 }
+
+// appendElements appends the elements of the entry, whose shape has the number.
+func (e *Entry) appendElements(out []nftables.Element, shape nftables.Class) []nftables.Element {
+	out = e.appendFrontend(out, shape)
+	for _, c := range e.choices() {
+		for slot, b := range c.bySlot {
+			if c.numbers == nil {
+				out = append(out, nftables.SlotElement(c.slots, e.Frontend, slot, b))
+				continue
+			}
+			out = append(out, nftables.StickySlotElement(c.slots, e.Frontend, slot, c.numbers[slot]),
+				nftables.StickyBackendElement(c.backends, e.Frontend, c.numbers[slot], b))
+		}
 	}
 	return out
 }
 
 // size returns the number of elements of the entry.
 func (e *Entry) size() int {
-	n := 1 + len(e.Backends) + len(e.Locals)
-	if e.Sticky != nil {
-		n += 2
-	}
+	n := 1 + len(e.Backends) + len(e.Locals) + len(e.Numbers) + len(e.LocalNumbers)
 	if e.Restricted {
 		n += 1 + len(e.Sources)
 	}
 	return n
 }
 
-// appendDispatch appends the elements that lead to the chain that chooses an endpoint.
-func (e *Entry) appendDispatch(out []nftables.Element) []nftables.Element {
-	f := e.Frontend
-	chain := e.Shape.ChainName()
-	if e.Sticky != nil {
-		out = append(out, nftables.FrontendElement(nftables.StickyServices, f, chain, ""),
-			nftables.FrontendElement(nftables.RememberMap, f, e.Sticky.RememberChain(), ""))
-		chain = e.Sticky.DispatchChain()
-	}
-	out = append(out, nftables.FrontendElement(nftables.Services, f, chain, e.Port))
+// appendFrontend appends the elements that lead to the chain that chooses an endpoint.
+func (e *Entry) appendFrontend(out []nftables.Element, shape nftables.Class) []nftables.Element {
+	out = append(out, nftables.ServiceElement(e.Frontend, shape, e.Port))
 	if e.Restricted {
-		out = append(out, nftables.FrontendElement(nftables.Firewalled, f, "", ""))
+		out = append(out, nftables.FrontendElement(nftables.Firewalled, e.Frontend))
 		for _, p := range e.Sources {
-			out = append(out, nftables.SourceElement(f, p))
+			out = append(out, nftables.SourceElement(e.Frontend, p))
 		}
 	}
 	return out

@@ -35,6 +35,19 @@ func (r *Ruleset) Reachable(from nftables.Chain) []nftables.Rule { return r.reac
 // Chain returns the chain of a shape.
 func (s Shape) Chain(f service.Family, c Config) nftables.Chain { return s.chain(f, c) }
 
+// Number returns the number of a shape without session affinity.
+func (s Shape) Number() (n nftables.Class, ok bool) { return s.number() }
+
+// StickyRange returns the numbers that shapes with session affinity get: those from first on, below end.
+func StickyRange() (first, end nftables.Class) {
+	return nftables.NewClass(majorSticky, 1), nftables.NewClass(majorSticky+0x100, 0)
+}
+
+// AssignNumbers returns the numbers of the backends in slots, after a frontend held others.
+func AssignNumbers(prev Held, slots []service.Backend) []nftables.Class {
+	return assignNumbers(numbered{prev.Backends, prev.Numbers}, slots)
+}
+
 // IsShapeChain reports whether a chain of that name is a shape's.
 func IsShapeChain(name string) bool { return isShapeChain(name) }
 

@@ -83,7 +83,7 @@ func (g generator) service(i int) *service.Service {
 				"2001:db8::/32 2001:db8::/64 ::/0 192.0.2.77/24")...)
 	}
 	if g.chance(40) {
-		svc.AffinityTimeout = pickOne(g, time.Second, time.Hour, 24*time.Hour)
+		svc.AffinityTimeout = pickOne(g, timeouts()...)
 	}
 	for range g.IntN(4) {
 		svc.Ports = append(svc.Ports, service.Port{
@@ -96,10 +96,15 @@ func (g generator) service(i int) *service.Service {
 	return svc
 }
 
+// timeouts are those of session affinity.
+func timeouts() []time.Duration {
+	return []time.Duration{time.Second, 10 * time.Second, time.Hour, 24 * time.Hour}
+}
+
 func (g generator) endpoints() []service.Endpoint {
 	var out []service.Endpoint
 	ports := []uint16{8080, 8080, 8081}
-	if g.chance(20) { // more than can be remembered
+	if g.chance(20) { // many on one address
 		ports = []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 65535}
 	}
 	for range pickOne(g, 0, 1, 2, 3, 5, 12) {
@@ -130,7 +135,7 @@ func (g generator) change(i int, svc *service.Service) *service.Service {
 	next := *svc
 	switch g.IntN(4) {
 	case 0:
-		next.AffinityTimeout = pickOne(g, 0, time.Second, time.Hour)
+		next.AffinityTimeout = pickOne(g, append(timeouts(), 0, 0)...)
 	case 1:
 		next.ExternalLocal = !next.ExternalLocal
 	default:

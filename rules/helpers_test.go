@@ -53,7 +53,7 @@ func ready(node, texts string) []service.Endpoint {
 }
 
 // noSlots has no slots.
-func noSlots(service.Frontend) (backends, locals []service.Backend) { return nil, nil }
+func noSlots(service.Frontend) (none rules.Held) { return none }
 
 // web is a Service with one port and two endpoints, the first on node n1.
 func web() *service.Service {
@@ -82,11 +82,14 @@ func entryText(e rules.Entry) string {
 	if len(e.Backends) > 0 {
 		fmt.Fprintf(&b, " %v", e.Backends)
 	}
+	if len(e.Numbers) > 0 {
+		fmt.Fprintf(&b, " as %v", e.Numbers)
+	}
 	if len(e.Locals) > 0 {
 		fmt.Fprintf(&b, " local %v", e.Locals)
 	}
-	if e.Sticky != nil {
-		fmt.Fprintf(&b, " via %s", e.Sticky.DispatchChain())
+	if len(e.LocalNumbers) > 0 {
+		fmt.Fprintf(&b, " as %v", e.LocalNumbers)
 	}
 	if e.Restricted {
 		fmt.Fprintf(&b, " from %v", e.Sources)
@@ -115,6 +118,8 @@ func testConfig() rules.Config {
 func putSvc(r *rules.Ruleset, svc *service.Service) []rules.Conflict {
 	return r.Put(compileAt(svc, r.Slots))
 }
+
+func linesOf(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }
 
 func elementTexts(elements []nftables.Element) []string {
 	var out []string

@@ -57,7 +57,7 @@ func apply(t *testing.T, k *fakekernel.Kernel, d *rules.Delta) {
 // deleteStale does the transaction after a Delta, which the kernel must not refuse.
 func deleteStale(t *testing.T, k *fakekernel.Kernel, d *rules.Delta) {
 	t.Helper()
-	if _, err := k.DeleteStale(d); err != nil {
+	if err := k.DeleteStale(d); err != nil {
 		t.Fatalf("%v\n%s", err, deltaText(t, d))
 	}
 }
@@ -73,25 +73,36 @@ func describe(tables fakekernel.Tables) string {
 	return strings.Join(out, ", ")
 }
 
-// withoutSpare returns the tables without the chains that may exist though nothing needs them now: those of
-// shapes, and the base chains of sticky Services.
+// withoutSpare returns the tables without the shapes that they have though no frontend has them now: their numbers and
+// their chains.
 func withoutSpare(tables fakekernel.Tables) fakekernel.Tables {
 	out := fakekernel.Tables{}
 	for f, t := range tables {
-		chains := maps.Clone(t.Chains)
-		sticky := slices.ContainsFunc(slices.Collect(maps.Keys(t.Sets)), func(name string) bool {
-			return strings.HasPrefix(name, nftables.Affinity.String()+"-")
+		used := map[nftables.Class]bool{}
+		for id, e := range t.Elements {
+			if id.Set.Kind == nftables.Services {
+				used[e.DataValues().Class] = true
+			}
+		}
+		spare := &fakekernel.Table{Chains: maps.Clone(t.Chains), Sets: t.Sets, Elements: maps.Clone(t.Elements)}
+		maps.DeleteFunc(spare.Elements, func(id nftables.ElementID, _ nftables.Element) bool {
+			return id.Set.Kind == nftables.Shapes && !used[id.KeyValues().Class]
 		})
-		maps.DeleteFunc(chains, func(name string, _ nftables.Chain) bool {
-			return rules.IsShapeChain(name) && t.ChainUser(name) == "" || remembers(name) && !sticky
-		})
-		out[f] = &fakekernel.Table{Chains: chains, Sets: t.Sets, Elements: t.Elements}
+		dropUnusedShapes(spare)
+		out[f] = spare
 	}
 	return out
 }
 
-// remembers reports whether a chain of that name is one of those that remember clients of all sticky
-// Services.
-func remembers(name string) bool {
-	return slices.Contains([]string{"affinity", "remember-input", "remember-postrouting"}, name)
+// dropUnusedShapes takes out the chains of shapes that nothing leads to. One may lead to another.
+func dropUnusedShapes(t *fakekernel.Table) {
+	for {
+		before := len(t.Chains)
+		maps.DeleteFunc(t.Chains, func(name string, _ nftables.Chain) bool {
+			return rules.IsShapeChain(name) && t.ChainUser(name) == ""
+		})
+		if len(t.Chains) == before {
+			return
+		}
+	}
 }

@@ -70,7 +70,7 @@ func TestNFTReloadsListing(t *testing.T) {
 	}
 }
 
-// With the longest names, namespace/name:port has 191 characters and the name of a map has 160.
+// With the longest names, namespace/name:port has 191 characters.
 func TestNFTLongNames(t *testing.T) {
 	svc := web()
 	svc.Name = service.Name{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("s", 63)}

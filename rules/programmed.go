@@ -31,35 +31,62 @@ func NewTableState() *TableState {
 	}
 }
 
-// Slots returns the slots that the kernel has, so that a new process continues where the previous one
-// stopped.
+// Slots returns what frontends have in the kernel, so that a new process continues where the one before it stopped.
 func (p Programmed) Slots() Slots {
-	backends := map[service.Frontend][]service.Backend{}
-	locals := map[service.Frontend][]service.Backend{}
+	held := map[service.Frontend]*Held{}
+	of := func(e nftables.Element) (*Held, int) {
+		key := e.KeyValues()
+		f := key.Frontend()
+		if held[f] == nil {
+			held[f] = &Held{}
+		}
+		return held[f], key.Index
+	}
 	for _, t := range p {
 		for id, e := range t.Elements {
 			switch id.Set.Kind {
 			case nftables.Endpoints:
-				putSlot(backends, e)
+				h, slot := of(e)
+				h.Backends = put(h.Backends, slot, e.DataValues().Backend())
 			case nftables.LocalEndpoints:
-				putSlot(locals, e)
+				h, slot := of(e)
+				h.Locals = put(h.Locals, slot, e.DataValues().Backend())
+			case nftables.StickySlots:
+				h, slot := of(e)
+				h.Numbers = put(h.Numbers, slot, e.DataValues().Class)
+				h.Backends = put(h.Backends, slot, t.named(nftables.StickyBackends, e))
+			case nftables.StickyLocalSlots:
+				h, slot := of(e)
+				h.LocalNumbers = put(h.LocalNumbers, slot, e.DataValues().Class)
+				h.Locals = put(h.Locals, slot, t.named(nftables.StickyLocalBackends, e))
 			}
 		}
 	}
-	return func(f service.Frontend) ([]service.Backend, []service.Backend) { return backends[f], locals[f] }
+	return func(f service.Frontend) Held {
+		if h := held[f]; h != nil {
+			return *h
+		}
+		return Held{}
+	}
 }
 
-// putSlot puts the backend of an element into its slot.
-func putSlot(in map[service.Frontend][]service.Backend, e nftables.Element) {
-	key := e.KeyValues()
-	f := key.Frontend()
-	slots := in[f]
-	if key.Index >= nftables.MaxSlots {
-		return
+// named returns the backend whose number an element of slots has; none, if the kernel does not have it.
+func (t *TableState) named(k nftables.SetKind, slot nftables.Element) service.Backend {
+	e, ok := t.Elements[nftables.StickyBackendID(k, slot.KeyValues().Frontend(), slot.DataValues().Class)]
+	if !ok {
+		return service.Backend{}
 	}
-	if n := key.Index + 1 - len(slots); n > 0 {
-		slots = append(slots, make([]service.Backend, n)...)
+	return e.DataValues().Backend()
+}
+
+// put returns list with a value at an index, and the zero value at indices that have none.
+func put[T any](list []T, i int, v T) []T {
+	if i >= nftables.MaxSlots {
+		return list
 	}
-	slots[key.Index] = e.DataValues().Backend()
-	in[f] = slots
+	if n := i + 1 - len(list); n > 0 {
+		list = append(list, make([]T, n)...)
+	}
+	list[i] = v
+	return list
 }

@@ -22,25 +22,56 @@ func TestProgrammedSlots(t *testing.T) {
 		nftables.SlotElement(nftables.Endpoints, f, nftables.MaxSlots, backendList(ep3)[0]),
 		nftables.SlotElement(nftables.LocalEndpoints, f, 0, backendList(ep4)[0]),
 		nftables.SlotElement(nftables.Endpoints, f6, nftables.MaxSlots-1, backendList("[fd00::1]:53")[0]),
-		nftables.FrontendElement(nftables.Services, f, "cluster-2", ""),
+		nftables.ServiceElement(f, nftables.NewClass(0x4c00, 2), ""),
 	} {
 		p[e.Set.Family].Elements[e.ElementID] = e
 	}
 	slots := p.Slots()
-	backends, locals := slots(f)
-	want := [][]string{backendStrings(backendList("- " + ep2 + " - " + ep1)),
-		backendStrings(backendList(ep4))}
-	if diff := cmp.Diff(want, [][]string{backendStrings(backends), backendStrings(locals)}); diff != "" {
-		t.Errorf("slots (-want +got):\n%s", diff)
-	}
-	if backends, locals := slots(f6); len(backends) != nftables.MaxSlots ||
-		backends[nftables.MaxSlots-1] != backendList("[fd00::1]:53")[0] || locals != nil {
-		t.Errorf("%d IPv6 slots with %v, %d locals", len(backends), backends[len(backends)-1], len(locals))
+	want := rules.Held{Backends: backendList("- " + ep2 + " - " + ep1), Locals: backendList(ep4)}
+	checkHeld(t, "plain", want, slots(f))
+	if held := slots(f6); len(held.Backends) != nftables.MaxSlots ||
+		held.Backends[nftables.MaxSlots-1] != backendList("[fd00::1]:53")[0] || held.Locals != nil {
+		t.Errorf("%d IPv6 slots with %v, %d locals",
+			len(held.Backends), held.Backends[len(held.Backends)-1], len(held.Locals))
 	}
 	unknown := service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}
-	if backends, locals := slots(unknown); backends != nil || locals != nil {
-		t.Errorf("a frontend that is not known has %v and %v", backends, locals)
+	checkHeld(t, "a frontend that is not known", rules.Held{}, slots(unknown))
+}
+
+func checkHeld(t *testing.T, what string, want, got rules.Held) {
+	t.Helper()
+	sameBackend := cmp.Comparer(func(a, b service.Backend) bool { return a == b })
+	if diff := cmp.Diff(want, got, sameBackend); diff != "" {
+		t.Errorf("%s: slots and numbers (-want +got):\n%s", what, diff)
 	}
+}
+
+// With session affinity, slots have numbers, and numbers have backends. A slot whose number has no backend is a hole,
+// and a backend whose number has no slot is not held.
+func TestProgrammedNumbers(t *testing.T) {
+	f := service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
+	other := service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}
+	p := rules.Programmed{service.IPv4: rules.NewTableState()}
+	for _, e := range []nftables.Element{
+		nftables.StickySlotElement(nftables.StickySlots, f, 2, 7),
+		nftables.StickySlotElement(nftables.StickySlots, f, 0, 8),
+		nftables.StickySlotElement(nftables.StickySlots, f, 3, 9), // no backend has the number
+		nftables.StickySlotElement(nftables.StickySlots, f, nftables.MaxSlots, 7),
+		nftables.StickyBackendElement(nftables.StickyBackends, f, 7, backendList(ep1)[0]),
+		nftables.StickyBackendElement(nftables.StickyBackends, f, 8, backendList(ep2)[0]),
+		nftables.StickyBackendElement(nftables.StickyBackends, f, 6, backendList(ep4)[0]), // no slot has the number
+		nftables.StickyBackendElement(nftables.StickyBackends, other, 9, backendList(ep4)[0]),
+		nftables.StickyBackendElement(nftables.StickyLocalBackends, f, 9, backendList(ep4)[0]),
+		nftables.StickySlotElement(nftables.StickyLocalSlots, f, 1, 5),
+		nftables.StickyBackendElement(nftables.StickyLocalBackends, f, 5, backendList(ep3)[0]),
+	} {
+		p[service.IPv4].Elements[e.ElementID] = e
+	}
+	checkHeld(t, "with session affinity", rules.Held{
+		Backends: backendList(ep2 + " - " + ep1 + " -"), Numbers: []nftables.Class{8, 0, 7, 9},
+		Locals: backendList("- " + ep3), LocalNumbers: []nftables.Class{0, 5},
+	}, p.Slots()(f))
+	checkHeld(t, "a frontend without slots", rules.Held{}, p.Slots()(other))
 }
 
 // A process that starts in an unchanged cluster writes nothing, in any order of slots.

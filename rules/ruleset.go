@@ -19,11 +19,12 @@ type Ruleset struct {
 	losers   map[service.Frontend][]claim // only where more than one Service claims the frontend
 	clusters refs
 	hairpins refs
-	shapes   map[tableShape]int      // frontends of the shape; those with none keep their chain
-	stickies map[string]Sticky       // by dispatch chain and family
-	affinity map[service.Family]bool // tables with stickyBaseChains
-	checks   map[service.Name]HealthCheck
-	noLocal  map[service.Family]NoLocal
+	shapes   map[tableShape]int            // frontends of the shape; those with none keep their chain
+	numbers  map[tableShape]nftables.Class // of shapes with session affinity
+	// unused are elements of the map shapes that the kernel has from an earlier process, and no frontend needs.
+	unused  map[nftables.ElementID]nftables.Element
+	checks  map[service.Name]HealthCheck
+	noLocal map[service.Family]NoLocal
 
 	changes changes
 }
@@ -36,6 +37,14 @@ type tableShape struct {
 
 func (e *Entry) tableShape() tableShape {
 	return tableShape{service.FamilyOf(e.Frontend.Addr), e.Shape}
+}
+
+// tableShapes returns the shapes whose chains the entry needs.
+func (e *Entry) tableShapes() (out []tableShape) {
+	for _, s := range e.Shape.parts() {
+		out = append(out, tableShape{service.FamilyOf(e.Frontend.Addr), s})
+	}
+	return out
 }
 
 // claim is a Service's claim on a frontend.
@@ -58,8 +67,8 @@ func NewRuleset(config Config) *Ruleset {
 		clusters: refs{},
 		hairpins: refs{},
 		shapes:   map[tableShape]int{},
-		stickies: map[string]Sticky{},
-		affinity: map[service.Family]bool{},
+		numbers:  map[tableShape]nftables.Class{},
+		unused:   map[nftables.ElementID]nftables.Element{},
 		checks:   map[service.Name]HealthCheck{},
 		noLocal:  map[service.Family]NoLocal{},
 	}
@@ -83,11 +92,6 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 		e := &c.Entries[i]
 		if r.has(service.FamilyOf(e.Frontend.Addr)) {
 			conflicts = r.claim(claim{c, e}, conflicts)
-		}
-	}
-	for _, s := range c.Stickies {
-		if r.has(s.Family) {
-			r.putSticky(s)
 		}
 	}
 	if c.HealthCheckPort != 0 {
@@ -115,12 +119,14 @@ func (r *Ruleset) Names() []service.Name {
 	return names
 }
 
-// Slots returns the backends of a frontend by slot; see [Compile].
-func (r *Ruleset) Slots(f service.Frontend) (backends, locals []service.Backend) {
-	if c, ok := r.owners[f]; ok {
-		return c.entry.Backends, c.entry.Locals
+// Slots returns what a frontend has; see [Compile].
+func (r *Ruleset) Slots(f service.Frontend) Held {
+	c, ok := r.owners[f]
+	if !ok {
+		return Held{}
 	}
-	return nil, nil
+	e := c.entry
+	return Held{e.Backends, e.Locals, e.Numbers, e.LocalNumbers}
 }
 
 // HealthCheck is a healthCheckNodePort with the number that it answers.
@@ -152,18 +158,21 @@ func (r *Ruleset) Conflicts() int { return len(r.losers) }
 func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	counts := map[string]int{}
 	for s, n := range r.shapes {
-		if s.family == f {
+		if s.family == f && s.shape.Kind != shapeAny {
 			counts[s.shape.ChainName()] = n
 		}
 	}
 	return counts
 }
 
-// Counts returns the number of desired elements of each set.
+// Counts returns the number of elements that each set should have in the kernel.
 func (r *Ruleset) Counts() map[nftables.SetID]int {
 	counts := map[nftables.SetID]int{}
 	for e := range r.elements() {
 		counts[e.Set]++
+	}
+	for id := range r.unused {
+		counts[id.Set]++
 	}
 	return counts
 }
@@ -187,11 +196,6 @@ func (r *Ruleset) drop(c *Compiled) {
 	for i := range c.Entries {
 		if r.has(service.FamilyOf(c.Entries[i].Frontend.Addr)) {
 			r.disclaim(claim{c, &c.Entries[i]})
-		}
-	}
-	for _, s := range c.Stickies {
-		if r.has(s.Family) {
-			r.dropSticky(s)
 		}
 	}
 	delete(r.checks, c.Name)
@@ -247,11 +251,12 @@ func (r *Ruleset) disclaim(c claim) {
 func (r *Ruleset) own(f service.Frontend, c claim) {
 	r.disown(f)
 	r.owners[f] = c
-	shape := c.entry.tableShape()
-	if _, ok := r.shapes[shape]; !ok {
-		r.changes.shapes[shape] = struct{}{}
+	for _, shape := range c.entry.tableShapes() {
+		if _, ok := r.shapes[shape]; !ok {
+			r.changes.shapes[shape] = struct{}{}
+		}
+		r.shapes[shape]++
 	}
-	r.shapes[shape]++
 }
 
 // disown takes the frontend from its holder, if it has one. It drops a shape without a frontend, unless the
@@ -262,11 +267,13 @@ func (r *Ruleset) disown(f service.Frontend) {
 	if holder.entry == nil {
 		return
 	}
-	shape := holder.entry.tableShape()
-	r.shapes[shape]--
-	if _, unprogrammed := r.changes.shapes[shape]; unprogrammed && r.shapes[shape] == 0 {
-		delete(r.shapes, shape)
-		delete(r.changes.shapes, shape)
+	for _, shape := range holder.entry.tableShapes() {
+		r.shapes[shape]--
+		if _, unprogrammed := r.changes.shapes[shape]; unprogrammed && r.shapes[shape] == 0 {
+			delete(r.shapes, shape)
+			delete(r.changes.shapes, shape)
+			delete(r.numbers, shape)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,8 @@ func TestRulesetChanges(t *testing.T) {
 	}
 	const key = "10.96.0.10 . tcp . 80"
 	put1("new", func() {}, "chain ip cluster-2",
-		`+ ip services { `+key+` comment "default/web:http" : goto cluster-2 }`,
+		`+ ip services { `+key+` comment "default/web:http" : 4c00:2 }`,
+		"+ ip shapes { 4c00:2 : goto cluster-2 }",
 		"+ ip endpoints { "+key+" . 0 : 10.244.1.1 . 8080 }",
 		"+ ip endpoints { "+key+" . 1 : 10.244.2.1 . 8080 }",
 		"+ ip cluster-ips { 10.96.0.10 }",
@@ -70,22 +72,24 @@ func TestRulesetChanges(t *testing.T) {
 		"+ ip endpoints { "+key+" . 1 : 10.244.2.2 . 8080 }")
 	put1("an endpoint goes", func() { svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[:1] },
 		"chain ip cluster-1",
-		`- ip services { `+key+` comment "default/web:http" : goto cluster-2 }`,
+		`- ip services { `+key+` comment "default/web:http" : 4c00:2 }`,
 		"- ip endpoints { "+key+" . 0 : 10.244.1.1 . 8080 }",
 		"- ip endpoints { "+key+" . 1 : 10.244.2.2 . 8080 }",
 		"- ip hairpin { 10.244.1.1 . 10.244.1.1 }",
-		`+ ip services { `+key+` comment "default/web:http" : goto cluster-1 }`,
+		`+ ip services { `+key+` comment "default/web:http" : 4c00:1 }`,
+		"+ ip shapes { 4c00:1 : goto cluster-1 }",
 		"+ ip endpoints { "+key+" . 0 : 10.244.2.2 . 8080 }")
 	put1("and another comes: the shape is there", func() {
 		svc.Ports[0].Endpoints = append(svc.Ports[0].Endpoints, ready("n3", "10.244.3.1:8080")...)
-	}, `- ip services { `+key+` comment "default/web:http" : goto cluster-1 }`,
-		`+ ip services { `+key+` comment "default/web:http" : goto cluster-2 }`,
+	}, `- ip services { `+key+` comment "default/web:http" : 4c00:1 }`,
+		`+ ip services { `+key+` comment "default/web:http" : 4c00:2 }`,
 		"+ ip endpoints { "+key+" . 1 : 10.244.3.1 . 8080 }")
 	put1("restricted load-balancer IP", func() {
 		svc.LoadBalancerIPs, svc.Restricted = addrs("203.0.113.1"), true
 		svc.SourceRanges = prefixes("10.0.0.0/8")
 	}, "chain ip external-2",
-		`+ ip services { 203.0.113.1 . tcp . 80 comment "default/web:http" : goto external-2 }`,
+		`+ ip services { 203.0.113.1 . tcp . 80 comment "default/web:http" : 4e00:2 }`,
+		"+ ip shapes { 4e00:2 : goto external-2 }",
 		"+ ip endpoints { 203.0.113.1 . tcp . 80 . 0 : 10.244.2.2 . 8080 }",
 		"+ ip endpoints { 203.0.113.1 . tcp . 80 . 1 : 10.244.3.1 . 8080 }",
 		"+ ip firewalled { 203.0.113.1 . tcp . 80 }",
@@ -111,7 +115,9 @@ func TestRulesetChanges(t *testing.T) {
 func changesOf(svc *service.Service) []string {
 	r := rules.NewRuleset(testConfig())
 	putSvc(r, svc)
-	return slices.DeleteFunc(changesText(r), func(line string) bool { return line[0] == 'c' })
+	return slices.DeleteFunc(changesText(r), func(line string) bool {
+		return line[0] == 'c' || strings.HasPrefix(line, "+ ip shapes")
+	})
 }
 
 // Until Done, Changes returns all changes each time.
@@ -124,7 +130,6 @@ func TestRulesetChangesUntilDone(t *testing.T) {
 	}
 	r.Remove(web().Name)
 	d := r.Changes()
-	d.Chains = nil // shapes stay
 	if !d.Empty() {
 		t.Errorf("put and removed without Done leaves:\n%s", deltaText(t, d))
 	}
@@ -183,13 +188,13 @@ func TestRulesetReferences(t *testing.T) {
 	}
 	r.Remove(a.Name)
 	checkLines(t, "the first of two goes", []string{
-		`- ip services { 10.96.0.10 . tcp . 80 comment "default/web:http" : goto cluster-2 }`,
+		`- ip services { 10.96.0.10 . tcp . 80 comment "default/web:http" : 4c00:2 }`,
 		"- ip endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.1.1 . 8080 }",
 		"- ip endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.2.1 . 8080 }",
 	}, changesText(r))
 	r.Remove(b.Name)
 	checkLines(t, "the second goes", []string{
-		`- ip services { 10.96.0.10 . tcp . 81 comment "default/b:http" : goto cluster-2 }`,
+		`- ip services { 10.96.0.10 . tcp . 81 comment "default/b:http" : 4c00:2 }`,
 		"- ip endpoints { 10.96.0.10 . tcp . 81 . 0 : 10.244.1.1 . 8080 }",
 		"- ip endpoints { 10.96.0.10 . tcp . 81 . 1 : 10.244.2.1 . 8080 }",
 		"- ip cluster-ips { 10.96.0.10 }",

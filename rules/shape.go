@@ -3,16 +3,19 @@ package rules
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Shape is the form of a frontend in the data path. All frontends of one shape share one chain.
+// Shape is what frontends have in common for the data path: connections to all frontends of one shape run through one
+// chain.
 type Shape struct {
-	Kind   ShapeKind
-	N      int // endpoints to choose from
-	Locals int // those on this node, for ShapeLocal
+	Kind    ShapeKind
+	N       int           // endpoints to choose from
+	Locals  int           // those on this node, for ShapeLocal
+	Timeout time.Duration // of session affinity; 0: every connection chooses anew
 }
 
 // ShapeKind is the kind of a shape.
@@ -21,43 +24,97 @@ type ShapeKind uint8
 const (
 	// ShapeReject refuses connections: no endpoint exists.
 	ShapeReject ShapeKind = iota
-	// ShapeDrop drops connections: the policy is Local and this node has no endpoint.
+	// ShapeDrop drops: the policy is Local and no endpoint is on this node.
 	ShapeDrop
-	// ShapeCluster is a ClusterIP: only traffic that is not from pods is masqueraded.
+	// ShapeCluster is a ClusterIP: it masquerades traffic that does not come from a pod.
 	ShapeCluster
-	// ShapeExternal is a nodePort, load-balancer or external IP with policy Cluster: all traffic is
-	// masqueraded, because the reply must come back through this node.
+	// ShapeExternal is a nodePort, load-balancer or external IP with policy Cluster: it always masquerades, as the
+	// reply must come back through this node.
 	ShapeExternal
-	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node and keeps
-	// its source address.
+	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node with its own source
+	// address.
 	ShapeLocal
+	// shapeAny chooses among all endpoints for a ShapeLocal with session affinity, which jumps to it.
+	shapeAny
 )
 
-// String returns the name of the kind, as in the names of chains and maps.
+// String returns the word for the kind in names of chains.
 func (k ShapeKind) String() string {
-	return [...]string{"no-endpoints", "no-local-endpoints", "cluster", "external", "local"}[k]
+	return [...]string{"no-endpoints", "no-local-endpoints", "cluster", "external", "local", "any"}[k]
 }
+
+// stickyPrefix begins the names of chains with session affinity.
+const stickyPrefix = "sticky-"
 
 // ChainName returns the name of the shape's chain.
 func (s Shape) ChainName() string {
+	var name string
 	switch s.Kind {
-	case ShapeCluster, ShapeExternal:
-		return s.Kind.String() + "-" + strconv.Itoa(s.N)
+	case ShapeReject, ShapeDrop:
+		return s.Kind.String()
 	case ShapeLocal:
-		return s.Kind.String() + "-" + strconv.Itoa(s.Locals) + "-of-" + strconv.Itoa(s.N)
+		name = s.Kind.String() + "-" + strconv.Itoa(s.Locals) + "-of-" + strconv.Itoa(s.N)
+	default:
+		name = s.Kind.String() + "-" + strconv.Itoa(s.N)
 	}
-	return s.Kind.String()
+	if s.Timeout > 0 {
+		name = stickyPrefix + name + "-" + strconv.Itoa(int(s.Timeout.Seconds()))
+	}
+	return name
 }
 
 // isShapeChain reports whether a chain of that name belongs to a shape.
 func isShapeChain(name string) bool {
-	for k := ShapeReject; k <= ShapeLocal; k++ {
+	name = strings.TrimPrefix(name, stickyPrefix)
+	for k := ShapeReject; k <= shapeAny; k++ {
 		if name == k.String() || strings.HasPrefix(name, k.String()+"-") {
 			return true
 		}
 	}
 	return false
 }
+
+// Major parts of the numbers of shapes. They lie between the handles that people give to queueing disciplines, which
+// are small, and those that the kernel gives, which begin with 8001 (net/sched/sch_api.c): none takes a packet with
+// such a priority for one of its classes.
+const (
+	majorCluster  = 0x4c00
+	majorDrop     = 0x4d00
+	majorExternal = 0x4e00
+	majorReject   = 0x4f00
+	majorSticky   = 0x4a00
+	majorLocal    = 0x5000 // and the endpoints on this node
+)
+
+// number returns the number of a shape without session affinity, in the map shapes: 4c00:3 is a ClusterIP with 3
+// endpoints, 4e00:3 an external frontend with 3, 5001:3 policy Local with 1 of 3 on this node (in hexadecimal). The
+// numbers of shapes with session affinity are assigned, see [Ruleset].
+func (s Shape) number() (n nftables.Class, ok bool) {
+	switch {
+	case s.Timeout > 0:
+		return 0, false
+	case s.Kind == ShapeReject:
+		return nftables.NewClass(majorReject, 0), true
+	case s.Kind == ShapeDrop:
+		return nftables.NewClass(majorDrop, 0), true
+	case s.Kind == ShapeCluster:
+		return nftables.NewClass(majorCluster, uint16(s.N)), true
+	case s.Kind == ShapeExternal:
+		return nftables.NewClass(majorExternal, uint16(s.N)), true
+	}
+	return nftables.NewClass(majorLocal|uint16(s.Locals), uint16(s.N)), true
+}
+
+// parts returns the shape and the shapes whose chains its chain jumps to.
+func (s Shape) parts() []Shape {
+	if s.Kind == ShapeLocal && s.Timeout > 0 && s.N > 0 {
+		return []Shape{s, s.any()}
+	}
+	return []Shape{s}
+}
+
+// any is the shape that chooses among all endpoints.
+func (s Shape) any() Shape { return Shape{Kind: shapeAny, N: s.N, Timeout: s.Timeout} }
 
 // chain returns the shape's chain.
 func (s Shape) chain(f service.Family, c Config) nftables.Chain {
@@ -70,27 +127,26 @@ func (s Shape) chain(f service.Family, c Config) nftables.Chain {
 	case ShapeLocal:
 		rules = append(markRules(s.Kind, f, c), s.localRules(f, c)...)
 	default:
-		rules = append(markRules(s.Kind, f, c), nftables.Rule{toEndpoint(nftables.Endpoints, s.N)})
+		rules = append(markRules(s.Kind, f, c), s.choose()...)
 	}
 	return nftables.Chain{Family: f, Name: s.ChainName(), Rules: rules}
 }
 
-// toEndpoint sends the connection to one of the first n backends of its frontend in a map.
-func toEndpoint(m nftables.SetKind, n int) nftables.DNAT {
-	return nftables.DNAT{Key: nftables.SlotKey(n), Map: m.String()}
-}
-
-// refuseRules refuse a connection at once. For TCP they send a reset: the kernel loses an ICMPv6 error to a
-// socket of the same host while the socket connects, and the client would wait for a second.
+// refuseRules refuse a connection at once. For TCP that is a reset: an ICMPv6 error to a socket of the same host is
+// lost while the socket connects, and it would learn of it after a second only.
 func refuseRules() []nftables.Rule {
-	tcp := nftables.IsProtocol{Protocol: service.TCP}
-	return []nftables.Rule{{tcp, nftables.Reset{}}, {nftables.Reject{}}}
+	return []nftables.Rule{
+		{nftables.IsProtocol{Protocol: service.TCP}, nftables.Reset{}},
+		{nftables.Reject{}},
+	}
 }
 
-// markRules mark connections to be masqueraded.
+// markRules mark packets to be masqueraded.
 func markRules(k ShapeKind, f service.Family, c Config) []nftables.Rule {
 	mark := nftables.SetMark{Mask: c.MasqueradeMark}
 	switch {
+	case k == shapeAny:
+		return nil // the chain that jumps here has marked them
 	case k == ShapeExternal, k == ShapeCluster && c.MasqueradeAll:
 		return []nftables.Rule{{mark}}
 	case k == ShapeLocal:
@@ -102,12 +158,31 @@ func markRules(k ShapeKind, f service.Family, c Config) []nftables.Rule {
 	return nil
 }
 
-// localRules send traffic of this host and of pods to any endpoint, as a load balancer would, and all other
-// traffic to an endpoint on this node.
+// choose returns the rules that choose one of all endpoints.
+func (s Shape) choose() []nftables.Rule {
+	if s.Timeout > 0 {
+		return stickyRules(s.N, s.Timeout, nftables.StickySlots, nftables.StickyBackends)
+	}
+	return []nftables.Rule{{nftables.DNAT{Key: nftables.SlotKey(s.N), Map: nftables.Endpoints.String()}}}
+}
+
+// chooseLocal returns the rules that choose one of the endpoints on this node.
+func (s Shape) chooseLocal() []nftables.Rule {
+	if s.Timeout > 0 {
+		return stickyRules(s.Locals, s.Timeout, nftables.StickyLocalSlots, nftables.StickyLocalBackends)
+	}
+	return []nftables.Rule{{nftables.DNAT{Key: nftables.SlotKey(s.Locals), Map: nftables.LocalEndpoints.String()}}}
+}
+
+// localRules send traffic of this host and of the cluster's pods to any endpoint, as if it had gone through the load
+// balancer, and all other to one on this node.
 func (s Shape) localRules(f service.Family, c Config) []nftables.Rule {
 	var rules []nftables.Rule
 	if s.N > 0 {
-		any := toEndpoint(nftables.Endpoints, s.N)
+		var any nftables.Statement = nftables.Jump{Chain: s.any().ChainName()} // does not come back
+		if s.Timeout == 0 {
+			any = s.choose()[0][0]
+		}
 		rules = append(rules, nftables.Rule{nftables.AddrLocal{Addr: nftables.SrcAddr}, any})
 		if pods, ok := c.PodTraffic.match(f, false); ok {
 			rules = append(rules, nftables.Rule{pods, any})
@@ -116,5 +191,5 @@ func (s Shape) localRules(f service.Family, c Config) []nftables.Rule {
 	if s.Locals == 0 {
 		return append(rules, nftables.Rule{nftables.Drop{}})
 	}
-	return append(rules, nftables.Rule{toEndpoint(nftables.LocalEndpoints, s.Locals)})
+	return append(rules, s.chooseLocal()...)
 }

@@ -40,8 +40,8 @@ func TestChainText(t *testing.T) {
 			"cluster-1",
 			[]string{mark, "dnat ip to " + key + "1 map @endpoints"}},
 		{"external", rules.Shape{Kind: rules.ShapeExternal, N: nftables.MaxSlots}, service.IPv4, byInterface,
-			"external-65536",
-			[]string{mark, "dnat ip to " + key + "65536 map @endpoints"}},
+			"external-65535",
+			[]string{mark, "dnat ip to " + key + "65535 map @endpoints"}},
 		{"local", rules.Shape{Kind: rules.ShapeLocal, N: 3, Locals: 2}, service.IPv4, testConfig(),
 			"local-2-of-3", []string{
 				"fib saddr type local " + mark,

@@ -32,7 +32,7 @@ func features(f service.Family, r *rules.Ruleset) map[string]bool {
 func setFeature(s nftables.Set) string { return fmt.Sprintf("set of kind %s", s.ID.Kind) }
 
 // detail matches names and numbers, the differences between statements of one kind.
-var detail = regexp.MustCompile(`"[^"]*"|@affinity-\S+|\b(tcp|udp|sctp|0x[0-9a-f]+|[0-9]+s?)\b`)
+var detail = regexp.MustCompile(`"[^"]*"|\b(tcp|udp|sctp|0x[0-9a-f]+|[0-9]+s?)\b`)
 
 func addStatements(found map[string]bool, f service.Family, hook nftables.Hook, rule nftables.Rule) {
 	for _, s := range rule {

@@ -103,13 +103,8 @@ func writeElements(b *strings.Builder, verb string, elements []nftables.Element)
 }
 
 func (d *Delta) writeAfter(b *strings.Builder) {
-	if len(d.StaleChains)+len(d.StaleSets)+len(d.ExpireClients) > 0 {
+	if len(d.StaleChains)+len(d.StaleSets) > 0 {
 		b.WriteString("# after the commit:\n")
-	}
-	for _, s := range d.ExpireClients {
-		for _, set := range s.sets() {
-			fmt.Fprintf(b, "# forget clients of endpoints that are gone: %s %s\n", s.Family, set.Name)
-		}
 	}
 	for _, verb := range []string{"flush", "delete"} { // stale chains may jump to each other
 		for _, c := range d.StaleChains {

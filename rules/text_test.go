@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // The same Services give the same bytes, in any order.
@@ -97,32 +99,31 @@ func TestDeltaDeterminism(t *testing.T) {
 
 // Commands that follow the transaction stand at the end, after a comment.
 func TestDeltaTextAfter(t *testing.T) {
-	r := rules.NewRuleset(testConfig())
+	before, after := rules.NewRuleset(testConfig()), rules.NewRuleset(testConfig())
 	svc := web()
-	svc.AffinityTimeout = time.Hour
-	putSvc(r, svc)
-	r.Done()
-	r.Remove(svc.Name)
-	lines := linesOf(deltaText(t, r.Changes()))
+	svc.AffinityTimeout, svc.InternalLocal, svc.ExternalLocal = time.Hour, true, true
+	svc.ExternalIPs = addrs("198.51.100.1")
+	putSvc(before, svc)
+	kernel := tablesOf(before)
+	old := nftables.Set{ID: nftables.SetID{Family: service.IPv4, Kind: nftables.Affinity}, Name: "affinity-old"}
+	kernel[service.IPv4].Sets[old.Name] = old
+	lines := linesOf(deltaText(t, rules.Diff(after, kernel.Programmed(after))))
 	at := slices.Index(lines, "# after the commit:")
 	if at < 0 {
 		t.Fatalf("no comment before the commands after the commit:\n%s", strings.Join(lines, "\n"))
 	}
 	for _, line := range lines[:at] {
-		if verb, object, _ := strings.Cut(line, " "); verb == "delete" &&
-			!strings.HasPrefix(object, "element") {
+		if !strings.HasPrefix(line, "delete element ") {
 			t.Errorf("before the commit: %s", line)
 		}
 	}
-	var after []string
-	for _, line := range lines[at+1:] {
-		if strings.HasPrefix(line, "delete") {
-			after = append(after, line)
-		}
-	}
 	checkLines(t, "after the commit", []string{
-		"delete chain ip nftproxy remember-cluster/default/web/tcp/80",
-		"delete chain ip nftproxy sticky-cluster/default/web/tcp/80",
-		"delete set ip nftproxy affinity-cluster/default/web/tcp/80/8080",
-	}, after)
+		"flush chain ip nftproxy sticky-any-2-3600",
+		"flush chain ip nftproxy sticky-cluster-1-3600",
+		"flush chain ip nftproxy sticky-local-1-of-2-3600",
+		"delete chain ip nftproxy sticky-any-2-3600",
+		"delete chain ip nftproxy sticky-cluster-1-3600",
+		"delete chain ip nftproxy sticky-local-1-of-2-3600",
+		"delete set ip nftproxy affinity-old",
+	}, lines[at+1:])
 }

@@ -30,7 +30,7 @@ func TestDryRun(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		out, err := execute(t, "--dry-run", "--source="+demo, "--hostname-override=node-a",
 			"--cluster-cidr=10.244.0.0/16", "--logging-format="+format)
-		if err != nil || !strings.Contains(out, `comment "default/web:http" : goto cluster-`) {
+		if err != nil || !strings.Contains(out, `comment "default/web:http" : 4c00:`) {
 			t.Errorf("%s: error %v, output %.200s", format, err, out)
 		}
 	}

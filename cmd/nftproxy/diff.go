@@ -51,7 +51,6 @@ func diff(cmd *cobra.Command, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	d.ExpireClients = nil // the daemon finds out after the commit whether there are any
 	if err := d.WriteText(cmd.OutOrStdout()); err != nil {
 		return fmt.Errorf("write difference: %w", err)
 	}

@@ -9,7 +9,7 @@
 // A [Kernel] has the methods of *kernel.Conn that the reconciler uses. It applies a rules.Delta as a whole or
 // not at all, and its errors are those of kernel.Conn: a *netlink.Error with the kernel's error number. It
 // sees the chains, sets and elements of a Delta; how they are encoded for the kernel is the subject of the
-// tests of proxier/kernel. Affinity maps have no elements here, because packets add them.
+// tests of proxier/kernel. The map affinity has no elements here, because packets add them.
 //
 // Start reading at [Kernel]. refusal.go says what it refuses, and where it is stricter than the kernel.
 package fakekernel

@@ -90,16 +90,15 @@ func (k *Kernel) Apply(d *rules.Delta, generation uint32) error {
 	return k.commit(func(t Tables) error { return t.apply(d) }, generation)
 }
 
-// DeleteStale deletes the chains and sets that a Delta left without a user, in one transaction. It expires no
-// clients, because affinity maps have none here.
-func (k *Kernel) DeleteStale(d *rules.Delta) (expired int, err error) {
+// DeleteStale deletes the chains and sets that a Delta left without a user, in one transaction.
+func (k *Kernel) DeleteStale(d *rules.Delta) error {
 	if err := k.fail("DeleteStale"); err != nil {
-		return 0, err
+		return err
 	}
 	if len(d.StaleChains)+len(d.StaleSets) == 0 {
-		return 0, nil
+		return nil
 	}
-	return 0, k.commit(func(t Tables) error { return t.deleteStale(d) }, 0)
+	return k.commit(func(t Tables) error { return t.deleteStale(d) }, 0)
 }
 
 // commit changes a copy of the tables, so that a refused change leaves them as they were.

@@ -43,7 +43,7 @@ func program(t *testing.T, k *Kernel) (*rules.Delta, *rules.Ruleset) {
 	if err := k.Apply(d, generation); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.DeleteStale(d); err != nil {
+	if err := k.DeleteStale(d); err != nil {
 		t.Fatal(err)
 	}
 	return d, ruleset
@@ -137,7 +137,7 @@ func TestFailures(t *testing.T) {
 	calls := map[string]int{}
 	k.Fail = func(method string) error { calls[method]++; return refused }
 	_, _, diffErr := k.Diff(service.Families(), build)
-	_, staleErr := k.DeleteStale(d)
+	staleErr := k.DeleteStale(d)
 	_, driftErr := k.CheckDrift(build(rules.Programmed{}.Slots()))
 	for method, err := range map[string]error{
 		"Diff": diffErr, "Apply": k.Apply(d, 0), "DeleteStale": staleErr, "CheckDrift": driftErr,

@@ -19,6 +19,7 @@ import (
 //   - the deletion of an element with data or a comment that it does not have; Linux compares the key
 //   - a set of another layout than the existing one of this name; Linux does since 6.2
 //   - a lookup with a key of another length than the set's, or with other data than the map's
+//   - the statement that forgets a client, in a map that rules do not fill
 //   - a source range that contains one in the set; Linux looks up the ends of the new one
 //   - a timeout of less than a second, which the text in nft's language does not show
 
@@ -101,39 +102,51 @@ func (t *Table) refuseSetUse(s nftables.Statement, f service.Family) unix.Errno 
 	if !found {
 		return unix.ENOENT
 	}
-	if r, ok := s.(nftables.Remember); ok && r.Timeout.Seconds() < 1 {
-		return unix.ERANGE
+	if errno := refuseChange(s, set); errno != 0 {
+		return errno
 	}
-	key, want := lookup(s)
+	key, want := lookup(s, f)
 	size := 0
 	for _, field := range key {
 		size += (field.Size(f) + 3) / 4 * 4
-		if field.IsRandom() && (field.RandomMod() == 0 || field.RandomMod() > nftables.MaxSlots) {
+		if field.IsRandom() && (field.RandomMod() == 0 || field.RandomMod() > nftables.SlotModulus) {
 			return unix.ERANGE
 		}
 	}
-	schema := set.ID.Kind.Schema()
+	schema := set.ID.Schema()
 	if size != set.ID.KeySize() || want.Verdict != schema.Verdict || !slices.Equal(want.Data, schema.Data) {
 		return unix.EINVAL
 	}
 	return 0
 }
 
+// refuseChange checks a statement that changes a set.
+func refuseChange(s nftables.Statement, set nftables.Set) unix.Errno {
+	remember, remembers := s.(nftables.Remember)
+	_, forgets := s.(nftables.Forget)
+	switch {
+	case (remembers || forgets) && !set.ID.Schema().Dynamic:
+		return unix.EOPNOTSUPP
+	case remembers && remember.Timeout.Seconds() < 1:
+		return unix.ERANGE
+	}
+	return 0
+}
+
 // lookup returns the key that a statement looks up in a set, and the data that it expects.
-func lookup(s nftables.Statement) (key []nftables.Field, want nftables.Schema) {
-	addr := []nftables.Column{nftables.ColumnAddr}
+func lookup(s nftables.Statement, f service.Family) (key []nftables.Field, want nftables.Schema) {
+	class := nftables.Schema{Data: []nftables.Column{nftables.ColumnClass}}
 	switch s := s.(type) {
 	case nftables.InSet:
 		return s.Key, nftables.Schema{}
 	case nftables.Dispatch:
 		return s.Key, nftables.Schema{Verdict: true}
 	case nftables.DNAT:
-		if s.Port == 0 {
-			return s.Key, nftables.Schema{Data: append(addr, nftables.ColumnPort)}
-		}
-		return s.Key, nftables.Schema{Data: addr}
-	case nftables.Remember:
-		return []nftables.Field{nftables.SrcAddr}, nftables.Schema{Data: addr}
+		return s.Key, nftables.Schema{Data: []nftables.Column{nftables.ColumnAddr, nftables.ColumnPort}}
+	case nftables.SetPriority:
+		return s.Key, class
+	case nftables.Recall, nftables.Remember, nftables.Forget:
+		return nftables.ClientKey(f), class
 	}
 	panic(fmt.Sprintf("fakekernel does not know the lookup of %T", s))
 }
@@ -144,7 +157,7 @@ func (ts Tables) refuseElement(e nftables.Element) error {
 	if t == nil || !has(t.Sets, e.Set.Kind.String()) {
 		return add(unix.ENOENT)
 	}
-	schema := e.Set.Kind.Schema()
+	schema := e.Set.Schema()
 	if schema.Verdict {
 		if errno := t.refuseTarget(e.Chain); errno != 0 {
 			return add(errno)

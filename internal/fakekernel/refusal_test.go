@@ -23,19 +23,23 @@ const ip, ip6 = service.IPv4, service.IPv6
 
 var web = service.Frontend{Addr: netip.MustParseAddr("10.96.0.10"), Protocol: service.TCP, Port: 80}
 
-// base makes a table with a base chain that dispatches to the chain a, which jumps to b.
+const webShape = nftables.Class(1)
+
+// base makes a table with a base chain that dispatches the frontend web to the chain a, which jumps to b.
 func base() *rules.Delta {
 	return &rules.Delta{
 		Tables: []service.Family{ip},
 		Sets: []nftables.Set{
-			set(nftables.Services), set(nftables.Endpoints), set(nftables.ClusterIPs),
-			set(nftables.ServiceCIDRs), set(nftables.AllowedSources), set(nftables.Affinity),
+			set(nftables.Services), set(nftables.Shapes), set(nftables.Endpoints), set(nftables.StickySlots),
+			set(nftables.StickyBackends), set(nftables.StickyLocalSlots), set(nftables.Affinity),
+			set(nftables.ClusterIPs), set(nftables.ServiceCIDRs), set(nftables.AllowedSources),
 		},
 		Chains: []nftables.Chain{
 			chain("a", nftables.Jump{Chain: "b"}), chain("b"), chain("c"), baseChain(-100),
 		},
 		Add: []nftables.Element{
-			nftables.FrontendElement(nftables.Services, web, "a", "default/web"),
+			nftables.ServiceElement(web, webShape, "default/web"),
+			nftables.ShapeElement(ip, webShape, "a"),
 			nftables.AddrElement(nftables.ClusterIPs, web.Addr, 1),
 			nftables.PrefixElement(nftables.ServiceCIDRs, netip.MustParsePrefix("10.0.0.0/8")),
 			nftables.SourceElement(web, netip.MustParsePrefix("10.0.0.0/8")),
@@ -57,7 +61,8 @@ func chain(name string, rule ...nftables.Statement) nftables.Chain {
 }
 
 func baseChain(priority int) nftables.Chain {
-	c := chain("nat-prerouting", nftables.Dispatch{Key: nftables.FrontendKey(), Map: "services"})
+	c := chain("nat-prerouting", nftables.SetPriority{Key: nftables.FrontendKey(), Map: "services"},
+		nftables.Dispatch{Key: []nftables.Field{nftables.Priority}, Map: "shapes"})
 	c.Hook = &nftables.Hook{Name: "prerouting", Priority: priority}
 	return c
 }
@@ -108,6 +113,34 @@ func refusalCases() []refusalCase {
 	}
 }
 
+// affinityCases are about the statements that work on the priority.
+func affinityCases() []refusalCase {
+	slot := nftables.SetPriority{Key: nftables.SlotKey(1), Map: "sticky-slots"}
+	number := []nftables.Field{nftables.Priority}
+	affinity := nftables.Affinity.String()
+	remember := nftables.Remember{Map: affinity, Timeout: time.Second}
+	dnat := nftables.DNAT{Key: nftables.BackendKey(), Map: "sticky-backends"}
+	return []refusalCase{
+		{"a known client", write(chain("a", nftables.Recall{Map: affinity}, remember, dnat)), 0, false},
+		{"a new client", write(chain("a", nftables.Forget{Map: affinity}, slot, remember, dnat)), 0, false},
+		{"end of the priority", write(chain("a", nftables.ClearPriority{})), 0, false},
+		{"recall from an absent map", write(chain("a", nftables.Recall{Map: "affinity-x"})), unix.ENOENT, false},
+		{"remember in an absent map", write(chain("a", nftables.Remember{Map: "affinity-x", Timeout: time.Second})),
+			unix.ENOENT, false},
+		{"forget in an absent map", write(chain("a", nftables.Forget{Map: "affinity-x"})), unix.ENOENT, false},
+		{"slot in an absent map", write(chain("a", nftables.SetPriority{Key: number, Map: "x"})), unix.ENOENT, false},
+		{"number of a verdict map", write(chain("a", nftables.SetPriority{Key: number, Map: "shapes"})),
+			unix.EINVAL, false},
+		{"verdict of a map of numbers", write(chain("a", nftables.Dispatch{Key: nftables.FrontendKey(),
+			Map: "services"})), unix.EINVAL, false},
+		{"number of a set", write(chain("a", nftables.SetPriority{Key: []nftables.Field{nftables.DstAddr},
+			Map: "cluster-ips"})), unix.EINVAL, false},
+		{"remember in a map without timeouts", write(chain("a", nftables.Remember{Map: "sticky-slots",
+			Timeout: time.Second})), unix.EOPNOTSUPP, false},
+		{"map in use", rules.Delta{StaleSets: []nftables.Set{set(nftables.Shapes)}}, unix.EBUSY, false},
+	}
+}
+
 func elementCases() []refusalCase {
 	next := web
 	next.Port++
@@ -117,8 +150,8 @@ func elementCases() []refusalCase {
 	source := func(f service.Frontend, prefix string) nftables.Element {
 		return nftables.SourceElement(f, netip.MustParsePrefix(prefix))
 	}
-	leadsTo := func(f service.Frontend, chain string) nftables.Element {
-		return nftables.FrontendElement(nftables.Services, f, chain, "")
+	leadsTo := func(n nftables.Class, chain string) nftables.Element {
+		return nftables.ShapeElement(ip, n, chain)
 	}
 	clusterIP := nftables.AddrElement(nftables.ClusterIPs, web.Addr, 1)
 	otherIP := nftables.AddrElement(nftables.ClusterIPs, web.Addr.Next(), 1)
@@ -128,16 +161,17 @@ func elementCases() []refusalCase {
 	replace.Delete = replace.Add
 	return []refusalCase{
 		{"element", add(slot, otherIP), 0, false},
-		{"element with a chain", add(leadsTo(next, "b")), 0, false},
+		{"element with a chain", add(leadsTo(2, "b")), 0, false},
 		{"prefixes next to each other", add(cidr("11.0.0.0/8"), cidr("9.0.0.0/8")), 0, false},
 		{"sources of two frontends", add(source(next, "8.0.0.0/6")), 0, false},
 		{"an element is replaced", replace, 0, false},
 		{"element in an absent table", add(cidr("fd00::/64")), unix.ENOENT, false},
 		{"element in an absent set", add(hairpin), unix.ENOENT, false},
-		{"element with an absent chain", add(leadsTo(next, "d")), unix.ENOENT, false},
-		{"element with a base chain", add(leadsTo(next, "nat-prerouting")), unix.EOPNOTSUPP, false},
+		{"element with an absent chain", add(leadsTo(2, "d")), unix.ENOENT, false},
+		{"element with a base chain", add(leadsTo(2, "nat-prerouting")), unix.EOPNOTSUPP, false},
 		{"element again", add(clusterIP), unix.EEXIST, false},
-		{"element again, with another chain", add(leadsTo(web, "b")), unix.EEXIST, true},
+		{"element again, with another chain", add(leadsTo(webShape, "b")), unix.EEXIST, true},
+		{"element again, with other data", add(nftables.ServiceElement(web, 2, "default/web")), unix.EEXIST, true},
 		{"wider prefix", add(cidr("8.0.0.0/6")), unix.EEXIST, false},
 		{"narrower prefix", add(cidr("10.1.0.0/16")), unix.EEXIST, false},
 		{"narrower source", add(source(web, "10.1.0.0/16")), unix.EEXIST, false},
@@ -199,13 +233,12 @@ func fake(t *testing.T) *Kernel {
 // tables are what both kernels do with a Delta.
 type tables interface {
 	Apply(d *rules.Delta, generation uint32) error
-	DeleteStale(d *rules.Delta) (int, error)
+	DeleteStale(d *rules.Delta) error
 }
 
 func run(k tables, d *rules.Delta) error {
 	if len(d.StaleChains)+len(d.StaleSets) > 0 {
-		_, err := k.DeleteStale(d)
-		return err
+		return k.DeleteStale(d)
 	}
 	return k.Apply(d, 0)
 }
@@ -225,7 +258,7 @@ func errnoOf(t *testing.T, err error) unix.Errno {
 
 // The fake and the real kernel refuse the same, and a refused Delta changes nothing.
 func TestRefusals(t *testing.T) {
-	for _, tests := range [][]refusalCase{refusalCases(), elementCases(), staleCases()} {
+	for _, tests := range [][]refusalCase{refusalCases(), affinityCases(), elementCases(), staleCases()} {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				k := fake(t)
@@ -251,16 +284,22 @@ func TestStricterThanTheKernel(t *testing.T) {
 	otherLayout := set(nftables.ClusterIPs)
 	otherLayout.Name = "services"
 	short := nftables.InSet{Key: nftables.FrontendKey(), Set: "cluster-ips"}
-	otherData := nftables.DNAT{Key: nftables.SlotKey(1), Map: "endpoints", Port: 80}
+	otherData := nftables.DNAT{Key: nftables.SlotKey(1), Map: "sticky-slots"}
+	wrongNumber := nftables.SetPriority{Key: nftables.SlotKey(1), Map: "endpoints"}
+	wrongClient := nftables.Recall{Map: "services"}
 	brief := nftables.Remember{Map: "affinity", Timeout: time.Millisecond}
 	tests := []refusalCase{
 		{"table that exists", rules.Delta{Tables: []service.Family{ip}}, unix.EEXIST, false},
 		{"chain twice", write(chain("d"), chain("d")), unix.EEXIST, false},
 		{"set of another layout", rules.Delta{Sets: []nftables.Set{otherLayout}}, unix.EEXIST, false},
 		{"deletion of an element with other data",
-			del(nftables.FrontendElement(nftables.Services, web, "b", "default/web")), unix.ENOENT, false},
+			del(nftables.ServiceElement(web, 2, "default/web")), unix.ENOENT, false},
 		{"key of another length", write(chain("a", short)), unix.EINVAL, false},
 		{"other data", write(chain("a", otherData)), unix.EINVAL, false},
+		{"number of a map of addresses", write(chain("a", wrongNumber)), unix.EINVAL, false},
+		{"client in a map of other keys", write(chain("a", wrongClient)), unix.EINVAL, false},
+		{"forget in a map without timeouts", write(chain("a", nftables.Forget{Map: "sticky-slots"})),
+			unix.EOPNOTSUPP, false},
 		{"wider source", add(nftables.SourceElement(web, netip.MustParsePrefix("8.0.0.0/6"))),
 			unix.EEXIST, false},
 		{"short timeout", write(chain("a", brief)), unix.ERANGE, false},

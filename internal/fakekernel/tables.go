@@ -18,7 +18,7 @@ type Tables map[service.Family]*Table
 type Table struct {
 	Chains   map[string]nftables.Chain
 	Sets     map[string]nftables.Set
-	Elements map[nftables.ElementID]nftables.Element // of the fixed sets
+	Elements map[nftables.ElementID]nftables.Element // of all sets
 }
 
 // NewTable returns an empty Table.
@@ -55,7 +55,7 @@ func (ts Tables) Programmed(desired *rules.Ruleset) rules.Programmed {
 		for name := range t.Sets {
 			read.Sets[name] = struct{}{}
 		}
-		for _, kind := range nftables.FixedSets() {
+		for _, kind := range nftables.SetKinds() {
 			if s, found := t.Sets[kind.String()]; found && s.ID.Kind != kind {
 				read.Broken = fmt.Sprintf("set %s has another layout", s.Name)
 			}
@@ -110,7 +110,7 @@ func (ts Tables) drifted(want *rules.Ruleset) bool {
 				return true
 			}
 		}
-		for _, kind := range nftables.FixedSets() {
+		for _, kind := range nftables.SetKinds() {
 			id := nftables.SetID{Family: f, Kind: kind}
 			if _, found := read.Sets[kind.String()]; !found || counts[id] != wanted[id] {
 				return true

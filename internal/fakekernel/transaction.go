@@ -135,7 +135,7 @@ func (ts Tables) deleteStale(d *rules.Delta) error {
 // none.
 func (t *Table) ChainUser(name string) string {
 	for _, e := range t.Elements {
-		if e.Set.Kind.Schema().Verdict && e.Chain == name {
+		if e.Set.Schema().Verdict && e.Chain == name {
 			return "element " + e.String()
 		}
 	}

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -28,20 +27,9 @@ func (c *Conn) Apply(d *rules.Delta, generation uint32) error {
 	return nil
 }
 
-// DeleteStale cleans up after a Delta: it deletes chains and sets that are no longer used, and the affinity
-// of clients to removed endpoints. It returns how many clients it expired. It may fail without harm, for
+// DeleteStale deletes chains and sets that nothing uses any more after a Delta. It may fail without harm, for
 // example with unix.EBUSY (see rules.Delta): try again later.
-func (c *Conn) DeleteStale(d *rules.Delta) (expired int, err error) {
-	err = c.deleteUnused(d)
-	for _, s := range d.ExpireClients {
-		n, one := c.expireClients(s)
-		expired, err = expired+n, errors.Join(err, one)
-	}
-	return expired, err
-}
-
-// deleteUnused deletes the chains and sets that a Delta no longer uses.
-func (c *Conn) deleteUnused(d *rules.Delta) error {
+func (c *Conn) DeleteStale(d *rules.Delta) error {
 	if len(d.StaleChains)+len(d.StaleSets) == 0 {
 		return nil
 	}

@@ -54,10 +54,13 @@ func (c *Conn) matches(f service.Family, want []nftables.Chain, counts map[nftab
 	if err != nil {
 		return false, err
 	}
-	for _, kind := range nftables.FixedSets() {
+	for _, kind := range nftables.SetKinds() {
 		id := nftables.SetID{Family: f, Kind: kind}
 		s, exists := sets[kind.String()]
-		if !exists || s.layout != layoutOf(id) || s.counted && s.count != uint32(counts[id]) {
+		if !exists || s.layout != layoutOf(id) {
+			return false, nil
+		}
+		if s.counted && s.count != uint32(counts[id]) && !id.Schema().Dynamic {
 			return false, nil
 		}
 	}

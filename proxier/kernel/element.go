@@ -57,7 +57,7 @@ func appendElements(b *netlink.Batch, msgType uint16, elements []nftables.Elemen
 }
 
 func appendElement(b *netlink.Batch, e *nftables.Element) {
-	schema, size := e.Set.Kind.Schema(), e.Set.KeySize()
+	schema, size := e.Set.Schema(), e.Set.KeySize()
 	key := e.Key[:size]
 	if schema.Interval && len(schema.Key) == 1 {
 		appendInterval(b, key, int(e.Bits))

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ type kernelWithout struct {
 	family    service.Family
 	set       func(nftables.Set) bool
 	hook      func(nftables.Hook) bool
-	statement func(nftables.Hook, nftables.Statement) bool
+	statement func(service.Family, nftables.Hook, nftables.Statement) bool
 	checks    int
 }
 
@@ -36,7 +37,7 @@ func (k *kernelWithout) refuses(f feature) bool {
 		f.hook != nil && k.hook != nil && k.hook(*f.hook) ||
 		slices.ContainsFunc(f.rule, func(s nftables.Statement) bool {
 			name, _ := nftables.Uses(s)
-			return set(f.sets[name]) || k.statement != nil && k.statement(*f.hook, s)
+			return set(f.sets[name]) || k.statement != nil && k.statement(f.family, *f.hook, s)
 		})
 }
 
@@ -60,9 +61,9 @@ func TestProbeNamesFeatures(t *testing.T) {
 			kernelWithout{set: noIntervals},
 			both("set allowed-sources", "Linux 5.6"),
 		},
-		"nat in input": {
-			kernelWithout{hook: noInput},
-			both("chain of type nat in input", "CONFIG_NFT_NAT (modules nft_chain_nat, nft_nat)"),
+		"nat in prerouting": {
+			kernelWithout{hook: in("prerouting")},
+			both("chain of type nat in prerouting", "CONFIG_NFT_NAT (modules nft_chain_nat, nft_nat)"),
 		},
 		"chains of type nat": {
 			kernelWithout{hook: func(nftables.Hook) bool { return true }},
@@ -76,9 +77,17 @@ func TestProbeNamesFeatures(t *testing.T) {
 			`ip "fib daddr type != local" in output`:  "CONFIG_NFT_FIB_IPV4 (module nft_fib_ipv4)",
 			`ip6 "fib daddr type != local" in output`: "CONFIG_NFT_FIB_IPV6 (module nft_fib_ipv6)",
 		}},
-		"numgen": {
-			kernelWithout{statement: noNumgen},
+		"numgen": {kernelWithout{statement: noNumgen}, merge(
 			both(`numgen random mod 1 map @endpoints" in output`, "CONFIG_NFT_NUMGEN (module nft_numgen)"),
+			both(`numgen random mod 1 map @sticky-slots" in output`, "CONFIG_NFT_NUMGEN (module nft_numgen)"),
+		)},
+		"hash": {kernelWithout{statement: noHash}, map[string]string{
+			`ip6 seed 0x6e667470 map @affinity" in output`:     "CONFIG_NFT_HASH (module nft_hash)",
+			`ip6 seed 0x6e667470 : meta priority }" in output`: "CONFIG_NFT_HASH (module nft_hash)",
+		}},
+		"deletion by rules, Linux 5.3": {
+			kernelWithout{statement: noForget},
+			both(` : meta priority }" in output`, "Linux 5.5"),
 		},
 		"masquerade": {
 			kernelWithout{statement: noMasquerade},
@@ -97,6 +106,11 @@ func TestProbeNamesFeatures(t *testing.T) {
 			}
 		})
 	}
+}
+
+func merge(a, b map[string]string) map[string]string {
+	maps.Copy(a, b)
+	return a
 }
 
 // names reports whether m is the feature of the family: "FAMILY END OF THE FEATURE".
@@ -132,16 +146,23 @@ func probeModel(t *testing.T, k *kernelWithout) []Missing {
 
 // The probe names everything that a kernel lacks, each once, also when one rule needs several of them.
 func TestProbeNamesAll(t *testing.T) {
-	k := kernelWithout{set: noIntervals, hook: noInput}
-	k.statement = func(h nftables.Hook, s nftables.Statement) bool {
-		return noFib(h, s) || noMasquerade(h, s) || noNumgen(h, s) || noCt(h, s) || noReject(h, s)
+	k := kernelWithout{set: noIntervals, hook: in("output")}
+	k.statement = func(f service.Family, h nftables.Hook, s nftables.Statement) bool {
+		for _, lacks := range []func(service.Family, nftables.Hook, nftables.Statement) bool{
+			noFib, noMasquerade, noNumgen, noCt, noReject, noHash, noForget,
+		} {
+			if lacks(f, h, s) {
+				return true
+			}
+		}
+		return false
 	}
 	missing := probeModel(t, &k)
 	for _, f := range service.Families() {
 		for _, need := range []string{
 			"Linux 5.6", "(modules nft_chain_nat, nft_nat)", "CONFIG_NFT_FIB_" + f.Option() + " ",
 			"CONFIG_NFT_MASQ ", "CONFIG_NFT_NUMGEN ", "CONFIG_NFT_CT ",
-			"CONFIG_NFT_REJECT_" + f.Option() + " ",
+			"CONFIG_NFT_REJECT_" + f.Option() + " ", "Linux 5.5",
 		} {
 			if !slices.ContainsFunc(missing, func(m Missing) bool {
 				return m.Family == f && strings.Contains(m.Needs, need)
@@ -161,34 +182,34 @@ func TestProbeNamesAll(t *testing.T) {
 }
 
 func noIntervals(s nftables.Set) bool {
-	schema := s.ID.Kind.Schema()
+	schema := s.ID.Schema()
 	return schema.Interval && len(schema.Key) > 1
 }
 
-func noInput(h nftables.Hook) bool { return h.Name == "input" }
+func in(name string) func(nftables.Hook) bool {
+	return func(h nftables.Hook) bool { return h.Name == name }
+}
 
-func noFib(_ nftables.Hook, s nftables.Statement) bool {
+func noFib(_ service.Family, _ nftables.Hook, s nftables.Statement) bool {
 	_, is := s.(nftables.AddrLocal)
 	return is
 }
 
-func noMasquerade(_ nftables.Hook, s nftables.Statement) bool {
+func noMasquerade(_ service.Family, _ nftables.Hook, s nftables.Statement) bool {
 	_, is := s.(nftables.Masquerade)
 	return is
 }
 
-func noNumgen(_ nftables.Hook, s nftables.Statement) bool {
-	return slices.ContainsFunc(key(s), nftables.Field.IsRandom)
+func noNumgen(f service.Family, _ nftables.Hook, s nftables.Statement) bool {
+	return slices.ContainsFunc(key(f, s), nftables.Field.IsRandom)
 }
 
-func noCt(_ nftables.Hook, s nftables.Statement) bool {
+func noCt(f service.Family, _ nftables.Hook, s nftables.Statement) bool {
 	_, is := s.(nftables.Translated)
-	return is || slices.ContainsFunc(key(s), func(f nftables.Field) bool {
-		return f == nftables.CtProto || f == nftables.OrigDstAddr || f == nftables.OrigDstPort
-	})
+	return is || slices.Contains(key(f, s), nftables.CtProto)
 }
 
-func noReject(h nftables.Hook, s nftables.Statement) bool {
+func noReject(_ service.Family, h nftables.Hook, s nftables.Statement) bool {
 	switch s.(type) {
 	case nftables.Reject, nftables.Reset:
 		return h.Name == "prerouting"
@@ -196,8 +217,17 @@ func noReject(h nftables.Hook, s nftables.Statement) bool {
 	return false
 }
 
+func noHash(f service.Family, _ nftables.Hook, s nftables.Statement) bool {
+	return slices.Contains(key(f, s), nftables.ClientHash)
+}
+
+func noForget(_ service.Family, _ nftables.Hook, s nftables.Statement) bool {
+	_, is := s.(nftables.Forget)
+	return is
+}
+
 // key returns the fields that a statement looks up.
-func key(s nftables.Statement) []nftables.Field {
+func key(f service.Family, s nftables.Statement) []nftables.Field {
 	switch s := s.(type) {
 	case nftables.InSet:
 		return s.Key
@@ -205,6 +235,10 @@ func key(s nftables.Statement) []nftables.Field {
 		return s.Key
 	case nftables.DNAT:
 		return s.Key
+	case nftables.SetPriority:
+		return s.Key
+	case nftables.Recall, nftables.Remember, nftables.Forget:
+		return nftables.ClientKey(f)
 	}
 	return nil
 }

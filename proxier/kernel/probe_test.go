@@ -48,7 +48,7 @@ func TestProbeRefused(t *testing.T) {
 	c := testConn(t)
 	before := mustGeneration(t, c)
 	output := &nftables.Hook{Name: "output", Priority: -100}
-	manyPorts := slices.Repeat([]nftables.Field{nftables.OrigDstPort}, 17)
+	many := slices.Repeat([]nftables.Field{nftables.CtProto}, 17)
 	for _, tt := range []struct {
 		name  string
 		add   feature
@@ -59,8 +59,8 @@ func TestProbeRefused(t *testing.T) {
 		{"hook", feature{hook: &nftables.Hook{Name: "none"}},
 			"chain of type nat in none", "CONFIG_NFT_NAT (modules nft_chain_nat, nft_nat)", unix.EOPNOTSUPP},
 		{"more ct keys than registers", feature{hook: output, rule: nftables.Rule{
-			nftables.Translated{}, nftables.InSet{Key: manyPorts, Set: "cluster-ips"}, nftables.Drop{},
-		}}, `"ct original proto-dst . ct`, "CONFIG_NFT_CT (module nft_ct), Linux 4.17", unix.ERANGE},
+			nftables.Translated{}, nftables.InSet{Key: many, Set: "cluster-ips"}, nftables.Drop{},
+		}}, `"ct protocol . ct protocol . ct`, "CONFIG_NFT_CT (module nft_ct)", unix.ERANGE},
 		{"numgen mod 0", feature{hook: output, rule: nftables.Rule{
 			nftables.AddrLocal{Addr: nftables.SrcAddr},
 			nftables.DNAT{Key: nftables.SlotKey(0), Map: "endpoints"},

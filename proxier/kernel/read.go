@@ -165,7 +165,7 @@ func (r *reader) sets() error {
 	if err != nil {
 		return err
 	}
-	for _, kind := range nftables.FixedSets() {
+	for _, kind := range nftables.SetKinds() {
 		s, exists := sets[kind.String()]
 		if !exists {
 			continue
@@ -174,6 +174,9 @@ func (r *reader) sets() error {
 		if s.layout != layoutOf(id) {
 			r.broken("set %s has another layout", kind)
 			return nil
+		}
+		if id.Schema().Dynamic {
+			continue // the kernel fills it
 		}
 		before := len(r.table.Elements)
 		if err := r.elements(id); err != nil {

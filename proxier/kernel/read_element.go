@@ -12,7 +12,7 @@ import (
 
 // elements reads the elements of a set.
 func (r *reader) elements(id nftables.SetID) error {
-	schema := id.Kind.Schema()
+	schema := id.Schema()
 	tree := schema.Interval && len(schema.Key) == 1
 	var ends []interval
 	family, name := r.family.Number(), id.Kind.String()
@@ -94,7 +94,7 @@ func parseVerdict(nested []byte) (code uint32, chain []byte) {
 // than goto becomes a chain without a name, and so differs from the desired one.
 func (r *reader) element(id nftables.SetID, raw rawElement) (nftables.Element, bool) {
 	e := nftables.Element{ElementID: nftables.ElementID{Set: id}}
-	schema, size := id.Kind.Schema(), id.KeySize()
+	schema, size := id.Schema(), id.KeySize()
 	if len(raw.key) != size {
 		return e, false
 	}

@@ -26,7 +26,7 @@ type layout struct {
 }
 
 func layoutOf(id nftables.SetID) layout {
-	schema := id.Kind.Schema()
+	schema := id.Schema()
 	l := layout{keySize: uint32(id.KeySize()), dataSize: uint32(id.DataSize())}
 	switch {
 	case schema.Verdict:
@@ -48,7 +48,7 @@ func layoutOf(id nftables.SetID) layout {
 
 // appendSet appends the message that creates a set. id is the number of the set within the batch.
 func appendSet(b *netlink.Batch, table string, s nftables.Set, id uint32) {
-	l, schema := layoutOf(s.ID), s.ID.Kind.Schema()
+	l, schema := layoutOf(s.ID), s.ID.Schema()
 	b.Message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.ID.Family.Number())
 	b.String(unix.NFTA_SET_TABLE, table)
 	b.String(unix.NFTA_SET_NAME, s.Name)
@@ -113,6 +113,8 @@ func typeNumber(columns []nftables.Column, f service.Family) uint32 {
 			n |= 13
 		case nftables.ColumnIndex:
 			n |= 4
+		case nftables.ColumnClass:
+			n |= 23
 		}
 	}
 	return n
@@ -127,33 +129,64 @@ const (
 	udataDataInterval  = 6
 )
 
-// setUserdata returns the data that nft 1.0 stores together with a set to be able to list it: byte orders (2
-// is big endian, 0 is mixed or none) and, for a column whose type has no name, the expressions that the rules
-// compare with key and data.
+// setUserdata returns what nft 1.0 stores with a set in order to list it: byte orders and, where a type has no name, the
+// expressions whose types the columns have.
 func setUserdata(id nftables.SetID) []byte {
-	schema := id.Kind.Schema()
-	order := func(columns []nftables.Column) uint32 {
-		if len(columns) == 1 {
-			return 2
-		}
-		return 0
-	}
+	schema := id.Schema()
 	isMap := schema.Verdict || schema.Data != nil
-	out := udata32(nil, udataKeyByteOrder, order(schema.Key))
+	out := udata32(nil, udataKeyByteOrder, byteOrder(schema.Key))
 	if isMap {
-		out = udata32(out, udataDataByteOrder, order(schema.Data))
+		out = udata32(out, udataDataByteOrder, byteOrder(schema.Data))
 	}
-	if schema.Key[len(schema.Key)-1] == nftables.ColumnIndex {
-		addr, port := payloadAddr(id.Family), payloadPort()
-		out = udata(out, udataKeyTypeof, concatExpr(addr, metaL4Proto(), port, numgenExpr()))
-		out = udata(out, udataDataTypeof, concatExpr(addr, port))
-	} else if len(schema.Key) > 1 {
-		out = udata(out, udataKeyTypeof, concatExpr())
+	for _, t := range []struct {
+		typ     byte
+		columns []nftables.Column
+	}{{udataKeyTypeof, schema.Key}, {udataDataTypeof, schema.Data}} {
+		switch {
+		case schema.Indexed():
+			out = udata(out, t.typ, columnExprs(t.columns, id.Family))
+		case len(t.columns) > 1:
+			out = udata(out, t.typ, concatExpr())
+		}
 	}
 	if isMap {
 		out = udata32(out, udataDataInterval, 0)
 	}
 	return out
+}
+
+// byteOrder returns nft's number for the byte order: 2 is big endian, 1 the host's, 0 mixed or none.
+func byteOrder(columns []nftables.Column) uint32 {
+	if len(columns) != 1 {
+		return 0
+	}
+	if columns[0] == nftables.ColumnAddr {
+		return 2
+	}
+	return 1
+}
+
+// columnExprs returns expressions of the types of the columns.
+func columnExprs(columns []nftables.Column, f service.Family) []byte {
+	var exprs [][]byte
+	for _, c := range columns {
+		switch c {
+		case nftables.ColumnAddr:
+			exprs = append(exprs, payloadAddr(f))
+		case nftables.ColumnProto:
+			exprs = append(exprs, typeofExpr(exprMeta, metaKeyL4Proto))
+		case nftables.ColumnPort:
+			exprs = append(exprs, typeofExpr(exprPayload, headerTransport, fieldDport))
+		case nftables.ColumnIndex:
+			exprs = append(exprs, typeofExpr(exprNumgen, unix.NFT_NG_RANDOM, nftables.SlotModulus, 0))
+		case nftables.ColumnClass:
+			exprs = append(exprs, typeofExpr(exprMeta, metaKeyPriority))
+		}
+	}
+	if len(exprs) == 1 {
+		return exprs[0]
+	}
+	return concatExpr(exprs...)
 }
 
 // udata appends a value with its type and length, in libnftnl's format of user data.
@@ -170,7 +203,7 @@ const (
 	exprPayload, exprMeta, exprConcat, exprNumgen = 7, 9, 13, 23
 	headerTransport, headerIP, headerIP6          = 11, 12, 13
 	fieldIPDaddr, fieldIP6Daddr, fieldDport       = 12, 9, 2
-	metaKeyL4Proto                                = 16
+	metaKeyPriority, metaKeyL4Proto               = 2, 16
 )
 
 // typeofExpr is an expression with its parameters, each a 32-bit number.
@@ -188,10 +221,6 @@ func payloadAddr(f service.Family) []byte {
 	}
 	return typeofExpr(exprPayload, headerIP6, fieldIP6Daddr)
 }
-
-func payloadPort() []byte { return typeofExpr(exprPayload, headerTransport, fieldDport) }
-func metaL4Proto() []byte { return typeofExpr(exprMeta, metaKeyL4Proto) }
-func numgenExpr() []byte  { return typeofExpr(exprNumgen, unix.NFT_NG_RANDOM, nftables.MaxSlots, 0) }
 
 func concatExpr(parts ...[]byte) []byte {
 	var data []byte

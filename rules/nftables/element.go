@@ -62,9 +62,10 @@ func (p *put) port(port uint16) *put {
 	return p
 }
 
-func (p *put) index(i int) {
-	binary.NativeEndian.PutUint32(p.buf[p.n:], uint32(i))
+func (p *put) number(n uint32) *put {
+	binary.NativeEndian.PutUint32(p.buf[p.n:], n)
 	p.n += 4
+	return p
 }
 
 func (p *put) frontend(f service.Frontend) *put { return p.addr(f.Addr).proto(f.Protocol).port(f.Port) }
@@ -76,18 +77,55 @@ func newElement(f service.Family, k SetKind) Element {
 	return Element{ElementID: ElementID{Set: SetID{f, k}}}
 }
 
-// FrontendElement returns an element whose key is a frontend.
-func FrontendElement(k SetKind, f service.Frontend, chain, comment string) Element {
-	e := newElement(service.FamilyOf(f.Addr), k)
-	e.key().frontend(f)
-	e.Chain, e.Comment = chain, comment
+// ServiceElement is the element of Services that gives a frontend the number of its shape.
+func ServiceElement(f service.Frontend, shape Class, comment string) Element {
+	e := FrontendElement(Services, f)
+	e.data().number(uint32(shape))
+	e.Comment = comment
 	return e
 }
 
-// SlotElement returns the element that puts a backend into a slot of a frontend.
+// ShapeElement is the element of Shapes that leads from the number of a shape to its chain.
+func ShapeElement(f service.Family, shape Class, chain string) Element {
+	e := newElement(f, Shapes)
+	e.key().number(uint32(shape))
+	e.Chain = chain
+	return e
+}
+
+// FrontendElement is an element of a set of frontends.
+func FrontendElement(k SetKind, f service.Frontend) Element {
+	e := newElement(service.FamilyOf(f.Addr), k)
+	e.key().frontend(f)
+	return e
+}
+
+// SlotElement gives the frontend's slot a backend.
 func SlotElement(k SetKind, f service.Frontend, slot int, b service.Backend) Element {
 	e := newElement(service.FamilyOf(f.Addr), k)
-	e.key().frontend(f).index(slot)
+	e.key().frontend(f).number(uint32(slot))
+	e.data().addr(b.Addr()).port(b.Port())
+	return e
+}
+
+// StickySlotElement gives the frontend's slot the number of a backend.
+func StickySlotElement(k SetKind, f service.Frontend, slot int, backend Class) Element {
+	e := newElement(service.FamilyOf(f.Addr), k)
+	e.key().frontend(f).number(uint32(slot))
+	e.data().number(uint32(backend))
+	return e
+}
+
+// StickyBackendID identifies the element of a frontend's number of a backend.
+func StickyBackendID(k SetKind, f service.Frontend, backend Class) ElementID {
+	e := newElement(service.FamilyOf(f.Addr), k)
+	e.key().frontend(f).number(uint32(backend))
+	return e.ElementID
+}
+
+// StickyBackendElement gives the frontend's number of a backend its address and port.
+func StickyBackendElement(k SetKind, f service.Frontend, backend Class, b service.Backend) Element {
+	e := Element{ElementID: StickyBackendID(k, f, backend)}
 	e.data().addr(b.Addr()).port(b.Port())
 	return e
 }
@@ -122,7 +160,8 @@ type Values struct {
 	Addrs    []netip.Addr
 	Protocol service.Protocol
 	Port     uint16
-	Index    int
+	Index    int   // ColumnIndex
+	Class    Class // ColumnClass
 }
 
 // read returns the values in the columns of b.
@@ -139,6 +178,8 @@ func read(f service.Family, columns []Column, b []byte) Values {
 			v.Port = binary.BigEndian.Uint16(b)
 		case ColumnIndex:
 			v.Index = int(binary.NativeEndian.Uint32(b))
+		case ColumnClass:
+			v.Class = Class(binary.NativeEndian.Uint32(b))
 		}
 		b = b[c.Size(f):]
 	}
@@ -147,12 +188,12 @@ func read(f service.Family, columns []Column, b []byte) Values {
 
 // KeyValues returns the values in the element's key.
 func (id ElementID) KeyValues() Values {
-	return read(id.Set.Family, id.Set.Kind.Schema().Key, id.Key[:])
+	return read(id.Set.Family, id.Set.Schema().Key, id.Key[:])
 }
 
 // DataValues returns the values in the element's data.
 func (e Element) DataValues() Values {
-	return read(e.Set.Family, e.Set.Kind.Schema().Data, e.Data[:])
+	return read(e.Set.Family, e.Set.Schema().Data, e.Data[:])
 }
 
 // Frontend returns the frontend at the beginning of a key.
@@ -163,15 +204,21 @@ func (v Values) Frontend() service.Frontend {
 // Backend returns the backend in data.
 func (v Values) Backend() service.Backend { return netip.AddrPortFrom(v.Addrs[0], v.Port) }
 
-// Compare orders elements by table, set, key and prefix length. The order is the same on every machine; slots
-// of a frontend ascend.
+// numbered reports whether the last column of the key is a number in the host's byte order.
+func (s *Schema) numbered() bool {
+	last := s.Key[len(s.Key)-1]
+	return last == ColumnIndex || last == ColumnClass
+}
+
+// Compare orders elements by table, set, key and prefix length: the same order
+// on every machine, slots of a frontend ascending.
 func (id ElementID) Compare(other ElementID) int {
 	c := cmp.Or(cmp.Compare(id.Set.Family, other.Set.Family), cmp.Compare(id.Set.Kind, other.Set.Kind))
 	if c != 0 {
 		return c
 	}
 	size := id.Set.KeySize()
-	if k := id.Set.Kind; k == Endpoints || k == LocalEndpoints {
+	if id.Set.Schema().numbered() {
 		size -= 4
 		if c := bytes.Compare(id.Key[:size], other.Key[:size]); c != 0 {
 			return c
@@ -185,7 +232,7 @@ func (id ElementID) Compare(other ElementID) int {
 // String returns the element as it stands between the braces of a set in nft's language.
 func (e Element) String() string {
 	var b strings.Builder
-	schema := e.Set.Kind.Schema()
+	schema := e.Set.Schema()
 	writeColumns(&b, schema.Key, e.KeyValues())
 	if schema.Interval {
 		fmt.Fprintf(&b, "/%d", e.Bits)
@@ -219,6 +266,8 @@ func writeColumns(b *strings.Builder, columns []Column, v Values) {
 			fmt.Fprint(b, v.Port)
 		case ColumnIndex:
 			fmt.Fprint(b, v.Index)
+		case ColumnClass:
+			b.WriteString(v.Class.String())
 		}
 	}
 }

@@ -36,24 +36,36 @@ func elementCases() []elementCase {
 	v4 := Values{Addrs: []netip.Addr{f4.Addr}, Protocol: service.TCP, Port: 80}
 	v6 := Values{Addrs: []netip.Addr{f6.Addr}, Protocol: service.SCTP, Port: 0xabcd}
 	at := func(v Values, index int) Values { v.Index = index; return v }
+	numbered := func(v Values, number Class) Values { v.Class = number; return v }
 	and := func(v Values, addr string) Values {
 		v.Addrs = append(slices.Clone(v.Addrs), netip.MustParseAddr(addr))
 		return v
 	}
 	only := func(addrs ...netip.Addr) Values { return Values{Addrs: addrs} }
 	return []elementCase{
-		{"services 4", FrontendElement(Services, f4, "cluster-2", "default/web:http"), key4, "", v4,
-			`10.96.0.10 . tcp . 80 comment "default/web:http" : goto cluster-2`},
-		{"services 6", FrontendElement(Services, f6, "no-endpoints", ""), key6, "", v6,
-			"fd00:96::10 . sctp . 43981 : goto no-endpoints"},
-		{"remember", FrontendElement(RememberMap, f4, "remember-cluster/a/b/tcp/80", ""), key4, "", v4,
-			"10.96.0.10 . tcp . 80 : goto remember-cluster/a/b/tcp/80"},
+		{"services 4", ServiceElement(f4, NewClass(0x4c00, 2), "default/web:http"), key4, index(0x4c000002), v4,
+			`10.96.0.10 . tcp . 80 comment "default/web:http" : 4c00:2`},
+		{"services 6", ServiceElement(f6, NewClass(0x4f00, 0), ""), key6, index(0x4f000000), v6,
+			"fd00:96::10 . sctp . 43981 : 4f00:0"},
+		{"shapes", ShapeElement(service.IPv6, NewClass(0x5001, 0xabcd), "local-1-of-43981"), index(0x5001abcd), "",
+			Values{Class: 0x5001abcd}, "5001:abcd : goto local-1-of-43981"},
 		{"endpoints 4", SlotElement(Endpoints, f4, 258, netip.MustParseAddrPort("10.244.1.2:8080")),
 			key4 + index(258), "0af40102" + "1f900000", at(v4, 258),
 			"10.96.0.10 . tcp . 80 . 258 : 10.244.1.2 . 8080"},
 		{"local-endpoints 6", SlotElement(LocalEndpoints, f6, 1, netip.MustParseAddrPort("[fd00::2]:53")),
 			key6 + index(1), "fd000000000000000000000000000002" + "00350000", at(v6, 1),
 			"fd00:96::10 . sctp . 43981 . 1 : fd00::2 . 53"},
+		{"sticky-slots 4", StickySlotElement(StickySlots, f4, 258, 0x0af40102), key4 + index(258),
+			index(0x0af40102), at(v4, 258), "10.96.0.10 . tcp . 80 . 258 : af4:102"},
+		{"sticky-local-slots 6", StickySlotElement(StickyLocalSlots, f6, 1, 0xffffffff), key6 + index(1),
+			index(0xffffffff), at(v6, 1), "fd00:96::10 . sctp . 43981 . 1 : root"},
+		{"sticky-backends 4", StickyBackendElement(StickyBackends, f4, 0x0af40102,
+			netip.MustParseAddrPort("10.244.1.2:8080")), key4 + index(0x0af40102), "0af40102" + "1f900000",
+			numbered(v4, 0x0af40102), "10.96.0.10 . tcp . 80 . af4:102 : 10.244.1.2 . 8080"},
+		{"sticky-local-backends 6", StickyBackendElement(StickyLocalBackends, f6, 5,
+			netip.MustParseAddrPort("[fd00::2]:53")), key6 + index(5),
+			"fd000000000000000000000000000002" + "00350000", numbered(v6, 5),
+			"fd00:96::10 . sctp . 43981 . 0:5 : fd00::2 . 53"},
 		{"cluster-ips 4", AddrElement(ClusterIPs, f4.Addr, 1), "0a60000a", "", only(f4.Addr), "10.96.0.10"},
 		{"hairpin 4", AddrElement(Hairpin, f4.Addr, 2), "0a60000a0a60000a", "", only(f4.Addr, f4.Addr),
 			"10.96.0.10 . 10.96.0.10"},
@@ -64,7 +76,7 @@ func elementCases() []elementCase {
 			"fd000096000000000000000000000000", "", only(netip.MustParseAddr("fd00:96::")), "fd00:96::/108"},
 		{"pod-cidrs 4", PrefixElement(PodCIDRs, netip.MustParsePrefix("0.0.0.0/0")), "00000000", "",
 			only(netip.IPv4Unspecified()), "0.0.0.0/0"},
-		{"firewalled", FrontendElement(Firewalled, f4, "", ""), key4, "", v4, "10.96.0.10 . tcp . 80"},
+		{"firewalled", FrontendElement(Firewalled, f4), key4, "", v4, "10.96.0.10 . tcp . 80"},
 		{"allowed-sources 4", SourceElement(f4, netip.MustParsePrefix("192.0.2.0/25")), key4 + "c0000200", "",
 			and(v4, "192.0.2.0"), "10.96.0.10 . tcp . 80 . 192.0.2.0/25"},
 		{"allowed-sources 6", SourceElement(f6, netip.MustParsePrefix("2001:db8::/32")),
@@ -115,7 +127,7 @@ func TestElementDataReadBack(t *testing.T) {
 	}
 }
 
-// Compare is by table, set, address, protocol, port, slot and prefix length.
+// Compare is by table, set, address, protocol, port, slot or number, and prefix length.
 func TestElementCompare(t *testing.T) {
 	f4 := service.Frontend{Addr: netip.MustParseAddr("10.0.0.1"), Protocol: service.TCP, Port: 80}
 	later := service.Frontend{Addr: netip.MustParseAddr("10.0.0.2"), Protocol: service.TCP, Port: 1}
@@ -123,22 +135,31 @@ func TestElementCompare(t *testing.T) {
 	b4 := netip.MustParseAddrPort("10.1.0.1:80")
 	b6 := netip.MustParseAddrPort("[fd00::1]:80")
 	ordered := []Element{
-		FrontendElement(Services, f4, "z", "z"),
-		FrontendElement(Services, service.Frontend{Addr: f4.Addr, Protocol: service.TCP, Port: 256}, "", ""),
-		FrontendElement(Services, service.Frontend{Addr: f4.Addr, Protocol: service.UDP, Port: 1}, "", ""),
-		FrontendElement(Services, later, "a", ""),
+		ServiceElement(f4, 2, "z"),
+		ServiceElement(service.Frontend{Addr: f4.Addr, Protocol: service.TCP, Port: 256}, 1, ""),
+		ServiceElement(service.Frontend{Addr: f4.Addr, Protocol: service.UDP, Port: 1}, 1, ""),
+		ServiceElement(later, 1, ""),
+		ShapeElement(service.IPv4, 0xff, "z"),
+		ShapeElement(service.IPv4, 0x100, "b"),
+		ShapeElement(service.IPv4, NewClass(1, 0), "a"),
+		ShapeElement(service.IPv4, NewClass(0x8000, 0), "a"),
 		SlotElement(Endpoints, f4, 0, b4),
 		SlotElement(Endpoints, f4, 1, b4),
 		SlotElement(Endpoints, f4, 255, b4),
 		SlotElement(Endpoints, f4, 256, b4),
 		SlotElement(Endpoints, f4, 65535, b4),
 		SlotElement(Endpoints, later, 0, b4),
+		StickySlotElement(StickySlots, f4, 255, 2),
+		StickySlotElement(StickySlots, f4, 256, 1),
+		StickyBackendElement(StickyBackends, f4, 0x0affffff, b4),
+		StickyBackendElement(StickyBackends, f4, 0x0b000000, b4),
+		StickyBackendElement(StickyBackends, later, 1, b4),
 		PrefixElement(ServiceCIDRs, netip.MustParsePrefix("10.0.0.0/8")),
 		PrefixElement(ServiceCIDRs, netip.MustParsePrefix("10.0.0.0/16")),
 		SourceElement(f4, netip.MustParsePrefix("10.0.0.0/16")),
 		SourceElement(f4, netip.MustParsePrefix("11.0.0.0/8")),
 		SourceElement(later, netip.MustParsePrefix("10.0.0.0/8")),
-		FrontendElement(Services, f6, "", ""),
+		ServiceElement(f6, 1, ""),
 		SlotElement(Endpoints, f6, 2, b6),
 		SlotElement(LocalEndpoints, f6, 1, b6),
 		SlotElement(LocalEndpoints, f6, 256, b6),

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -16,16 +17,23 @@ import (
 type Field uint32
 
 const (
-	SrcAddr     Field = iota + 1
-	DstAddr           // of the packet
-	L4Proto           // meta l4proto
-	CtProto           // the same from conntrack: nft 1.0.6 swaps bytes of meta l4proto in interval sets
-	DstPort           // th dport
-	OrigDstAddr       // before translation, from conntrack
-	OrigDstPort
+	SrcAddr  Field = iota + 1
+	DstAddr        // of the packet
+	L4Proto        // meta l4proto
+	CtProto        // the same from conntrack: nft 1.0.6 swaps the bytes of meta l4proto in interval sets
+	DstPort        // th dport
+	Priority       // meta priority, the scratch register of a connection's first packet
+
+	// ClientHash is a hash of client and frontend: nft 1.0.6 aborts on an update statement whose key is longer than
+	// 16 bytes, which all keys with two IPv6 addresses are.
+	ClientHash
 
 	randomField
 )
+
+// hashSeed is the seed of ClientHash. It is a constant, so that a new process finds the clients that the one before
+// it remembered.
+const hashSeed = 0x6e667470
 
 // Random is a random number below n, in the host's byte order.
 func Random(n int) Field { return randomField | Field(n)<<8 }
@@ -47,14 +55,28 @@ func FrontendKey() []Field { return []Field{DstAddr, L4Proto, DstPort} }
 // SlotKey returns the fields that choose one of the first n slots of a frontend at random.
 func SlotKey(n int) []Field { return append(FrontendKey(), Random(n)) }
 
+// BackendKey are the fields that name a backend of a frontend by the number in the priority.
+func BackendKey() []Field { return append(FrontendKey(), Priority) }
+
+// ClientKey are the fields that name a client of a frontend.
+func ClientKey(f service.Family) []Field {
+	if f == service.IPv6 {
+		return []Field{ClientHash}
+	}
+	return clientFields()
+}
+
+// clientFields are the fields that ClientHash is made of.
+func clientFields() []Field { return append([]Field{SrcAddr}, FrontendKey()...) }
+
 // Size returns the bytes that the field takes in a key, without padding.
 func (field Field) Size(f service.Family) int {
 	switch field {
-	case SrcAddr, DstAddr, OrigDstAddr:
+	case SrcAddr, DstAddr:
 		return f.AddrSize()
 	case L4Proto, CtProto:
 		return 1
-	case DstPort, OrigDstPort:
+	case DstPort:
 		return 2
 	}
 	return 4
@@ -72,22 +94,36 @@ func (field Field) text(f service.Family) string {
 		return "ct protocol"
 	case DstPort:
 		return "th dport"
-	case OrigDstAddr:
-		return "ct original " + f.String() + " daddr"
-	case OrigDstPort:
-		return "ct original proto-dst"
+	case Priority:
+		return "meta priority"
+	case ClientHash:
+		return fmt.Sprintf("jhash %s mod %d seed 0x%x", keyText(clientFields(), f), uint32(math.MaxUint32), hashSeed)
 	}
 	return fmt.Sprintf("numgen random mod %d", field.RandomMod())
 }
 
-// load returns the expression that loads the field into the register at the byte offset.
-func (field Field) load(f service.Family, offset int) expr.Any {
-	reg := register(offset)
-	ipv6 := f == service.IPv6
+// load returns the expressions that load the field into the register at the byte offset.
+func (field Field) load(f service.Family, offset int) []expr.Any {
+	if field == ClientHash {
+		return loadHash(f, offset)
+	}
+	return []expr.Any{field.loadOne(f, register(offset))}
+}
+
+// loadHash loads the fields that are hashed behind register 1, as nft does.
+func loadHash(f service.Family, offset int) []expr.Any {
+	out, size := loadKeyAt(clientFields(), f, 16)
+	return append(out, &expr.Hash{
+		SourceRegister: register(16), DestRegister: register(offset), Length: uint32(size - 16),
+		Modulus: math.MaxUint32, Seed: hashSeed, Type: expr.HashTypeJenkins,
+	})
+}
+
+func (field Field) loadOne(f service.Family, reg uint32) expr.Any {
 	switch field {
 	case SrcAddr, DstAddr:
 		at := uint32(12) // in the IPv4 header, RFC 791
-		if ipv6 {
+		if f == service.IPv6 {
 			at = 8 // in the IPv6 header, RFC 8200
 		}
 		if field == DstAddr {
@@ -102,20 +138,14 @@ func (field Field) load(f service.Family, offset int) expr.Any {
 		return &expr.Ct{Key: expr.CtKeyPROTOCOL, Register: reg}
 	case DstPort:
 		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
-	case OrigDstAddr:
-		key := expr.CtKeyDSTIP
-		if ipv6 {
-			key = expr.CtKeyDSTIP6
-		}
-		return &expr.Ct{Key: key, Register: reg, Direction: expr.CtDirOriginal}
-	case OrigDstPort:
-		return &expr.Ct{Key: expr.CtKeyPROTODST, Register: reg, Direction: expr.CtDirOriginal}
+	case Priority:
+		return &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: reg}
 	}
 	return &expr.Numgen{Register: reg, Modulus: field.RandomMod(), Type: unix.NFT_NG_RANDOM}
 }
 
-// ctRequires names the requirements of the expression ct. It loads IPv4 and IPv6 addresses since Linux 4.17.
-const ctRequires = "CONFIG_NFT_CT (module nft_ct), Linux 4.17"
+// ctRequires is what brings the expression ct.
+const ctRequires = "CONFIG_NFT_CT (module nft_ct)"
 
 // keyRequires returns the kernel options, modules and version that the lookup of a key needs.
 func keyRequires(key []Field) string {
@@ -124,7 +154,9 @@ func keyRequires(key []Field) string {
 		switch {
 		case field.IsRandom():
 			needs = append(needs, "CONFIG_NFT_NUMGEN (module nft_numgen)")
-		case field == CtProto, field == OrigDstAddr, field == OrigDstPort:
+		case field == ClientHash:
+			needs = append(needs, "CONFIG_NFT_HASH (module nft_hash)")
+		case field == CtProto:
 			needs = append(needs, ctRequires)
 		}
 	}
@@ -142,13 +174,18 @@ func keyText(key []Field, f service.Family) string {
 // loadKey returns the expressions that load fields one after the other, each padded to 4 bytes, from register
 // 1 on.
 func loadKey(key []Field, f service.Family) []expr.Any {
+	out, _ := loadKeyAt(key, f, 0)
+	return out
+}
+
+// loadKeyAt is loadKey from a byte offset on. It also returns the offset behind the key.
+func loadKeyAt(key []Field, f service.Family, offset int) ([]expr.Any, int) {
 	out := make([]expr.Any, 0, len(key)+4)
-	offset := 0
 	for _, field := range key {
-		out = append(out, field.load(f, offset))
+		out = append(out, field.load(f, offset)...)
 		offset += (field.Size(f) + 3) &^ 3
 	}
-	return out
+	return out, offset
 }
 
 // register returns the register at the byte offset. The registers 1 to 4 have 16 bytes each; NFT_REG32_00 and

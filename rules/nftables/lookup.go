@@ -1,9 +1,7 @@
 package nftables
 
 import (
-	"encoding/binary"
 	"fmt"
-	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -44,59 +42,28 @@ func (s Dispatch) expressions(f service.Family) []expr.Any {
 
 func (s Dispatch) requires(service.Family) string { return keyRequires(s.Key) }
 
-// DNAT sends the connection to the address and port that the map has for the fields. If Port is not 0, the
-// map has only the address. DNAT does not match if the map does not have the fields.
+// DNAT sends the connection to the address and port that the map has for the fields. It does not match when the map
+// does not have the fields.
 type DNAT struct {
-	Key  []Field
-	Map  string
-	Port uint16
+	Key []Field
+	Map string
 }
 
 func (s DNAT) text(f service.Family) string {
-	text := fmt.Sprintf("dnat %s to %s map @%s", f, keyText(s.Key, f), s.Map)
-	if s.Port != 0 {
-		text += fmt.Sprintf(" : %d", s.Port)
-	}
-	return text
+	return fmt.Sprintf("dnat %s to %s map @%s", f, keyText(s.Key, f), s.Map)
 }
 
 // The lookup writes the address to register 1 and the port behind it.
 func (s DNAT) expressions(f service.Family) []expr.Any {
 	port := register(f.AddrSize())
-	out := append(loadKey(s.Key, f), &expr.Lookup{
-		SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_1})
-	if s.Port != 0 {
-		port = unix.NFT_REG_2
-		out = append(out, &expr.Immediate{Register: port, Data: binary.BigEndian.AppendUint16(nil, s.Port)})
-	}
-	return append(out, &expr.NAT{
-		Type: expr.NATTypeDestNAT, Family: uint32(f.Number()), Specified: true,
-		RegAddrMin: unix.NFT_REG_1, RegAddrMax: unix.NFT_REG_1, RegProtoMin: port, RegProtoMax: port,
-	})
+	return append(loadKey(s.Key, f),
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
+		&expr.NAT{
+			Type: expr.NATTypeDestNAT, Family: uint32(f.Number()), Specified: true,
+			RegAddrMin: unix.NFT_REG_1, RegAddrMax: unix.NFT_REG_1, RegProtoMin: port, RegProtoMax: port,
+		})
 }
 
 func (s DNAT) requires(service.Family) string {
 	return "CONFIG_NFT_NAT (module nft_nat), " + keyRequires(s.Key)
 }
-
-// Remember adds an element to the map, which expires after the timeout: the packet's source address with its
-// destination address as data. If the map has the source address already, the element keeps its data and its
-// timeout starts again.
-type Remember struct {
-	Map     string
-	Timeout time.Duration
-}
-
-func (s Remember) text(f service.Family) string {
-	return fmt.Sprintf("update @%s { %s timeout %ds : %s }",
-		s.Map, SrcAddr.text(f), int(s.Timeout.Seconds()), DstAddr.text(f))
-}
-
-func (s Remember) expressions(f service.Family) []expr.Any {
-	return []expr.Any{SrcAddr.load(f, 0), DstAddr.load(f, 16), &expr.Dynset{
-		SrcRegKey: unix.NFT_REG_1, SrcRegData: unix.NFT_REG_2, SetName: s.Map,
-		Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout,
-	}}
-}
-
-func (Remember) requires(service.Family) string { return core }

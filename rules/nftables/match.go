@@ -89,25 +89,7 @@ type IsProtocol struct{ Protocol service.Protocol }
 func (s IsProtocol) text(service.Family) string { return "meta l4proto " + s.Protocol.String() }
 
 func (s IsProtocol) expressions(f service.Family) []expr.Any {
-	return []expr.Any{L4Proto.load(f, 0), compare(false, []byte{byte(s.Protocol)})}
+	return []expr.Any{L4Proto.loadOne(f, unix.NFT_REG_1), compare(false, []byte{byte(s.Protocol)})}
 }
 
 func (IsProtocol) requires(service.Family) string { return core }
-
-// IsPort matches the protocol and the destination port; with Not, the protocol and any other port.
-type IsPort struct {
-	Protocol service.Protocol
-	Port     uint16
-	Not      bool
-}
-
-func (s IsPort) text(service.Family) string {
-	return fmt.Sprintf("%s dport %s%d", s.Protocol, negation(s.Not), s.Port)
-}
-
-func (s IsPort) expressions(f service.Family) []expr.Any {
-	return append(IsProtocol{s.Protocol}.expressions(f),
-		DstPort.load(f, 0), compare(s.Not, binary.BigEndian.AppendUint16(nil, s.Port)))
-}
-
-func (IsPort) requires(service.Family) string { return core }

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -27,14 +28,21 @@ func TestSets(t *testing.T) {
 		slot      = " . meta l4proto . th dport . numgen random mod 65536 : "
 		slots     = "typeof ip daddr" + slot + "ip daddr . th dport"
 		slots6    = "typeof ip6 daddr" + slot + "ip6 daddr . th dport"
-		dynamic   = "; size 262144; flags dynamic,timeout"
+		backends  = frontend + " . classid : ipv4_addr . inet_service"
+		backends6 = frontend6 + " . classid : ipv6_addr . inet_service"
+		dynamic   = "; size 524288; flags dynamic,timeout"
 	)
 	tests := []setCase{
-		{Services, service.IPv4, 12, 0, "map", frontend + " : verdict", core},
-		{StickyServices, service.IPv6, 24, 0, "map", frontend6 + " : verdict", core},
-		{RememberMap, service.IPv4, 12, 0, "map", frontend + " : verdict", core},
+		{Services, service.IPv4, 12, 4, "map", frontend + " : classid", core},
+		{Shapes, service.IPv6, 4, 0, "map", "type classid : verdict", core},
 		{Endpoints, service.IPv4, 16, 8, "map", slots, core},
 		{LocalEndpoints, service.IPv6, 28, 20, "map", slots6, core},
+		{StickySlots, service.IPv4, 16, 4, "map", "typeof ip daddr" + slot + "meta priority", core},
+		{StickyBackends, service.IPv6, 28, 20, "map", backends6, core},
+		{StickyLocalSlots, service.IPv6, 28, 4, "map", "typeof ip6 daddr" + slot + "meta priority", core},
+		{StickyLocalBackends, service.IPv4, 16, 8, "map", backends, core},
+		{Affinity, service.IPv4, 16, 4, "map", "type ipv4_addr . ipv4_addr . inet_proto . inet_service : classid" +
+			dynamic, core},
 		{ClusterIPs, service.IPv4, 4, 0, "set", "type ipv4_addr", core},
 		{ServiceCIDRs, service.IPv6, 16, 0, "set", "type ipv6_addr; flags interval", core},
 		{PodCIDRs, service.IPv4, 4, 0, "set", "type ipv4_addr; flags interval", core},
@@ -42,12 +50,12 @@ func TestSets(t *testing.T) {
 		{Firewalled, service.IPv4, 12, 0, "set", frontend, core},
 		{AllowedSources, service.IPv6, 40, 0, "set", frontend6 + " . ipv6_addr; flags interval",
 			core + ", Linux 5.6 for concatenated intervals"},
-		{Affinity, service.IPv4, 4, 4, "map", "type ipv4_addr : ipv4_addr" + dynamic, core},
+		{Affinity, service.IPv6, 4, 4, "map", "typeof numgen random mod 65536 : meta priority" + dynamic, core},
 	}
 	var kinds []SetKind
 	for _, tt := range tests {
 		kinds = append(kinds, tt.kind)
-		t.Run(tt.kind.String(), func(t *testing.T) {
+		t.Run(fmt.Sprint(tt.family, " ", tt.kind), func(t *testing.T) {
 			set := Set{ID: SetID{tt.family, tt.kind}, Name: tt.kind.String()}
 			got := setCase{tt.kind, tt.family, set.ID.KeySize(), set.ID.DataSize(), set.Keyword(),
 				strings.Join(set.Definition(), "; "), set.Requires()}
@@ -59,7 +67,7 @@ func TestSets(t *testing.T) {
 			}
 		})
 	}
-	if want := append(FixedSets(), Affinity); !slices.Equal(kinds, want) {
+	if want := append(SetKinds(), Affinity); !slices.Equal(kinds, want) {
 		t.Errorf("kinds with a case are %v, want all: %v", kinds, want)
 	}
 }

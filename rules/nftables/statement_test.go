@@ -35,7 +35,7 @@ const (
 )
 
 func statementCases() []statementCase {
-	return slices.Concat(verdictCases(), matchCases(), lookupCases())
+	return slices.Concat(verdictCases(), matchCases(), lookupCases(), priorityCases())
 }
 
 func verdictCases() []statementCase {
@@ -55,7 +55,7 @@ func verdictCases() []statementCase {
 }
 
 func matchCases() []statementCase {
-	const mark, port = "Meta Bitwise Cmp", "Meta Cmp Payload Cmp"
+	const mark = "Meta Bitwise Cmp"
 	notLocal := AddrLocal{Addr: DstAddr, Not: true}
 	return []statementCase{
 		{HasMark{Mask: 1}, service.IPv4, "meta mark & 0x00000001 != 0x00000000", mark, core, "", ""},
@@ -65,32 +65,67 @@ func matchCases() []statementCase {
 		{Interface{Name: "cni0"}, service.IPv4, `iifname "cni0"`, "Meta Cmp", core, "", ""},
 		{Interface{Name: "veth*", Not: true}, service.IPv4, `iifname != "veth*"`, "Meta Cmp", core, "", ""},
 		{IsProtocol{service.SCTP}, service.IPv4, "meta l4proto sctp", "Meta Cmp", core, "", ""},
-		{IsPort{Protocol: service.UDP, Port: 53}, service.IPv4, "udp dport 53", port, core, "", ""},
-		{IsPort{Protocol: service.TCP, Not: true}, service.IPv4, "tcp dport != 0", port, core, "", ""},
 	}
 }
 
 func lookupCases() []statementCase {
-	original := []Field{OrigDstAddr, CtProto, OrigDstPort}
+	source := []Field{DstAddr, CtProto, DstPort, SrcAddr}
 	return []statementCase{
 		{InSet{Key: []Field{SrcAddr}, Set: "pod-cidrs", Not: true}, service.IPv4,
 			"ip saddr != @pod-cidrs", "Payload Lookup", core, "pod-cidrs", ""},
-		{InSet{Key: original, Set: "s"}, service.IPv6,
-			"ct original ip6 daddr . ct protocol . ct original proto-dst @s", "Ct Ct Ct Lookup",
+		{InSet{Key: source, Set: "s"}, service.IPv6,
+			"ip6 daddr . ct protocol . th dport . ip6 saddr @s", "Payload Ct Payload Payload Lookup",
 			ct, "s", ""},
 		{Dispatch{Key: FrontendKey(), Map: "services"}, service.IPv6,
 			"ip6 daddr . meta l4proto . th dport vmap @services", "Payload Meta Payload Lookup",
 			core, "services", ""},
+		{Dispatch{Key: []Field{Priority}, Map: "shapes"}, service.IPv4,
+			"meta priority vmap @shapes", "Meta Lookup", core, "shapes", ""},
 		{DNAT{Key: SlotKey(3), Map: "endpoints"}, service.IPv4,
 			"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints",
 			"Payload Meta Payload Numgen Lookup NAT",
 			dnat + ", CONFIG_NFT_NUMGEN (module nft_numgen)", "endpoints", ""},
-		{DNAT{Key: []Field{SrcAddr}, Map: "affinity-x", Port: 8080}, service.IPv6,
-			"dnat ip6 to ip6 saddr map @affinity-x : 8080", "Payload Lookup Immediate NAT",
-			dnat, "affinity-x", ""},
-		{Remember{Map: "affinity-x", Timeout: 3 * time.Hour}, service.IPv4,
-			"update @affinity-x { ip saddr timeout 10800s : ip daddr }", "Payload Payload Dynset",
-			core, "affinity-x", ""},
+		{DNAT{Key: BackendKey(), Map: "sticky-backends"}, service.IPv6,
+			"dnat ip6 to ip6 daddr . meta l4proto . th dport . meta priority map @sticky-backends",
+			"Payload Meta Payload Meta Lookup NAT", dnat, "sticky-backends", ""},
+	}
+}
+
+// priorityCases are the statements of session affinity, in both families where their keys differ.
+func priorityCases() []statementCase {
+	const (
+		client  = "ip saddr . ip daddr . meta l4proto . th dport"
+		client6 = "jhash ip6 saddr . ip6 daddr . meta l4proto . th dport mod 4294967295 seed 0x6e667470"
+		key     = "Payload Payload Meta Payload "
+		key6    = key + "Hash "
+		hash    = core + ", CONFIG_NFT_HASH (module nft_hash)"
+		since   = ", Linux 5.5"
+	)
+	remember := Remember{Map: "affinity", Timeout: 3 * time.Hour}
+	services := SetPriority{Key: FrontendKey(), Map: "services"}
+	return []statementCase{
+		{services, service.IPv4, "meta priority set ip daddr . meta l4proto . th dport map @services",
+			"Payload Meta Payload Lookup Meta", core, "services", ""},
+		{services, service.IPv6, "meta priority set ip6 daddr . meta l4proto . th dport map @services",
+			"Payload Meta Payload Lookup Meta", core, "services", ""},
+		{SetPriority{Key: SlotKey(3), Map: "sticky-slots"}, service.IPv4, "meta priority set " +
+			"ip daddr . meta l4proto . th dport . numgen random mod 3 map @sticky-slots",
+			"Payload Meta Payload Numgen Lookup Meta", core + ", CONFIG_NFT_NUMGEN (module nft_numgen)",
+			"sticky-slots", ""},
+		{Recall{Map: "affinity"}, service.IPv4, "meta priority set " + client + " map @affinity",
+			key + "Lookup Meta", core, "affinity", ""},
+		{Recall{Map: "affinity"}, service.IPv6, "meta priority set " + client6 + " map @affinity",
+			key6 + "Lookup Meta", hash, "affinity", ""},
+		{remember, service.IPv4, "update @affinity { " + client + " timeout 10800s : meta priority }",
+			key + "Meta Dynset", core, "affinity", ""},
+		{remember, service.IPv6, "update @affinity { " + client6 + " timeout 10800s : meta priority }",
+			key6 + "Meta Dynset", hash, "affinity", ""},
+		{Forget{Map: "affinity"}, service.IPv4, "delete @affinity { " + client + " : meta priority }",
+			key + "Meta Dynset", core + since, "affinity", ""},
+		{Forget{Map: "affinity"}, service.IPv6, "delete @affinity { " + client6 + " : meta priority }",
+			key6 + "Meta Dynset", hash + since, "affinity", ""},
+		{ClearPriority{}, service.IPv4, "meta priority set none", "Immediate Meta", core, "", ""},
+		{ClearPriority{}, service.IPv6, "meta priority set none", "Immediate Meta", core, "", ""},
 	}
 }
 

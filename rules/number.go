@@ -1,0 +1,81 @@
+package rules
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// number returns the number that a shape has in the map shapes of its table. Shapes with session affinity get the next
+// free one when they are first asked for.
+func (r *Ruleset) number(s tableShape) nftables.Class {
+	if n, computed := s.shape.number(); computed {
+		return n
+	}
+	n, ok := r.numbers[s]
+	if !ok {
+		used := map[nftables.Class]bool{}
+		for other, n := range r.numbers {
+			used[n] = used[n] || other.family == s.family
+		}
+		for n = nftables.NewClass(majorSticky, 1); used[n]; n++ {
+		}
+		r.numbers[s] = n
+	}
+	return n
+}
+
+// adoptNumbers gives shapes with session affinity the numbers that the kernel has for them, and then the others free
+// ones, so that a new process writes nothing where nothing has changed.
+func (r *Ruleset) adoptNumbers(programmed Programmed) {
+	clear(r.numbers)
+	var sticky []tableShape
+	for s := range r.shapes {
+		if _, computed := s.shape.number(); !computed && s.shape.Kind != shapeAny {
+			sticky = append(sticky, s)
+		}
+	}
+	if len(sticky) == 0 {
+		return
+	}
+	slices.SortFunc(sticky, tableShape.compare)
+	known := map[service.Family]map[string]nftables.Class{}
+	for f, t := range programmed {
+		known[f] = t.stickyNumbers()
+	}
+	for _, s := range sticky {
+		if n, ok := known[s.family][s.shape.ChainName()]; ok {
+			r.numbers[s] = n
+		}
+	}
+	for _, s := range sticky {
+		r.number(s)
+	}
+}
+
+// stickyNumbers returns the numbers of chains with session affinity; the smallest, if a chain has several.
+func (t *TableState) stickyNumbers() map[string]nftables.Class {
+	numbers := map[string]nftables.Class{}
+	if t.Broken != "" {
+		return numbers
+	}
+	for id, e := range t.Elements {
+		if id.Set.Kind != nftables.Shapes {
+			continue
+		}
+		n := id.KeyValues().Class
+		if n < nftables.NewClass(majorSticky, 1) || n >= nftables.NewClass(majorSticky+0x100, 0) {
+			continue
+		}
+		if known, ok := numbers[e.Chain]; !ok || n < known {
+			numbers[e.Chain] = n
+		}
+	}
+	return numbers
+}
+
+func (s tableShape) compare(t tableShape) int {
+	return cmp.Or(cmp.Compare(s.family, t.family), cmp.Compare(s.shape.ChainName(), t.shape.ChainName()))
+}
