@@ -63,10 +63,52 @@ func TestNFTAcceptsRulesets(t *testing.T) {
 func TestNFTReloadsListing(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	putSvc(r, web())
+	putSvc(r, stickyBoth())
 	const script = `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"
-		nft -f "$1.list"; nft list ruleset`
-	if _, err := nft(t, script, rulesetText(t, r)); err != nil {
+		nft -f "$1.list"; nft list ruleset >"$1.again"; cat "$1.again"; tail -n +2 "$1.list" | diff - "$1.again" >&2`
+	out, err := nft(t, script, rulesetText(t, r))
+	if err != nil {
 		t.Error(err)
+	}
+	checkListing(t, 0, r, out)
+}
+
+// stickyBoth is a Service with session affinity in both families, for each policy, with endpoints here and elsewhere.
+func stickyBoth() *service.Service {
+	svc := sticky(slices.Concat(ready("n1", "10.244.1.1:80 [fd00::1]:80"), ready("n2", "10.244.2.1:80 [fd00::2]:80")))
+	svc.Name.Name = "sticky"
+	svc.ClusterIPs, svc.LoadBalancerIPs = addrs("10.96.0.20 fd00:96::20"), addrs("203.0.113.20 2001:db8:2::20")
+	return svc
+}
+
+// nft reads the rules of session affinity, and lists them in the words in which nftproxy writes them.
+func TestNFTListsAffinity(t *testing.T) {
+	r := rules.NewRuleset(testConfig())
+	putSvc(r, stickyBoth())
+	out, err := nft(t, `nft -f "$1"; nft list ruleset`, rulesetText(t, r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, family, chain := map[string][]string{}, "", ""
+	for _, line := range linesOf(out) {
+		words := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "table "):
+			family = words[1]
+		case strings.HasPrefix(line, "\tchain sticky-"):
+			chain = words[1]
+		case line == "\t}":
+			chain = ""
+		case chain != "":
+			got[family] = append(got[family], chain+": "+strings.TrimSpace(line))
+		}
+	}
+	for _, f := range service.Families() {
+		want := stickyChains(r, f)
+		for i := range want {
+			want[i] = strings.ReplaceAll(want[i], "timeout 3600s", "timeout 1h")
+		}
+		checkLines(t, "rules in table "+f.String(), want, got[f.String()])
 	}
 }
 
