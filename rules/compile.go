@@ -15,6 +15,7 @@ type Compiled struct {
 	Name            service.Name
 	Created         time.Time
 	Entries         []Entry // at most one per frontend
+	Loopbacks       []Loopback
 	Stickies        []Sticky
 	ClusterIPs      []netip.Addr
 	Hairpins        []netip.Addr // backends on this node
@@ -95,6 +96,11 @@ func (c *compiler) port(p *service.Port, family service.Family) {
 	if p.Protocol != service.TCP {
 		all := serving(p.Endpoints, family)
 		internal.serving, external.serving = all, all
+	}
+	if c.svc.ExternalLocal {
+		c.loopback(p, family, local)
+	} else {
+		c.loopback(p, family, cluster)
 	}
 	for _, kind := range c.frontends(p) {
 		target := &external

@@ -23,6 +23,7 @@ type Ruleset struct {
 	stickies map[string]Sticky       // by dispatch chain and family
 	affinity map[service.Family]bool // tables with stickyBaseChains
 	checks   map[service.Name]HealthCheck
+	loopback map[service.Name]*Compiled // Services with nodePorts on loopback addresses
 	noLocal  map[service.Family]NoLocal
 
 	changes changes
@@ -61,6 +62,7 @@ func NewRuleset(config Config) *Ruleset {
 		stickies: map[string]Sticky{},
 		affinity: map[service.Family]bool{},
 		checks:   map[service.Name]HealthCheck{},
+		loopback: map[service.Name]*Compiled{},
 		noLocal:  map[service.Family]NoLocal{},
 	}
 	r.changes.reset()
@@ -92,6 +94,9 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 	}
 	if c.HealthCheckPort != 0 {
 		r.checks[c.Name] = HealthCheck{c.HealthCheckPort, c.LocalReady}
+	}
+	if len(c.Loopbacks) > 0 {
+		r.loopback[c.Name] = c
 	}
 	r.countNoLocal(c, +1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
@@ -195,6 +200,7 @@ func (r *Ruleset) drop(c *Compiled) {
 		}
 	}
 	delete(r.checks, c.Name)
+	delete(r.loopback, c.Name)
 	r.countNoLocal(c, -1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, -1)
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
