@@ -220,8 +220,8 @@ func TestLocalhostAfterRestart(t *testing.T) {
 	}
 }
 
-// TestLocalhostPortTaken takes the nodePort on a loopback address: the metrics say so, and it is served when it
-// is free again, without a change of any object.
+// TestLocalhostPortTaken takes the nodePort on a loopback address: the metrics say so, and it is served when
+// it is free again, without a change of any object.
 func TestLocalhostPortTaken(t *testing.T) {
 	if !lab.Alone(t) {
 		return

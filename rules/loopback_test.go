@@ -41,6 +41,7 @@ func loopbackTexts(r *rules.Ruleset) []string {
 }
 
 func TestLoopbacks(t *testing.T) {
+	six := ready("n2", "[fd00::1]:8080 [fd00::2]:8080")
 	for _, tt := range []struct {
 		name   string
 		change func(*service.Service)
@@ -63,11 +64,11 @@ func TestLoopbacks(t *testing.T) {
 		}, []string{"127.0.0.1 . tcp . 30080 -> web " + here}},
 		{"both families", func(s *service.Service) {
 			s.ClusterIPs = addrs("10.96.0.10 fd00:96::10")
-			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, ready("n2", "[fd00::1]:8080 [fd00::2]:8080")...)
+			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, six...)
 		}, []string{"127.0.0.1 . tcp . 30080 -> web " + both, "::1 . tcp . 30080 -> web " + both6}},
 		{"IPv6", func(s *service.Service) {
 			s.ClusterIPs = addrs("fd00:96::10")
-			s.Ports[0].Endpoints = ready("n2", "[fd00::1]:8080 [fd00::2]:8080")
+			s.Ports[0].Endpoints = six
 		}, []string{"::1 . tcp . 30080 -> web " + both6}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,8 +92,8 @@ func TestLoopbackConflict(t *testing.T) {
 			putLoopback(r, services[i])
 		}
 		const f = "127.0.0.1 . tcp . 30080"
-		checkLines(t, "loopback frontends",
-			[]string{f + " -> old " + both, f + ": old before middle", f + ": old before young"}, loopbackTexts(r))
+		checkLines(t, "loopback frontends", []string{
+			f + " -> old " + both, f + ": old before middle", f + ": old before young"}, loopbackTexts(r))
 		r.Remove(services[1].Name)
 		checkLines(t, "without the oldest",
 			[]string{f + " -> middle " + both, f + ": middle before young"}, loopbackTexts(r))

@@ -70,13 +70,16 @@ func newKubeProxy(r registerer, families []string) kubeProxy {
 			"Deleted stale flows.", labelFamily),
 		localhostListeners: r.gaugeVec(kubePrefix+"nftables_localhost_nodeport_listeners",
 			"Open listeners for nodePorts on loopback addresses.", labelFamily),
-		localhostFailures: r.counterVec(kubePrefix+"nftables_localhost_nodeport_listener_creation_failures_total",
+		localhostFailures: r.counterVec(
+			kubePrefix+"nftables_localhost_nodeport_listener_creation_failures_total",
 			"Failed attempts to listen for a nodePort on a loopback address.", labelFamily),
 	}
 	// rate and increase of Prometheus do not see the step to the first value of a series, so an alert would
 	// miss the first failure of a counter that appears with it.
 	for _, family := range families {
-		for _, c := range []*prometheus.CounterVec{k.syncFailures, k.cleanupFailures, k.conntrackDeleted, k.localhostFailures} {
+		for _, c := range []*prometheus.CounterVec{
+			k.syncFailures, k.cleanupFailures, k.conntrackDeleted, k.localhostFailures,
+		} {
 			c.WithLabelValues(family)
 		}
 	}
