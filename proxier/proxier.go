@@ -24,6 +24,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/health"
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/localhost"
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
@@ -48,6 +49,7 @@ type Proxier struct {
 	metrics  *metrics.Metrics
 	health   *health.ProxierHealth
 	checks   *health.ServiceHealth
+	loopback *localhost.Proxy
 	events   *eventer
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
@@ -68,7 +70,7 @@ func New(o Options) (*Proxier, error) {
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
-		config: o.Config, client: o.Client, name: name,
+		config: o.Config, client: o.Client, name: name, loopback: localhost.NewProxy(localhostFailed),
 		state:   state.New(name),
 		metrics: m,
 		health:  h,
@@ -119,6 +121,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	p.events.reportNode(corev1.EventTypeNormal, "Starting", "nftproxy is starting")
 	p.newReconciler(conn).run(ctx)
+	p.loopback.Close()
 	p.checks.Close()
 	wg.Wait()
 	switch err := context.Cause(ctx); {

@@ -65,6 +65,8 @@ type reconciler struct {
 	compare compareTimer
 	cleanup cleanup
 	closed  bool // a healthCheckNodePort could not be opened
+
+	unserved bool // a nodePort on a loopback address could not be opened
 }
 
 func (p *Proxier) newReconciler(t tables) *reconciler {

@@ -14,6 +14,7 @@ import (
 const (
 	reasonDriftRepaired = "DriftRepaired"
 	reasonHealthCheck   = "FailedToStartServiceHealthcheck"
+	reasonLocalhost     = "FailedToStartLocalhostNodePort"
 )
 
 // reportProgress brings health checks and gauges in line with the ruleset.
@@ -33,10 +34,14 @@ func (r *reconciler) reportProgress() {
 	}
 }
 
-// reopenPorts tries again to open healthCheckNodePorts that could not be opened.
+// reopenPorts tries again to open healthCheckNodePorts, and nodePorts on loopback addresses, that could not be
+// opened.
 func (r *reconciler) reopenPorts() {
 	if r.closed {
 		r.reportPorts(r.checks.Retry())
+	}
+	if r.unserved {
+		r.reportLocalhost(r.loopback.Retry())
 	}
 }
 

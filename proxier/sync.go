@@ -51,6 +51,7 @@ func (r *reconciler) sync() error {
 		r.cleanup.due = nil // the leftovers are in d
 		r.compare.compared(took)
 	}
+	r.serveLocalhost()
 	r.health.Updated()
 	for _, t := range changes.Triggers {
 		r.metrics.NetworkProgrammed(t.Family, time.Since(t.At))

@@ -29,10 +29,12 @@ func baseChain(f service.Family, name, hook string, priority int, rules ...nftab
 func baseChains(f service.Family, c Config) []nftables.Chain {
 	services := nftables.Rule{nftables.Jump{Chain: chainServices}}
 	late := nftables.Rule{nftables.Jump{Chain: chainLate}}
+	// Another proxy may take connections to ClusterIPs by TPROXY, which leaves their destination as it is.
+	taken := nftables.Rule{nftables.HasSocket{}, nftables.Accept{}}
 	return []nftables.Chain{
 		baseChain(f, "nat-prerouting", "prerouting", priorityDNAT, services),
 		baseChain(f, "nat-output", "output", priorityDNAT, services),
-		baseChain(f, "late-prerouting", "prerouting", priorityLate, late),
+		baseChain(f, "late-prerouting", "prerouting", priorityLate, taken, late),
 		baseChain(f, "late-output", "output", priorityLate, late),
 		baseChain(f, "nat-postrouting", "postrouting", prioritySNAT, postroutingRules(c)...),
 		servicesChain(f),

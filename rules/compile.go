@@ -14,7 +14,8 @@ import (
 type Compiled struct {
 	Name            service.Name
 	Created         time.Time
-	Entries         []Entry // at most one a frontend
+	Entries         []Entry // at most one per frontend
+	Loopbacks       []Loopback
 	ClusterIPs      []netip.Addr
 	Hairpins        []netip.Addr // backends on this node
 	HealthCheckPort uint16       // 0: none
@@ -100,6 +101,11 @@ func (c *compiler) port(p *service.Port, family service.Family) {
 	if p.Protocol != service.TCP {
 		all := serving(p.Endpoints, family)
 		internal.serving, external.serving = all, all
+	}
+	if c.svc.ExternalLocal {
+		c.loopback(p, family, local)
+	} else {
+		c.loopback(p, family, cluster)
 	}
 	for _, kind := range c.frontends(p) {
 		target := &external

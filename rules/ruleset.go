@@ -22,9 +22,10 @@ type Ruleset struct {
 	shapes   map[tableShape]int            // frontends of the shape; those with none keep their chain
 	numbers  map[tableShape]nftables.Class // of shapes with session affinity
 	// unused are elements of the map shapes that the kernel has from an earlier process, and no frontend needs.
-	unused  map[nftables.ElementID]nftables.Element
-	checks  map[service.Name]HealthCheck
-	noLocal map[service.Family]NoLocal
+	unused   map[nftables.ElementID]nftables.Element
+	checks   map[service.Name]HealthCheck
+	loopback map[service.Name]*Compiled // Services with nodePorts on loopback addresses
+	noLocal  map[service.Family]NoLocal
 
 	changes changes
 }
@@ -70,6 +71,7 @@ func NewRuleset(config Config) *Ruleset {
 		numbers:  map[tableShape]nftables.Class{},
 		unused:   map[nftables.ElementID]nftables.Element{},
 		checks:   map[service.Name]HealthCheck{},
+		loopback: map[service.Name]*Compiled{},
 		noLocal:  map[service.Family]NoLocal{},
 	}
 	r.changes.reset()
@@ -96,6 +98,9 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 	}
 	if c.HealthCheckPort != 0 {
 		r.checks[c.Name] = HealthCheck{c.HealthCheckPort, c.LocalReady}
+	}
+	if len(c.Loopbacks) > 0 {
+		r.loopback[c.Name] = c
 	}
 	r.countNoLocal(c, +1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
@@ -199,6 +204,7 @@ func (r *Ruleset) drop(c *Compiled) {
 		}
 	}
 	delete(r.checks, c.Name)
+	delete(r.loopback, c.Name)
 	r.countNoLocal(c, -1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, -1)
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)

@@ -31,7 +31,7 @@ func levels() [][]string {
 		{"rules"},
 		{"proxier/address", "proxier/netlink"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
-			"proxier/kernel", "proxier/metrics", "proxier/source", "proxier/state"},
+			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
 		{"proxier/desired", "proxier/takeover"},
 		{"proxier/check"},
 		{"proxier"},

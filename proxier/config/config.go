@@ -122,8 +122,7 @@ func (c *Config) ClusterCIDRs() []netip.Prefix {
 // NodePortAddresses returns which addresses of the node nodePorts are served on: the primary one of each IP
 // family if primary is true, and those within one of prefixes, which are sorted. As in kube-proxy, a list of
 // CIDRs of one family does not restrict the other one, for which prefixes has all addresses; a list with
-// "primary" restricts both. Loopback ranges are returned as given, but nodePorts are never served on loopback
-// addresses.
+// "primary" restricts both. Loopback ranges are returned as given; see LoopbackAddrs.
 func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	for _, s := range c.Kube.NodePortAddresses {
 		switch s {
@@ -147,6 +146,29 @@ func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	return primary, slices.Compact(prefixes)
+}
+
+// gateLocalhost is the feature gate of kube-proxy for nodePorts on loopback addresses in nftables mode
+// (KEP-6032). It is off by default in kube-proxy 1.37. Here it is on, as nodePortAddresses has to name
+// loopback anyway.
+const gateLocalhost = "KubeProxyNFTablesLocalhostNodePorts"
+
+// LoopbackAddrs returns the loopback addresses on which nodePorts are served: as in kube-proxy 127.0.0.1 if
+// nodePortAddresses has a loopback range of IPv4, whichever it is, and ::1 if it has one of IPv6. 0.0.0.0/0
+// and ::/0 are not loopback ranges.
+func (c *Config) LoopbackAddrs() (addrs []netip.Addr) {
+	if enabled, set := c.Kube.FeatureGates[gateLocalhost]; set && !enabled {
+		return nil
+	}
+	_, prefixes := c.NodePortAddresses()
+	for _, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+		if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
+			return p.Addr().Is4() == addr.Is4() && p.Addr().IsLoopback()
+		}) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
 }
 
 // MasqueradeMark returns the bit of the packet mark that requests masquerading.

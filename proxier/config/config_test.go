@@ -164,6 +164,37 @@ func TestNodePortAddresses(t *testing.T) {
 	}
 }
 
+func TestLoopbackAddrs(t *testing.T) {
+	for _, tt := range []struct{ list, gates, want string }{
+		{"", "", ""},
+		{"primary", "", ""},
+		{"localhost", "", "127.0.0.1 ::1"},
+		{"primary,localhost", "", "127.0.0.1 ::1"},
+		{"127.0.0.0/8", "", "127.0.0.1"},
+		{"127.0.0.53/32", "", "127.0.0.1"}, // as in kube-proxy
+		{"::1/128", "", "::1"},
+		{"::1/127", "", ""}, // the range begins with ::, as in kube-proxy
+		{"126.0.0.0/7", "", ""},
+		{"all", "", ""},
+		{"0.0.0.0/0,127.0.0.0/8", "", "127.0.0.1"},
+		{"192.0.2.0/24", "", ""},
+		{"localhost", "KubeProxyNFTablesLocalhostNodePorts=true", "127.0.0.1 ::1"},
+		{"localhost", "KubeProxyNFTablesLocalhostNodePorts=false", ""},
+		{"localhost", "ContextualLogging=false", "127.0.0.1 ::1"},
+	} {
+		t.Run(tt.list+" "+tt.gates, func(t *testing.T) {
+			c, _ := mustComplete(t, "", "--nodeport-addresses="+tt.list, "--feature-gates="+tt.gates)
+			var got []string
+			for _, addr := range c.LoopbackAddrs() {
+				got = append(got, addr.String())
+			}
+			if diff := cmp.Diff(tt.want, strings.Join(got, " ")); diff != "" {
+				t.Errorf("addresses (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestViews(t *testing.T) {
 	c, _ := mustComplete(t, "", "--iptables-masquerade-bit=31", "--masquerade-all",
 		"--bind-address=2001:db8::5", "--cluster-cidr=10.0.0.0/8", "--detect-local-mode=NodeCIDR")

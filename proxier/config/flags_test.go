@@ -224,8 +224,6 @@ func TestRulesetFlagsOverrideFile(t *testing.T) {
 		wantWarnings = append(wantWarnings,
 			names+" of the configuration file; kube-proxy would ignore the flag")
 	}
-	wantWarnings = append(wantWarnings,
-		"nodePortAddresses[0] localhost has no effect: nodePorts are never served on loopback addresses")
 	if diff := cmp.Diff(wantWarnings, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}

@@ -90,8 +90,8 @@ func rulesetSettings() []setting {
 			def: []string{nodePortsPrimary}, late: true,
 			help: "Addresses of the node that nodePorts are served on. Default: primary, the addresses " +
 				"of the Node object.",
-			differs: "nodePorts are never served on loopback addresses, and on link-local addresses only " +
-				"if a link-local CIDR is given."},
+			differs: "With localhost or a loopback CIDR, nodePorts of TCP are served on 127.0.0.1 and ::1 " +
+				"without a feature gate. Link-local addresses serve them only if a link-local CIDR is given."},
 		{field: "nftables.masqueradeAll", flag: "masquerade-all", overrides: true,
 			help: "Masquerade all traffic to ClusterIPs."},
 		{field: "nftables.masqueradeBit", flag: "iptables-masquerade-bit", overrides: true,
@@ -171,7 +171,8 @@ func otherSettings() []setting {
 		{field: "mode", flag: "proxy-mode", valid: oneOf(ModeNFTables, ModeIPTables, ModeIPVS, ""),
 			differs: "nftproxy always programs nftables."},
 		{field: "featureGates", flag: "feature-gates", def: map[string]bool{},
-			differs: "Only ContextualLogging, LoggingAlphaOptions and LoggingBetaOptions have an effect."},
+			differs: "Only ContextualLogging, LoggingAlphaOptions, LoggingBetaOptions and " +
+				gateLocalhost + " have an effect. The last one is on by default."},
 		{field: "configSyncPeriod", flag: "config-sync-period", def: 15 * time.Minute, valid: positive(),
 			noEffect: "nftproxy watches the API server and does not resync periodically"},
 		{field: "showHiddenMetricsForVersion", flag: "show-hidden-metrics-for-version",
@@ -181,7 +182,7 @@ func otherSettings() []setting {
 		{field: "iptables.masqueradeBit", def: 14, valid: within(0, 31), differs: masquerading},
 		{field: "iptables.masqueradeAll", differs: masquerading},
 		{field: "iptables.localhostNodePorts", flag: "iptables-localhost-nodeports", def: true,
-			noEffect: "nodePorts are never served on loopback addresses"},
+			noEffect: "nodePorts are served on loopback addresses if nodePortAddresses has localhost"},
 		{field: "iptables.syncPeriod", def: 30 * time.Second, noEffect: syncs},
 		{field: "iptables.minSyncPeriod", def: time.Second, noEffect: syncs},
 		{field: "ipvs.syncPeriod", flag: "ipvs-sync-period", def: 30 * time.Second, noEffect: ipvs},

@@ -22,9 +22,9 @@ func withoutEffect(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
 		warnings = append(warnings, s.name()+" has no effect: "+s.noEffect)
 	}
 	for _, gate := range slices.Sorted(maps.Keys(k.FeatureGates)) {
-		if !isLogFeature(gate) {
+		if !isLogFeature(gate) && gate != gateLocalhost {
 			warnings = append(warnings, fmt.Sprintf("featureGates.%s (--feature-gates) has no effect: "+
-				"nftproxy has the feature gates of logging only", gate))
+				"nftproxy has the feature gates of logging and %s only", gate, gateLocalhost))
 		}
 	}
 	return warnings
@@ -46,13 +46,17 @@ func changed(k *v1alpha1.KubeProxyConfiguration, selected func(*setting) bool) (
 	return found
 }
 
-// loopbackWarnings returns a warning for each loopback range of nodePortAddresses.
+// loopbackWarnings returns a warning for each loopback range of nodePortAddresses if the feature gate keeps
+// nodePorts from being served there.
 func loopbackWarnings(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
+	if enabled, set := k.FeatureGates[gateLocalhost]; enabled || !set {
+		return nil
+	}
 	for i, s := range k.NodePortAddresses {
 		p, err := address.ParsePrefix(s)
 		if s == nodePortsLocalhost || err == nil && p.Addr().IsLoopback() {
 			warnings = append(warnings, fmt.Sprintf("nodePortAddresses[%d] %s has no effect: "+
-				"nodePorts are never served on loopback addresses", i, s))
+				"the feature gate %s is off", i, s, gateLocalhost))
 		}
 	}
 	return warnings

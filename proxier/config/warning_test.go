@@ -21,8 +21,9 @@ func TestWarnings(t *testing.T) {
 	const (
 		linux    = "nftproxy runs on Linux only"
 		resync   = "nftproxy watches the API server and does not resync periodically"
-		logGates = "nftproxy has the feature gates of logging only"
-		loopback = "nodePorts are never served on loopback addresses"
+		logGates = "nftproxy has the feature gates of logging and KubeProxyNFTablesLocalhostNodePorts only"
+		loopback = "nodePorts are served on loopback addresses if nodePortAddresses has localhost"
+		gateOff  = "the feature gate KubeProxyNFTablesLocalhostNodePorts is off"
 	)
 	unused := ignored("mode is nftables, or the nftables section is not empty",
 		"iptables.masqueradeBit", "iptables.masqueradeAll")
@@ -75,8 +76,13 @@ func TestWarnings(t *testing.T) {
 		{"feature gate flag", "", []string{"--feature-gates=A=true"},
 			ignored(logGates, "featureGates.A (--feature-gates)")},
 		{"loopback", nft + "nodePortAddresses: [primary, localhost, 127.0.0.1/32, '::1/128']\n", nil,
-			ignored(loopback, "nodePortAddresses[1] localhost", "nodePortAddresses[2] 127.0.0.1/32",
+			nil},
+		{"loopback without the feature", nft + "featureGates: {KubeProxyNFTablesLocalhostNodePorts: false}\n" +
+			"nodePortAddresses: [primary, localhost, 127.0.0.1/32, '::1/128']\n", nil,
+			ignored(gateOff, "nodePortAddresses[1] localhost", "nodePortAddresses[2] 127.0.0.1/32",
 				"nodePortAddresses[3] ::1/128")},
+		{"loopback with the feature", nft + "featureGates: {KubeProxyNFTablesLocalhostNodePorts: true}\n" +
+			"nodePortAddresses: [localhost]\n", nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, warnings := mustComplete(t, tt.file, tt.args...)

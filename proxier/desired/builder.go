@@ -1,8 +1,6 @@
 package desired
 
 import (
-	"fmt"
-
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -58,7 +56,6 @@ func (b *Builder) build(name service.Name, slots rules.Slots) {
 		b.report(Problem{name, ReasonNotProgrammed, p})
 	}
 	for _, c := range b.ruleset.Put(compiled) {
-		b.report(Problem{c.Loser, ReasonConflict,
-			fmt.Sprintf("%s is taken by Service %s, which is older", c.Frontend, c.Winner)})
+		b.report(Conflict(c))
 	}
 }

@@ -35,6 +35,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			Zone:          node.Zone,
 			Addrs:         primary,
 			NodePortAddrs: nodePortAddrs(c, primary, hostAddrs),
+			LoopbackAddrs: c.LoopbackAddrs(),
 		},
 	}
 }
@@ -66,8 +67,8 @@ func primaryAddrs(node state.Node, bind netip.Addr) []netip.Addr {
 	return addrs
 }
 
-// nodePortAddrs returns the addresses that serve nodePorts, sorted. Loopback addresses never serve them,
-// because the reply to a connection from outside could not leave the host. Link-local addresses serve them
+// nodePortAddrs returns the addresses on which rules serve nodePorts, sorted. Loopback addresses are not among
+// them, because the kernel does not route their packets to a pod. Link-local addresses serve them
 // only if nodePortAddresses has a link-local range.
 func nodePortAddrs(c *config.Config, primary, hostAddrs []netip.Addr) []netip.Addr {
 	usePrimary, prefixes := c.NodePortAddresses()

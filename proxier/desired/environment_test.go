@@ -64,21 +64,23 @@ func TestNodeAddresses(t *testing.T) {
 		args      []string
 		primary   []netip.Addr
 		nodePorts []netip.Addr
+		loopback  []netip.Addr
 	}{
-		{nil, addrs("192.0.2.1", "2001:db8::1"), addrs("192.0.2.1", "2001:db8::1")},
+		{nil, addrs("192.0.2.1", "2001:db8::1"), addrs("192.0.2.1", "2001:db8::1"), nil},
 		{[]string{"--bind-address=203.0.113.9"}, addrs("203.0.113.9", "2001:db8::1"),
-			addrs("203.0.113.9", "2001:db8::1")},
+			addrs("203.0.113.9", "2001:db8::1"), nil},
 		// As in kube-proxy, ranges of one family do not restrict the other one.
 		{[]string{"--nodeport-addresses=203.0.113.0/24"}, addrs("192.0.2.1", "2001:db8::1"),
-			addrs("203.0.113.9", "2001:db8::1")},
-		{[]string{"--nodeport-addresses=10.0.0.0/8,fd00::/8"}, addrs("192.0.2.1", "2001:db8::1"), nil},
+			addrs("203.0.113.9", "2001:db8::1"), nil},
+		{[]string{"--nodeport-addresses=10.0.0.0/8,fd00::/8"}, addrs("192.0.2.1", "2001:db8::1"), nil, nil},
 		{[]string{"--nodeport-addresses=0.0.0.0/0,::/0"}, addrs("192.0.2.1", "2001:db8::1"),
-			addrs("192.0.2.1", "203.0.113.9", "2001:db8::1")},
+			addrs("192.0.2.1", "203.0.113.9", "2001:db8::1"), nil},
 		{[]string{"--nodeport-addresses=127.0.0.0/8,169.254.0.0/16,fe80::/10"}, addrs("192.0.2.1", "2001:db8::1"),
-			addrs("169.254.1.1", "fe80::1")},
+			addrs("169.254.1.1", "fe80::1"), addrs("127.0.0.1")},
 	} {
 		e := NewEnvironment(parseConfig(t, test.args...), "node-a", newState(), service.Families(), hostAddrs)
-		want := service.Node{Name: "node-a", Zone: "zone-1", Addrs: test.primary, NodePortAddrs: test.nodePorts}
+		want := service.Node{Name: "node-a", Zone: "zone-1", Addrs: test.primary,
+			NodePortAddrs: test.nodePorts, LoopbackAddrs: test.loopback}
 		if diff := cmp.Diff(want, e.Node, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test.args, diff)
 		}

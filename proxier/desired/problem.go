@@ -7,6 +7,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -21,6 +22,12 @@ type Problem struct {
 	Service service.Name
 	Reason  string
 	Message string
+}
+
+// Conflict returns the problem of a Service whose frontend another Service has.
+func Conflict(c rules.Conflict) Problem {
+	return Problem{c.Loser, ReasonConflict,
+		fmt.Sprintf("%s is taken by Service %s, which is older", c.Frontend, c.Winner)}
 }
 
 func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service, p.Message) }

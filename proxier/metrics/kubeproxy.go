@@ -15,7 +15,7 @@ const (
 	labelFamily = "ip_family"
 )
 
-// kubeProxy has those metrics of kube-proxy 1.36 in nftables mode that have a label. kube-proxy has more in
+// kubeProxy has those metrics of kube-proxy 1.37 in nftables mode that have a label. kube-proxy has more in
 // its other modes, which are not here.
 type kubeProxy struct {
 	syncDuration        *prometheus.HistogramVec
@@ -31,6 +31,8 @@ type kubeProxy struct {
 	livez               *prometheus.CounterVec
 	conntrackDuration   *prometheus.HistogramVec
 	conntrackDeleted    *prometheus.CounterVec
+	localhostListeners  *prometheus.GaugeVec
+	localhostFailures   *prometheus.CounterVec
 }
 
 func newKubeProxy(r registerer, families []string) kubeProxy {
@@ -66,11 +68,18 @@ func newKubeProxy(r registerer, families []string) kubeProxy {
 			"Duration of searches for stale flows in seconds.", buckets, labelFamily),
 		conntrackDeleted: r.counterVec(kubePrefix+"conntrack_reconciler_deleted_entries_total",
 			"Deleted stale flows.", labelFamily),
+		localhostListeners: r.gaugeVec(kubePrefix+"nftables_localhost_nodeport_listeners",
+			"Open listeners for nodePorts on loopback addresses.", labelFamily),
+		localhostFailures: r.counterVec(
+			kubePrefix+"nftables_localhost_nodeport_listener_creation_failures_total",
+			"Failed attempts to listen for a nodePort on a loopback address.", labelFamily),
 	}
 	// rate and increase of Prometheus do not see the step to the first value of a series, so an alert would
 	// miss the first failure of a counter that appears with it.
 	for _, family := range families {
-		for _, c := range []*prometheus.CounterVec{k.syncFailures, k.cleanupFailures, k.conntrackDeleted} {
+		for _, c := range []*prometheus.CounterVec{
+			k.syncFailures, k.cleanupFailures, k.conntrackDeleted, k.localhostFailures,
+		} {
 			c.WithLabelValues(family)
 		}
 	}
@@ -148,4 +157,12 @@ func (m *Metrics) ConntrackReconciled(family service.Family, took time.Duration,
 	label := familyLabel(family)
 	m.kube.conntrackDuration.WithLabelValues(label).Observe(took.Seconds())
 	m.kube.conntrackDeleted.WithLabelValues(label).Add(float64(deleted))
+}
+
+// LocalhostNodePorts sets how many listeners for nodePorts are open on the loopback address of a family, and
+// counts those that could not be opened.
+func (m *Metrics) LocalhostNodePorts(family service.Family, open, failed int) {
+	label := familyLabel(family)
+	m.kube.localhostListeners.WithLabelValues(label).Set(float64(open))
+	m.kube.localhostFailures.WithLabelValues(label).Add(float64(failed))
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Statement is one statement of a rule. Each kind is a type with two forms: its text in nft's language, and
-// the kernel's expressions that nft makes of this text. The kinds are in verdict.go, mark.go, match.go and
-// lookup.go.
+// the kernel's expressions that nft makes of this text. The kinds are in verdict.go, mark.go, match.go,
+// socket.go and lookup.go.
 type Statement interface {
 	text(f service.Family) string
 	expressions(f service.Family) []expr.Any

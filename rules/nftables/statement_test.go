@@ -45,6 +45,7 @@ func verdictCases() []statementCase {
 	return []statementCase{
 		{Jump{Chain: "services"}, service.IPv4, "jump services", "Verdict", core, "", "services"},
 		{Drop{}, service.IPv4, "drop", "Verdict", core, "", ""},
+		{Accept{}, service.IPv4, "accept", "Verdict", core, "", ""},
 		{Reject{}, service.IPv4, "reject", "Reject", reject, "", ""},
 		{Reject{}, service.IPv6, "reject", "Reject", reject6, "", ""},
 		{Reset{}, service.IPv4, "reject with tcp reset", "Reject", reject, "", ""},
@@ -59,6 +60,7 @@ func matchCases() []statementCase {
 	notLocal := AddrLocal{Addr: DstAddr, Not: true}
 	return []statementCase{
 		{HasMark{Mask: 1}, service.IPv4, "meta mark & 0x00000001 != 0x00000000", mark, core, "", ""},
+		{HasSocket{}, service.IPv4, "meta skuid != 4294967295", "Meta Cmp", core, "", ""},
 		{Translated{}, service.IPv4, "ct status dnat", "Ct Bitwise Cmp", ctRequires, "", ""},
 		{AddrLocal{Addr: SrcAddr}, service.IPv4, "fib saddr type local", "Fib Cmp", fib, "", ""},
 		{notLocal, service.IPv4, "fib daddr type != local", "Fib Cmp", fib, "", ""},

@@ -75,4 +75,7 @@ type Node struct {
 	Addrs []netip.Addr
 	// NodePortAddrs are the addresses on which clients reach nodePorts.
 	NodePortAddrs []netip.Addr
+	// LoopbackAddrs are the loopback addresses on which a proxy in user space serves nodePorts, at most one
+	// per family.
+	LoopbackAddrs []netip.Addr
 }
