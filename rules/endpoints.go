@@ -39,17 +39,26 @@ func serving(all []service.Endpoint, family service.Family) []service.Backend {
 	}, nil)
 }
 
-// localReady counts the addresses of ready endpoints on the node, for the health check of a load balancer.
-func localReady(svc *service.Service, node service.Node) int {
-	addrs := map[netip.Addr]struct{}{}
+// localReady counts the addresses of ready endpoints on the node, for each family of the Service.
+func localReady(svc *service.Service, node service.Node) map[service.Family]int {
+	counts := map[service.Family]int{}
+	for _, f := range families(svc.ClusterIPs) {
+		counts[f] = 0
+	}
+	counted := map[netip.Addr]bool{}
 	for _, p := range svc.Ports {
 		for _, ep := range p.Endpoints {
-			if ep.Ready && ep.Node != "" && ep.Node == node.Name {
-				addrs[ep.Backend.Addr()] = struct{}{}
+			addr := ep.Backend.Addr()
+			if !ep.Ready || ep.Node == "" || ep.Node != node.Name || counted[addr] {
+				continue
+			}
+			counted[addr] = true
+			if n, ok := counts[service.FamilyOf(addr)]; ok {
+				counts[service.FamilyOf(addr)] = n + 1
 			}
 		}
 	}
-	return len(addrs)
+	return counts
 }
 
 // which reports whether an endpoint is picked.

@@ -90,8 +90,8 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 			r.putSticky(s)
 		}
 	}
-	if c.HealthCheckPort != 0 {
-		r.checks[c.Name] = HealthCheck{c.HealthCheckPort, c.LocalReady}
+	if c.HealthCheck != nil {
+		r.checks[c.Name] = *c.HealthCheck
 	}
 	r.countNoLocal(c, +1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
@@ -123,13 +123,8 @@ func (r *Ruleset) Slots(f service.Frontend) (backends, locals []service.Backend)
 	return nil, nil
 }
 
-// HealthCheck is a healthCheckNodePort with the number that it answers.
-type HealthCheck struct {
-	Port       uint16
-	LocalReady int
-}
-
-// HealthChecks returns the health checks of all Services that have one. The map is the Ruleset's own.
+// HealthChecks returns the health checks of all Services that have one, also in families that are not
+// programmed. The map is the Ruleset's own.
 func (r *Ruleset) HealthChecks() map[service.Name]HealthCheck { return r.checks }
 
 // NoLocal counts, over all Services, ports with a traffic policy Local whose endpoints are all on other
