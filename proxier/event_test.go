@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -73,4 +74,42 @@ func TestEvents(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// TestNodeWithoutAddressesIsReported takes the addresses from the Node, twice: one Event each time.
+func TestNodeWithoutAddressesIsReported(t *testing.T) {
+	r, _ := newScripted(t)
+	node := func(addresses ...corev1.NodeAddress) {
+		r.Apply(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"},
+			Status: corev1.NodeStatus{Addresses: addresses}})
+	}
+	reports := func() (n int) {
+		for _, ev := range queued(r.events) {
+			if ev.Reason == reasonAddressesMissing && ev.Regarding.Kind == "Node" && ev.Type == "Warning" &&
+				strings.Contains(ev.Note, "192.0.2.1, 2001:db8::1") {
+				n++
+			}
+		}
+		return n
+	}
+	known := []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"}}
+	for i, step := range []struct {
+		addresses []corev1.NodeAddress
+		want      int
+	}{
+		{nil, 0}, // there never were any
+		{known, 0},
+		{nil, 1},
+		{nil, 1},
+		{known, 1},
+		{known[:1], 1}, // a change, not a loss
+		{known, 1},
+		{nil, 2},
+	} {
+		node(step.addresses...)
+		if got := reports(); got != step.want {
+			t.Errorf("step %d: %d Events, want %d", i, got, step.want)
+		}
+	}
 }

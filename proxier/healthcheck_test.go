@@ -15,8 +15,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// check is what a load balancer gets from a healthCheckNodePort, for example "200 2": status and weight. It is
-// "refused" where nothing listens.
+// check returns what a load balancer gets from a healthCheckNodePort: status and weight, for example "200 2",
+// or "refused" where nothing listens.
 func check(t *testing.T, l *lab.Lab, from, addr string) string {
 	t.Helper()
 	dial := func(_ context.Context, network, addr string) (conn net.Conn, err error) {
@@ -118,4 +118,35 @@ func TestHealthChecksPerFamily(t *testing.T) {
 	d.write(t, "six.yaml", localManifest("six", 31001, dual[:1], podA, "fd00:10:244:1::11"))
 	checkEventually(t, l, "client", "[2001:db8::1]:31001", "refused")
 	checkEventually(t, l, "client", "192.0.2.1:31001", "200 1")
+}
+
+// TestNodeWithoutAddressesKeepsServing takes the addresses from the Node object, as when a node is deleted and
+// registered anew, and then the object: nodePorts and health checks continue. New addresses take effect.
+func TestNodeWithoutAddressesKeepsServing(t *testing.T) {
+	if !lab.Alone(t) {
+		return
+	}
+	l := newLab(t, lab.Options{Here: true})
+	serve(t, l, podA)
+	d := &daemon{dir: t.TempDir()}
+	d.write(t, "node.yaml", nodeManifest)
+	d.write(t, "local.yaml", localManifest("local", 31001, []string{"10.96.0.20"}, podA))
+	startDaemon(t, d.dir)
+	nodePort := lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30001"), By: []string{"pod-a"}}
+	checkEventually(t, l, "client", "192.0.2.1:31001", "200 1")
+	checkRows(t, l, nodePort)
+	const empty = "apiVersion: v1\nkind: Node\nmetadata: {name: node-a, labels: {topology.kubernetes.io/zone: a}}\n"
+	for i, node := range []string{empty, "", empty} {
+		d.write(t, "node.yaml", node)
+		// A later change is programmed, so this one was too.
+		late := strings.NewReplacer("web", fmt.Sprint("late-", i), "10.96.0.10", fmt.Sprint("10.96.0.3", i),
+			"30080", fmt.Sprint(30080+i))
+		d.write(t, "late.yaml", late.Replace(webManifest))
+		eventually(t, l.Node(), true, fmt.Sprint("default/late-", i))
+		checkRows(t, l, nodePort)
+		checkEventually(t, l, "client", "192.0.2.1:31001", "200 1")
+	}
+	d.write(t, "node.yaml", strings.Replace(nodeManifest, "192.0.2.1", "203.0.113.9", 1))
+	eventually(t, l.Node(), true, "203.0.113.9 . tcp . 30001")
+	eventually(t, l.Node(), false, "192.0.2.1 . tcp . 30001")
 }

@@ -12,8 +12,9 @@ import (
 
 // Reasons of Events besides those about Services (proxier/desired) and kube-proxy (proxier/takeover).
 const (
-	reasonDriftRepaired = "DriftRepaired"
-	reasonHealthCheck   = "FailedToStartServiceHealthcheck"
+	reasonDriftRepaired    = "DriftRepaired"
+	reasonHealthCheck      = "FailedToStartServiceHealthcheck"
+	reasonAddressesMissing = "NodeAddressesMissing"
 )
 
 // reportProgress brings health checks and gauges in line with the ruleset.
