@@ -114,9 +114,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })
-	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
-		run(func() error { return host.WatchAddrs(ctx, func() { signal(p.address) }) })
-	}
+	run(func() error { return host.WatchAddrs(ctx, func() { signal(p.address) }) })
 	p.events.reportNode(corev1.EventTypeNormal, "Starting", "nftproxy is starting")
 	p.newReconciler(conn).run(ctx)
 	p.checks.Close()
