@@ -226,7 +226,8 @@ func addrComparer() cmp.Option { return cmp.Comparer(func(a, b netip.Addr) bool 
 func TestCompileHealthCheck(t *testing.T) {
 	type counts = map[service.Family]int
 	endpoints := append(ready("n1", "10.244.1.1:80 10.244.1.2:80 [fd00:1::1]:80"),
-		on("n2", "10.244.2.1:80", "RS"), on("n1", "10.244.1.3:80", "ST"), on("", "10.244.1.4:80", "RS"))
+		on("n2", "10.244.2.1:80", "RS"), on("n1", "10.244.1.3:80", "ST"), on("", "10.244.1.4:80", "RS"),
+		on("n1", "10.244.2.1:80", "RST")) // it terminates, and n2 has its address now
 	for _, tt := range []struct {
 		clusterIPs string
 		want       counts
