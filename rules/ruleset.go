@@ -73,7 +73,8 @@ type Conflict struct {
 	Winner, Loser service.Name
 }
 
-// Put adds a Service, or replaces its previous state, and returns the conflicts with other Services.
+// Put adds a Service, or replaces its previous state, and returns the conflicts with other Services. Further
+// changes may resolve them: see [Ruleset.Winner].
 func (r *Ruleset) Put(c *Compiled) []Conflict {
 	old := r.services[c.Name]
 	r.drop(old)
@@ -138,6 +139,16 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 		sum.External += by * n.External
 		r.noLocal[f] = sum
 	}
+}
+
+// Winner returns the Service that has a frontend which loser claims as well. It returns false if loser has the
+// frontend, or no longer claims it.
+func (r *Ruleset) Winner(f service.Frontend, loser service.Name) (service.Name, bool) {
+	lost := slices.ContainsFunc(r.losers[f], func(l claim) bool { return l.by.Name == loser })
+	if !lost {
+		return service.Name{}, false
+	}
+	return r.owners[f].by.Name, true
 }
 
 // Conflicts returns the number of frontends that more than one Service claims.
