@@ -62,9 +62,9 @@ func New(o Options) (*Proxier, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := metrics.New(service.Families())
+	m := metrics.New()
 	h := health.NewProxierHealth(health.ProxierOptions{
-		Timeout: 2 * o.Config.Kube.NFTables.SyncPeriod.Duration, Families: service.Families(),
+		Timeout:   2 * o.Config.Kube.NFTables.SyncPeriod.Duration,
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
@@ -136,13 +136,22 @@ func (p *Proxier) probe() error {
 	if err != nil {
 		return err
 	}
-	if p.families, err = usable(missing); err != nil {
+	families, err := usable(missing)
+	if err != nil {
 		return err
 	}
+	p.setFamilies(families)
 	for _, sysctl := range host.NotForwarding(p.families) {
 		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1", "sysctl", sysctl)
 	}
 	return nil
+}
+
+// setFamilies sets the families to program. Pages and metrics show no others.
+func (p *Proxier) setFamilies(families []service.Family) {
+	p.families = families
+	p.health.SetFamilies(families)
+	p.metrics.SetFamilies(families)
 }
 
 // usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of what a

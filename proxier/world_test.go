@@ -282,7 +282,7 @@ func newStandalone(t *testing.T, c *config.Config, k tables) (*Proxier, *reconci
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.families = service.Families()
+	p.setFamilies(service.Families())
 	r := p.newReconciler(k)
 	r.env = p.nodeEnvironment
 	return p, r
