@@ -82,8 +82,9 @@ func routeAddrs(f service.Family) ([]netip.Addr, error) {
 			}
 			return true
 		})
-	if f == service.IPv6 && errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, nil // the kernel does not support IPv6
+	// ENOENT: no interface ever had an address of the family. EOPNOTSUPP: the kernel does not support IPv6.
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
 	}
 	return addrs, err
 }

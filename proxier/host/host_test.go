@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -98,6 +99,27 @@ func TestAddrs(t *testing.T) {
 			t.Errorf("addresses (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestAddrsOfNewNamespace asks in a namespace whose loopback was never up: the kernel has no table of local
+// routes there.
+func TestAddrsOfNewNamespace(t *testing.T) {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		addrs, err := Addrs()
+		if err == nil && len(addrs) > 0 {
+			err = fmt.Errorf("addresses %v, want none", addrs)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestWatchAddrs changes addresses and local routes, and each time waits for the call.
