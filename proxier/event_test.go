@@ -117,15 +117,16 @@ func TestNodeWithoutAddressesIsReported(t *testing.T) {
 }
 
 // TestReplacedServiceIsNoConflict replaces an older Service by a newer one on the same nodePort between two
-// syncs, by deletion or by another port: that is not a conflict. A Service that still has the port is, and the
-// Event names the one that has it in the end.
+// syncs, by deletion or by another port: that is not a conflict. A Service that still has the port is, and
+// the Event names the one that has it in the end.
 func TestReplacedServiceIsNoConflict(t *testing.T) {
 	svc := func(name string, created int64, nodePort int32) *corev1.Service {
 		return &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name,
 				CreationTimestamp: metav1.NewTime(time.Unix(created, 0))},
-			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort,
-				ClusterIP: fmt.Sprint("10.96.0.", created), Ports: []corev1.ServicePort{{Port: 80, NodePort: nodePort}}},
+			Spec: corev1.ServiceSpec{
+				Type: corev1.ServiceTypeNodePort, ClusterIP: fmt.Sprint("10.96.0.", created),
+				Ports: []corev1.ServicePort{{Port: 80, NodePort: nodePort}}},
 		}
 	}
 	const taken = "default/a-new: 192.0.2.1 . tcp . 30080 is taken by Service default/"

@@ -15,8 +15,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// TestPagesShowProgrammedFamilies programs dual-stack objects for a kernel with both families and for one without
-// IPv6: the pages of the latter do not mention IPv6.
+// TestPagesShowProgrammedFamilies programs dual-stack objects for a kernel with both families and for one
+// without IPv6: the pages of the latter do not mention IPv6.
 func TestPagesShowProgrammedFamilies(t *testing.T) {
 	for _, families := range [][]service.Family{service.Families(), {service.IPv4}} {
 		p, err := New(Options{Config: caseConfig(t, "", t.TempDir())})
@@ -29,7 +29,8 @@ func TestPagesShowProgrammedFamilies(t *testing.T) {
 		r.env = p.nodeEnvironment
 		changeNode(p)
 		p.Apply(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
-			Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", ClusterIPs: []string{"10.96.0.1", "fd00:10:96::1"},
+			Spec: corev1.ServiceSpec{
+				ClusterIP: "10.96.0.1", ClusterIPs: []string{"10.96.0.1", "fd00:10:96::1"},
 				Ports: []corev1.ServicePort{{Port: 80}}}})
 		for _, family := range []discoveryv1.AddressType{"IPv4", "IPv6"} {
 			p.Apply(&discoveryv1.EndpointSlice{AddressType: family, ObjectMeta: metav1.ObjectMeta{

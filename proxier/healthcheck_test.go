@@ -70,8 +70,9 @@ spec:
 `, name, port, clusterIPs[0], strings.Join(clusterIPs, `", "`), port-1000)
 	for _, family := range []string{"IPv4", "IPv6"} {
 		fmt.Fprintf(&b, "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n"+
-			"metadata: {name: %s-%s, namespace: default, labels: {kubernetes.io/service-name: %s}}\n"+
-			"addressType: %s\nports: [{port: 8080}]\nendpoints:\n", name, strings.ToLower(family), name, family)
+			"metadata: {name: %s-%s, namespace: default, labels: {kubernetes.io/service-name: %s}}\n",
+			name, strings.ToLower(family), name)
+		fmt.Fprintf(&b, "addressType: %s\nports: [{port: 8080}]\nendpoints:\n", family)
 		for _, text := range endpoints {
 			addr := netip.MustParseAddr(text)
 			node := "node-b"
@@ -120,8 +121,8 @@ func TestHealthChecksPerFamily(t *testing.T) {
 	checkEventually(t, l, "client", "192.0.2.1:31001", "200 1")
 }
 
-// TestNodeWithoutAddressesKeepsServing takes the addresses from the Node object, as when a node is deleted and
-// registered anew, and then the object: nodePorts and health checks continue. New addresses take effect.
+// TestNodeWithoutAddressesKeepsServing takes the addresses from the Node object, as when a node is deleted
+// and registered anew, and then the object: nodePorts and health checks continue. New addresses take effect.
 func TestNodeWithoutAddressesKeepsServing(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -135,7 +136,8 @@ func TestNodeWithoutAddressesKeepsServing(t *testing.T) {
 	nodePort := lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30001"), By: []string{"pod-a"}}
 	checkEventually(t, l, "client", "192.0.2.1:31001", "200 1")
 	checkRows(t, l, nodePort)
-	const empty = "apiVersion: v1\nkind: Node\nmetadata: {name: node-a, labels: {topology.kubernetes.io/zone: a}}\n"
+	const empty = "apiVersion: v1\nkind: Node\n" +
+		"metadata: {name: node-a, labels: {topology.kubernetes.io/zone: a}}\n"
 	for i, node := range []string{empty, "", empty} {
 		d.write(t, "node.yaml", node)
 		// A later change is programmed, so this one was too.

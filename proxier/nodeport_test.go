@@ -35,8 +35,8 @@ func serve6(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// TestPrimaryWithoutFamily runs with a Node that has no IPv6 address: nodePorts and health checks of IPv6 are on
-// all addresses, and follow them, until the Node has one. IPv4 stays on the primary address.
+// TestPrimaryWithoutFamily runs with a Node that has no IPv6 address: nodePorts and health checks of IPv6 are
+// on all addresses, and follow them, until the Node has one. IPv4 stays on the primary address.
 func TestPrimaryWithoutFamily(t *testing.T) {
 	if !lab.Alone(t) {
 		return
@@ -45,7 +45,8 @@ func TestPrimaryWithoutFamily(t *testing.T) {
 	serve(t, l, podA)
 	serve6(t, l)
 	d := &daemon{dir: t.TempDir()}
-	d.write(t, "node.yaml", strings.Replace(nodeManifest, `, {type: InternalIP, address: "2001:db8::1"}`, "", 1))
+	const address6 = `, {type: InternalIP, address: "2001:db8::1"}`
+	d.write(t, "node.yaml", strings.Replace(nodeManifest, address6, "", 1))
 	d.write(t, "local.yaml",
 		localManifest("local", 31001, []string{"10.96.0.20", "fd00:10:96::20"}, podA, "fd00:10:244:1::11"))
 	changeAddr(t, netlink.AddrAdd, "203.0.113.9/32")
@@ -71,8 +72,8 @@ func TestPrimaryWithoutFamily(t *testing.T) {
 	checkEventually(t, l, "client", "[2001:db8::1]:31001", "200 1")
 }
 
-// TestLocalRoutes adds addresses that are local by a route only, as cloud agents do for load-balancer IPs, before
-// the start and while the daemon runs, and deletes them: nodePorts and health checks follow.
+// TestLocalRoutes adds addresses that are local by a route only, as cloud agents do for load-balancer IPs,
+// before the start and while the daemon runs, and deletes them: nodePorts and health checks follow.
 func TestLocalRoutes(t *testing.T) {
 	for name, addresses := range map[string]string{"all": "all", "ranges": "203.0.113.0/24,2001:db8:1::/64"} {
 		t.Run(name, func(t *testing.T) {

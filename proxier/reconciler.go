@@ -142,8 +142,8 @@ func (r *reconciler) markDone() {
 	}
 }
 
-// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of pods come
-// and go all the time; their addresses serve neither.
+// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of pods
+// come and go all the time; their addresses serve neither.
 func (r *reconciler) addressesChanged() bool {
 	e, err := r.env()
 	before := r.builder.Environment()

@@ -12,28 +12,21 @@ import (
 
 // Compiled is the part of the ruleset that one Service wants.
 type Compiled struct {
-	Name        service.Name
-	Created     time.Time
-	Entries     []Entry // at most one per frontend
-	Stickies    []Sticky
-	ClusterIPs  []netip.Addr
-	Hairpins    []netip.Addr // backends on this node
-	HealthCheck *HealthCheck // nil: none
-	NoLocal     map[service.Family]NoLocal
-	Problems    []string // each names a part that was left out, and the reason
+	Name            service.Name
+	Created         time.Time
+	Entries         []Entry // at most one per frontend
+	Stickies        []Sticky
+	ClusterIPs      []netip.Addr
+	Hairpins        []netip.Addr           // backends on this node
+	HealthCheckPort uint16                 // 0: none
+	LocalReady      map[service.Family]int // see HealthCheck; nil without a port
+	NoLocal         map[service.Family]NoLocal
+	Problems        []string // each names a part that was left out, and the reason
 }
 
 // NoLocal counts ports with a traffic policy Local whose endpoints are all on other nodes.
 type NoLocal struct {
 	Internal, External int
-}
-
-// HealthCheck is a healthCheckNodePort with the numbers that it answers.
-type HealthCheck struct {
-	Port uint16
-	// LocalReady counts ready endpoints on the node, for each family of the Service: as in kube-proxy, each
-	// family has a health check of its own.
-	LocalReady map[service.Family]int
 }
 
 // Slots returns the programmed backends of a frontend, by slot.
@@ -58,8 +51,8 @@ func Compile(svc *service.Service, node service.Node, slots Slots) *Compiled {
 			c.port(p, family)
 		}
 	}
-	if svc.HealthCheckPort != 0 {
-		c.out.HealthCheck = &HealthCheck{svc.HealthCheckPort, localReady(svc, node)}
+	if c.out.HealthCheckPort = svc.HealthCheckPort; c.out.HealthCheckPort != 0 {
+		c.out.LocalReady = localReady(svc, node)
 	}
 	slices.SortFunc(c.out.Hairpins, netip.Addr.Compare)
 	c.out.Hairpins = slices.Compact(c.out.Hairpins)

@@ -241,12 +241,15 @@ func TestCompileHealthCheck(t *testing.T) {
 		svc.Ports[0].Endpoints = endpoints
 		svc.Ports = append(svc.Ports, service.Port{Name: "https", Protocol: service.TCP, Port: 443,
 			Endpoints: ready("n1", "10.244.1.1:443")})
-		got := compileAt(svc, noSlots).HealthCheck
-		if diff := cmp.Diff(&rules.HealthCheck{Port: 31000, LocalReady: tt.want}, got); diff != "" {
+		r := rules.NewRuleset(testConfig())
+		putSvc(r, svc)
+		want := map[service.Name]rules.HealthCheck{svc.Name: {Port: 31000, LocalReady: tt.want}}
+		if diff := cmp.Diff(want, r.HealthChecks()); diff != "" {
 			t.Errorf("ClusterIPs %s (-want +got):\n%s", tt.clusterIPs, diff)
 		}
 		svc.HealthCheckPort = 0
-		if got := compileAt(svc, noSlots).HealthCheck; got != nil {
+		putSvc(r, svc)
+		if got := r.HealthChecks(); len(got) > 0 {
 			t.Errorf("without a port: %v, want no health check", got)
 		}
 	}

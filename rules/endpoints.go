@@ -63,8 +63,8 @@ func localReady(svc *service.Service, node service.Node) map[service.Family]int 
 }
 
 // current returns the endpoints without terminating ones whose address and port a later pod has, perhaps on
-// another node: the network may reuse the address of a pod that terminates. As in kube-proxy, the endpoint that
-// does not terminate counts, whether it is ready or not.
+// another node: the network may reuse the address of a pod that terminates. As in kube-proxy, the endpoint
+// that does not terminate counts, whether it is ready or not.
 func current(all []service.Endpoint) []service.Endpoint {
 	reused := map[service.Backend]bool{} // only of those that terminate: there are few
 	for i := range all {

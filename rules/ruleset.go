@@ -91,8 +91,8 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 			r.putSticky(s)
 		}
 	}
-	if c.HealthCheck != nil {
-		r.checks[c.Name] = *c.HealthCheck
+	if c.HealthCheckPort != 0 {
+		r.checks[c.Name] = HealthCheck{c.HealthCheckPort, c.LocalReady}
 	}
 	r.countNoLocal(c, +1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
@@ -124,6 +124,14 @@ func (r *Ruleset) Slots(f service.Frontend) (backends, locals []service.Backend)
 	return nil, nil
 }
 
+// HealthCheck is a healthCheckNodePort with the numbers that it answers.
+type HealthCheck struct {
+	Port uint16
+	// LocalReady counts ready endpoints on the node, for each family of the Service: as in kube-proxy, each
+	// family has a health check of its own.
+	LocalReady map[service.Family]int
+}
+
 // HealthChecks returns the health checks of all Services that have one, also in families that are not
 // programmed. The map is the Ruleset's own.
 func (r *Ruleset) HealthChecks() map[service.Name]HealthCheck { return r.checks }
@@ -141,8 +149,8 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 	}
 }
 
-// Winner returns the Service that has a frontend which loser claims as well. It returns false if loser has the
-// frontend, or no longer claims it.
+// Winner returns the Service that has a frontend which loser claims as well. It returns false if loser has
+// the frontend, or no longer claims it.
 func (r *Ruleset) Winner(f service.Frontend, loser service.Name) (service.Name, bool) {
 	lost := slices.ContainsFunc(r.losers[f], func(l claim) bool { return l.by.Name == loser })
 	if !lost {

@@ -42,8 +42,8 @@ func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 // Update builds Services of the ruleset again. Their endpoints keep their slots.
 func (b *Builder) Update(names ...service.Name) { b.build(names, b.ruleset.Slots) }
 
-// build builds Services and reports the conflicts that remain: a Service may claim a frontend that a later one
-// of them gives up.
+// build builds Services and reports the conflicts that remain: a Service may claim a frontend that a later
+// one of them gives up.
 func (b *Builder) build(names []service.Name, slots rules.Slots) {
 	var conflicts []rules.Conflict
 	for _, name := range names {

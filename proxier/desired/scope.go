@@ -26,8 +26,9 @@ func newScope(c *config.Config, primary []netip.Addr, families []service.Family)
 	}
 	s.primary = slices.DeleteFunc(slices.Clone(primary), netip.Addr.IsLoopback)
 	for _, f := range families {
-		listed := slices.ContainsFunc(s.primary, func(a netip.Addr) bool { return service.FamilyOf(a) == f }) ||
-			slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return service.FamilyOf(p.Addr()) == f })
+		hasAddr := func(a netip.Addr) bool { return service.FamilyOf(a) == f }
+		hasPrefix := func(p netip.Prefix) bool { return hasAddr(p.Addr()) }
+		listed := slices.ContainsFunc(s.primary, hasAddr) || slices.ContainsFunc(prefixes, hasPrefix)
 		if !listed && len(s.primary) > 0 {
 			s.prefixes = append(s.prefixes, netip.PrefixFrom(unspecified(f), 0))
 			s.unrestricted = append(s.unrestricted, f)

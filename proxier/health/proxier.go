@@ -49,8 +49,8 @@ type ProxierHealth struct {
 	families     []service.Family
 }
 
-// NewProxierHealth returns a ProxierHealth that is starting, without families: /livez succeeds, and /healthz fails until a sync
-// has succeeded and SetNodeEligible has been called with true.
+// NewProxierHealth returns a ProxierHealth that is starting, without families: /livez succeeds, and /healthz
+// fails until a sync has succeeded and SetNodeEligible has been called with true.
 func NewProxierHealth(opts ProxierOptions) *ProxierHealth {
 	return &ProxierHealth{opts: opts}
 }

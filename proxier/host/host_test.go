@@ -142,8 +142,8 @@ func TestWatchAddrs(t *testing.T) {
 			"[127.0.0.1 192.0.2.1 198.51.100.7 ::1 2001:db8:1::7]",
 			"[127.0.0.1 192.0.2.1 ::1 2001:db8:1::7]",
 		}
-		// WatchAddrs runs on this thread, and so in this namespace. An address makes two messages: its own, and
-		// that of its route.
+		// WatchAddrs runs on this thread, and so in this namespace. An address makes two messages: its own,
+		// and that of its route.
 		err := WatchAddrs(ctx, func() {
 			addrs, err := Addrs()
 			if err != nil {

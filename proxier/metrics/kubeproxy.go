@@ -69,8 +69,8 @@ func newKubeProxy(r registerer) kubeProxy {
 	}
 }
 
-// startAtZero creates the series of counters: rate and increase of Prometheus do not see the step to the first
-// value of a series, so an alert would miss the first failure of a counter that appears with it.
+// startAtZero creates the series of counters: rate and increase of Prometheus do not see the step to the
+// first value of a series, so an alert would miss the first failure of a counter that appears with it.
 func (k *kubeProxy) startAtZero(families []string) {
 	for _, family := range families {
 		for _, c := range []*prometheus.CounterVec{k.syncFailures, k.cleanupFailures, k.conntrackDeleted} {

@@ -67,9 +67,9 @@ func New() *Metrics {
 	return m
 }
 
-// SetFamilies sets the families that are programmed; only these have series. kube-proxy has a proxier for each
-// family, each with its own series; nftproxy programs all families in one transaction, whose duration and result
-// count for each family. Call it before the methods that record something.
+// SetFamilies sets the families that are programmed; only these have series. kube-proxy has a proxier for
+// each family, each with its own series; nftproxy programs all families in one transaction, whose duration
+// and result count for each family. Call it before the methods that record something.
 func (m *Metrics) SetFamilies(families []service.Family) {
 	m.families = nil
 	for _, f := range families {
