@@ -107,7 +107,7 @@ func startLoop(t *testing.T, o Options) *looping {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.families = service.Families()
+	p.setFamilies(service.Families())
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &looping{Proxier: p, clocked: newClocked(), t: t, stop: cancel, done: make(chan struct{})}
 	go func() {

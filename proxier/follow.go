@@ -2,6 +2,9 @@ package proxier
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -24,13 +27,37 @@ func (p *Proxier) follow(ctx context.Context) error {
 
 // Apply records an object of the source.
 func (p *Proxier) Apply(obj runtime.Object) {
-	p.state.Apply(obj)
-	if node, ok := obj.(*corev1.Node); ok {
-		if node.Name == p.name && p.client != nil {
-			p.health.SetNodeEligible(health.NodeEligible(node))
-		}
+	if node, ok := obj.(*corev1.Node); ok && node.Name == p.name {
+		p.applyNode(node)
+	} else {
+		p.state.Apply(obj)
 	}
 	p.changed(obj)
+}
+
+// applyNode records our Node.
+func (p *Proxier) applyNode(node *corev1.Node) {
+	before := p.state.Node()
+	p.state.Apply(node)
+	if p.client != nil {
+		p.health.SetNodeEligible(health.NodeEligible(node))
+	}
+	switch now := p.state.Node(); {
+	case now.Kept && !before.Kept:
+		p.events.reportNode(corev1.EventTypeWarning, reasonAddressesMissing, fmt.Sprintf(
+			"the Node has no addresses any more: nodePorts and health checks stay on its last ones: %s",
+			joinAddrs(now.Primary)))
+	case before.Kept && !now.Kept:
+		klog.InfoS("Node has addresses again", "addresses", now.Primary)
+	}
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	texts := make([]string, len(addrs))
+	for i, a := range addrs {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // Delete removes an object of the source.

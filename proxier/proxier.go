@@ -64,9 +64,9 @@ func New(o Options) (*Proxier, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := metrics.New(service.Families())
+	m := metrics.New()
 	h := health.NewProxierHealth(health.ProxierOptions{
-		Timeout: 2 * o.Config.Kube.NFTables.SyncPeriod.Duration, Families: service.Families(),
+		Timeout:   2 * o.Config.Kube.NFTables.SyncPeriod.Duration,
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
@@ -116,9 +116,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })
-	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
-		run(func() error { return host.WatchAddrs(ctx, func() { signal(p.address) }) })
-	}
+	run(func() error { return host.WatchAddrs(ctx, func() { signal(p.address) }) })
 	p.events.reportNode(corev1.EventTypeNormal, "Starting", "nftproxy is starting")
 	p.newReconciler(conn).run(ctx)
 	p.loopback.Close()
@@ -141,13 +139,22 @@ func (p *Proxier) probe() error {
 	if err != nil {
 		return err
 	}
-	if p.families, err = usable(missing); err != nil {
+	families, err := usable(missing)
+	if err != nil {
 		return err
 	}
+	p.setFamilies(families)
 	for _, sysctl := range host.NotForwarding(p.families) {
 		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1", "sysctl", sysctl)
 	}
 	return nil
+}
+
+// setFamilies sets the families to program. Pages and metrics show no others.
+func (p *Proxier) setFamilies(families []service.Family) {
+	p.families = families
+	p.health.SetFamilies(families)
+	p.metrics.SetFamilies(families)
 }
 
 // usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of what a

@@ -2,7 +2,6 @@ package proxier
 
 import (
 	"context"
-	"net/netip"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -66,7 +65,8 @@ type reconciler struct {
 	cleanup cleanup
 	closed  bool // a healthCheckNodePort could not be opened
 
-	unserved bool // a nodePort on a loopback address could not be opened
+	unserved     bool             // a nodePort on a loopback address could not be opened
+	unrestricted []service.Family // the last that were logged
 }
 
 func (p *Proxier) newReconciler(t tables) *reconciler {
@@ -142,21 +142,20 @@ func (r *reconciler) markDone() {
 	}
 }
 
-// addressesChanged reports whether the addresses that serve nodePorts have changed. Interfaces of pods come and go all
-// the time; their addresses do not serve nodePorts.
+// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of pods
+// come and go all the time; their addresses serve neither.
 func (r *reconciler) addressesChanged() bool {
 	e, err := r.env()
-	return err != nil || !slices.Equal(e.Node.NodePortAddrs, r.builder.Environment().Node.NodePortAddrs)
+	before := r.builder.Environment()
+	return err != nil || !slices.Equal(e.Node.NodePortAddrs, before.Node.NodePortAddrs) ||
+		!slices.Equal(e.HealthCheckAddrs, before.HealthCheckAddrs)
 }
 
-// environment returns the Environment with the host's addresses, if nodePorts need them.
+// environment returns the Environment with the host's addresses.
 func (p *Proxier) environment() (desired.Environment, error) {
-	var addrs []netip.Addr
-	if _, prefixes := p.config.NodePortAddresses(); len(prefixes) > 0 {
-		var err error
-		if addrs, err = host.Addrs(); err != nil {
-			return desired.Environment{}, err
-		}
+	addrs, err := host.Addrs()
+	if err != nil {
+		return desired.Environment{}, err
 	}
 	return desired.NewEnvironment(p.config, p.name, p.state, p.families, addrs), nil
 }

@@ -2,8 +2,10 @@ package proxier
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/health"
 	"github.com/nftproxy/nftproxy/rules"
@@ -12,9 +14,10 @@ import (
 
 // Reasons of Events besides those about Services (proxier/desired) and kube-proxy (proxier/takeover).
 const (
-	reasonDriftRepaired = "DriftRepaired"
-	reasonHealthCheck   = "FailedToStartServiceHealthcheck"
-	reasonLocalhost     = "FailedToStartLocalhostNodePort"
+	reasonDriftRepaired    = "DriftRepaired"
+	reasonHealthCheck      = "FailedToStartServiceHealthcheck"
+	reasonLocalhost        = "FailedToStartLocalhostNodePort"
+	reasonAddressesMissing = "NodeAddressesMissing"
 )
 
 // reportProgress brings health checks and gauges in line with the ruleset.
@@ -24,13 +27,26 @@ func (r *reconciler) reportProgress() {
 	for name, c := range ruleset.HealthChecks() {
 		checks[name] = health.Service{Port: c.Port, LocalEndpoints: c.LocalReady}
 	}
-	r.reportPorts(r.checks.Sync(checks, e.Node.NodePortAddrs))
+	r.reportPorts(r.checks.Sync(checks, e.HealthCheckAddrs))
+	r.reportUnrestricted(e.Unrestricted)
 	r.metrics.Services.Set(float64(ruleset.Services()))
 	r.metrics.FrontendConflicts.Set(float64(ruleset.Conflicts()))
 	for _, f := range e.Config.Families {
 		r.metrics.SetFrontends(f, ruleset.Frontends(f))
 		n := ruleset.NoLocal(f)
 		r.metrics.NoLocalEndpoints(f, n.Internal, n.External)
+	}
+}
+
+// reportUnrestricted logs families whose nodePorts are on more addresses than "primary" suggests.
+func (r *reconciler) reportUnrestricted(families []service.Family) {
+	if slices.Equal(families, r.unrestricted) {
+		return
+	}
+	r.unrestricted = families
+	for _, f := range families {
+		klog.InfoS("Node has no address of this family, serving nodePorts on all addresses of the family",
+			"family", f.APIName())
 	}
 }
 

@@ -77,9 +77,7 @@ func (r *reconciler) take() state.Changes {
 
 // incremental programs the changes of some Services.
 func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
-	for _, name := range names {
-		r.builder.Update(name)
-	}
+	r.builder.Update(names...)
 	d := r.builder.Ruleset().Changes()
 	return d, r.commit(d, 0)
 }

@@ -86,7 +86,7 @@ func TestGoldenSync(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.families = service.Families()
+			p.setFamilies(service.Families())
 			k := &recorder{Kernel: fakekernel.New()}
 			r := p.newReconciler(k)
 			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, nil }

@@ -26,10 +26,13 @@ type world struct {
 	*rand.Rand
 	services int // at most
 	objects  map[string]runtime.Object
+	// addressed is the last Node with addresses, which the state keeps.
+	addressed *corev1.Node
 }
 
 func newWorld(seed uint64, services int) *world {
-	return &world{rand.New(rand.NewPCG(seed, 0x6e6674)), services, map[string]runtime.Object{}}
+	return &world{Rand: rand.New(rand.NewPCG(seed, 0x6e6674)), services: services,
+		objects: map[string]runtime.Object{}}
 }
 
 func oneOf[T any](w *world, from ...T) T { return from[w.IntN(len(from))] }
@@ -58,10 +61,16 @@ func (w *world) change(p *Proxier) {
 	}
 	w.objects[id] = obj
 	p.Apply(obj)
+	if node, ok := obj.(*corev1.Node); ok && !p.state.Node().Kept {
+		w.addressed = node
+	}
 }
 
-// deliver delivers all objects to p, in any order.
+// deliver delivers all objects to p, in any order, after the Node that had addresses.
 func (w *world) deliver(p *Proxier) {
+	if w.addressed != nil {
+		p.Apply(w.addressed)
+	}
 	ids := slices.Sorted(maps.Keys(w.objects))
 	w.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	for _, id := range ids {
@@ -273,7 +282,7 @@ func newStandalone(t *testing.T, c *config.Config, k tables) (*Proxier, *reconci
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.families = service.Families()
+	p.setFamilies(service.Families())
 	r := p.newReconciler(k)
 	r.env = p.nodeEnvironment
 	return p, r

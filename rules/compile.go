@@ -17,9 +17,9 @@ type Compiled struct {
 	Entries         []Entry // at most one per frontend
 	Loopbacks       []Loopback
 	ClusterIPs      []netip.Addr
-	Hairpins        []netip.Addr // backends on this node
-	HealthCheckPort uint16       // 0: none
-	LocalReady      int          // ready endpoints on this node, for the health check
+	Hairpins        []netip.Addr           // backends on this node
+	HealthCheckPort uint16                 // 0: none
+	LocalReady      map[service.Family]int // see HealthCheck; nil without a port
 	NoLocal         map[service.Family]NoLocal
 	Problems        []string // each names a part that was left out, and the reason
 }

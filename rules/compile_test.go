@@ -228,6 +228,40 @@ func TestCompileHairpins(t *testing.T) {
 
 func addrComparer() cmp.Option { return cmp.Comparer(func(a, b netip.Addr) bool { return a == b }) }
 
+// TestCompileHealthCheck counts the addresses of ready endpoints on the node, once for all ports of the
+// Service, in each of its families.
+func TestCompileHealthCheck(t *testing.T) {
+	type counts = map[service.Family]int
+	endpoints := append(ready("n1", "10.244.1.1:80 10.244.1.2:80 [fd00:1::1]:80"),
+		on("n2", "10.244.2.1:80", "RS"), on("n1", "10.244.1.3:80", "ST"), on("", "10.244.1.4:80", "RS"),
+		on("n1", "10.244.2.1:80", "RST")) // it terminates, and n2 has its address now
+	for _, tt := range []struct {
+		clusterIPs string
+		want       counts
+	}{
+		{"10.96.0.10 fd00::10", counts{service.IPv4: 2, service.IPv6: 1}},
+		{"10.96.0.10", counts{service.IPv4: 2}},
+		{"fd00::10", counts{service.IPv6: 1}},
+	} {
+		svc := web()
+		svc.ClusterIPs, svc.HealthCheckPort = addrs(tt.clusterIPs), 31000
+		svc.Ports[0].Endpoints = endpoints
+		svc.Ports = append(svc.Ports, service.Port{Name: "https", Protocol: service.TCP, Port: 443,
+			Endpoints: ready("n1", "10.244.1.1:443")})
+		r := rules.NewRuleset(testConfig())
+		putSvc(r, svc)
+		want := map[service.Name]rules.HealthCheck{svc.Name: {Port: 31000, LocalReady: tt.want}}
+		if diff := cmp.Diff(want, r.HealthChecks()); diff != "" {
+			t.Errorf("ClusterIPs %s (-want +got):\n%s", tt.clusterIPs, diff)
+		}
+		svc.HealthCheckPort = 0
+		putSvc(r, svc)
+		if got := r.HealthChecks(); len(got) > 0 {
+			t.Errorf("without a port: %v, want no health check", got)
+		}
+	}
+}
+
 func TestCompileKeepsSlots(t *testing.T) {
 	svc := web()
 	svc.ExternalIPs, svc.ExternalLocal = addrs("198.51.100.1"), true

@@ -128,3 +128,31 @@ func TestConflictUpdateOfWinner(t *testing.T) {
 	putSvc(r, named("old", 9, ep1)) // gives way for a moment inside Put
 	checkLines(t, "the winner is put again", nil, changesText(r))
 }
+
+// TestWinner asks who has the frontend while Services come and go.
+func TestWinner(t *testing.T) {
+	r := rules.NewRuleset(testConfig())
+	old, middle, young := named("old", 9, ep1), named("middle", 5, ep2), named("young", 1, ep3)
+	for _, step := range []struct {
+		what string
+		do   func()
+		want []string // for old, middle and young
+	}{
+		{"one has it", func() { putSvc(r, young) }, []string{"", "", ""}},
+		{"an older one takes it", func() { putSvc(r, middle) }, []string{"", "", "middle"}},
+		{"the oldest takes it", func() { putSvc(r, old) }, []string{"", "old", "old"}},
+		{"a loser leaves", func() { r.Remove(young.Name) }, []string{"", "old", ""}},
+		{"it comes back, and the winner leaves", func() { putSvc(r, young); r.Remove(old.Name) },
+			[]string{"", "", "middle"}},
+	} {
+		step.do()
+		var got []string
+		for _, svc := range []*service.Service{old, middle, young} {
+			winner, _ := r.Winner(shared(), svc.Name)
+			got = append(got, winner.Name)
+		}
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("%s: winners (-want +got):\n%s", step.what, diff)
+		}
+	}
+}

@@ -10,10 +10,11 @@ import (
 // pick returns the backends of a port in one family: those for traffic with policy Cluster and those on this
 // node, each sorted and without duplicates. It also returns whether any endpoint anywhere could take traffic.
 //
-// It picks ready endpoints. If there are none, it picks serving and terminating ones. Hints count under the
-// conditions of kube-proxy, see topologyOf.
+// It picks ready endpoints. If there are none, it picks serving and terminating ones, except for those whose
+// address a later pod has. Hints count under the conditions of kube-proxy, see topologyOf.
 func pick(all []service.Endpoint, family service.Family, node service.Node) (
 	cluster, local []service.Backend, anywhere bool) {
+	all = current(all)
 	has := func(ep *service.Endpoint) bool { return service.FamilyOf(ep.Backend.Addr()) == family }
 	ready := func(ep *service.Endpoint) bool { return ep.Ready && has(ep) }
 	draining := func(ep *service.Endpoint) bool {
@@ -34,22 +35,58 @@ func pick(all []service.Endpoint, family service.Family, node service.Node) (
 
 // serving returns the backends of all endpoints that serve, sorted.
 func serving(all []service.Endpoint, family service.Family) []service.Backend {
-	return backends(all, func(ep *service.Endpoint) bool {
+	return backends(current(all), func(ep *service.Endpoint) bool {
 		return service.FamilyOf(ep.Backend.Addr()) == family && (ep.Ready || ep.Serving)
 	}, nil)
 }
 
-// localReady counts the addresses of ready endpoints on the node, for the health check of a load balancer.
-func localReady(svc *service.Service, node service.Node) int {
-	addrs := map[netip.Addr]struct{}{}
+// localReady counts the addresses of ready endpoints on the node, for each family of the Service.
+func localReady(svc *service.Service, node service.Node) map[service.Family]int {
+	counts := map[service.Family]int{}
+	for _, f := range families(svc.ClusterIPs) {
+		counts[f] = 0
+	}
+	counted := map[netip.Addr]bool{}
 	for _, p := range svc.Ports {
-		for _, ep := range p.Endpoints {
-			if ep.Ready && ep.Node != "" && ep.Node == node.Name {
-				addrs[ep.Backend.Addr()] = struct{}{}
+		for _, ep := range current(p.Endpoints) {
+			addr := ep.Backend.Addr()
+			if !ep.Ready || ep.Node == "" || ep.Node != node.Name || counted[addr] {
+				continue
+			}
+			counted[addr] = true
+			if n, ok := counts[service.FamilyOf(addr)]; ok {
+				counts[service.FamilyOf(addr)] = n + 1
 			}
 		}
 	}
-	return len(addrs)
+	return counts
+}
+
+// current returns the endpoints without terminating ones whose address and port a later pod has, perhaps on
+// another node: the network may reuse the address of a pod that terminates. As in kube-proxy, the endpoint
+// that does not terminate counts, whether it is ready or not.
+func current(all []service.Endpoint) []service.Endpoint {
+	reused := map[service.Backend]bool{} // only of those that terminate: there are few
+	for i := range all {
+		if all[i].Terminating {
+			reused[all[i].Backend] = false
+		}
+	}
+	if len(reused) == 0 {
+		return all
+	}
+	found := false
+	for i := range all {
+		if _, ok := reused[all[i].Backend]; ok && !all[i].Terminating {
+			reused[all[i].Backend], found = true, true
+		}
+	}
+	if !found {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(ep service.Endpoint) bool {
+		return ep.Terminating && reused[ep.Backend]
+	})
 }
 
 // which reports whether an endpoint is picked.

@@ -84,7 +84,8 @@ type Conflict struct {
 	Winner, Loser service.Name
 }
 
-// Put adds a Service, or replaces its previous state, and returns the conflicts with other Services.
+// Put adds a Service, or replaces its previous state, and returns the conflicts with other Services. Further
+// changes may resolve them: see [Ruleset.Winner].
 func (r *Ruleset) Put(c *Compiled) []Conflict {
 	old := r.services[c.Name]
 	r.drop(old)
@@ -134,13 +135,16 @@ func (r *Ruleset) Slots(f service.Frontend) Held {
 	return Held{e.Backends, e.Locals, e.Numbers, e.LocalNumbers}
 }
 
-// HealthCheck is a healthCheckNodePort with the number that it answers.
+// HealthCheck is a healthCheckNodePort with the numbers that it answers.
 type HealthCheck struct {
-	Port       uint16
-	LocalReady int
+	Port uint16
+	// LocalReady counts ready endpoints on the node, for each family of the Service: as in kube-proxy, each
+	// family has a health check of its own.
+	LocalReady map[service.Family]int
 }
 
-// HealthChecks returns the health checks of all Services that have one. The map is the Ruleset's own.
+// HealthChecks returns the health checks of all Services that have one, also in families that are not
+// programmed. The map is the Ruleset's own.
 func (r *Ruleset) HealthChecks() map[service.Name]HealthCheck { return r.checks }
 
 // NoLocal counts, over all Services, ports with a traffic policy Local whose endpoints are all on other
@@ -154,6 +158,16 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 		sum.External += by * n.External
 		r.noLocal[f] = sum
 	}
+}
+
+// Winner returns the Service that has a frontend which loser claims as well. It returns false if loser has
+// the frontend, or no longer claims it.
+func (r *Ruleset) Winner(f service.Frontend, loser service.Name) (service.Name, bool) {
+	lost := slices.ContainsFunc(r.losers[f], func(l claim) bool { return l.by.Name == loser })
+	if !lost {
+		return service.Name{}, false
+	}
+	return r.owners[f].by.Name, true
 }
 
 // Conflicts returns the number of frontends that more than one Service claims.

@@ -121,8 +121,9 @@ func (c *Config) ClusterCIDRs() []netip.Prefix {
 
 // NodePortAddresses returns which addresses of the node nodePorts are served on: the primary one of each IP
 // family if primary is true, and those within one of prefixes, which are sorted. As in kube-proxy, a list of
-// CIDRs of one family does not restrict the other one, for which prefixes has all addresses; a list with
-// "primary" restricts both. Loopback ranges are returned as given; see LoopbackAddrs.
+// CIDRs of one family does not restrict the other one, for which prefixes has all addresses. Whether a list
+// with "primary" restricts a family depends on the Node: see package desired. Loopback ranges are returned as
+// given; see LoopbackAddrs.
 func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	for _, s := range c.Kube.NodePortAddresses {
 		switch s {

@@ -33,29 +33,41 @@ func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 	if slots == nil {
 		slots = b.ruleset.Slots
 	}
-	for _, name := range b.state.Services() {
-		b.build(name, slots)
-	}
+	b.build(b.state.Services(), slots)
 	return b.ruleset
 }
 
-// Update builds one Service of the ruleset again. Its endpoints keep their slots.
-func (b *Builder) Update(name service.Name) { b.build(name, b.ruleset.Slots) }
+// Update builds Services of the ruleset again. Their endpoints keep their slots.
+func (b *Builder) Update(names ...service.Name) { b.build(names, b.ruleset.Slots) }
 
-func (b *Builder) build(name service.Name, slots rules.Slots) {
+// build builds Services and reports the conflicts that remain: a Service may claim a frontend that a later
+// one of them gives up.
+func (b *Builder) build(names []service.Name, slots rules.Slots) {
+	var conflicts []rules.Conflict
+	for _, name := range names {
+		conflicts = append(conflicts, b.put(name, slots)...)
+	}
+	for _, c := range conflicts {
+		if winner, ok := b.ruleset.Winner(c.Frontend, c.Loser); ok {
+			c.Winner = winner
+			b.report(Conflict(c))
+		}
+	}
+}
+
+// put builds one Service and returns its conflicts with others.
+func (b *Builder) put(name service.Name, slots rules.Slots) []rules.Conflict {
 	svc, problems := b.state.Service(name)
 	for _, p := range problems {
 		b.report(Problem{name, ReasonNotProgrammed, p})
 	}
 	if svc == nil {
 		b.ruleset.Remove(name)
-		return
+		return nil
 	}
 	compiled := rules.Compile(svc, b.environment.Node, slots)
 	for _, p := range compiled.Problems {
 		b.report(Problem{name, ReasonNotProgrammed, p})
 	}
-	for _, c := range b.ruleset.Put(compiled) {
-		b.report(Conflict(c))
-	}
+	return b.ruleset.Put(compiled)
 }

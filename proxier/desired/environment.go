@@ -2,7 +2,6 @@ package desired
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/state"
@@ -14,6 +13,12 @@ import (
 type Environment struct {
 	Config rules.Config
 	Node   service.Node
+	// HealthCheckAddrs are the addresses of healthCheckNodePorts. An unspecified address means every address
+	// of its family, and is the only one of that family.
+	HealthCheckAddrs []netip.Addr
+	// Unrestricted are the families in which nodePorts are on all addresses of the node although
+	// nodePortAddresses has "primary", because the Node has no address of the family.
+	Unrestricted []service.Family
 }
 
 // NewEnvironment returns the Environment of the node with that name, from the configuration, the Node and
@@ -22,6 +27,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 	families []service.Family, hostAddrs []netip.Addr) Environment {
 	node := s.Node()
 	primary := primaryAddrs(node, c.NodeIP())
+	scope := newScope(c, primary, families)
 	return Environment{
 		Config: rules.Config{
 			MasqueradeMark: c.MasqueradeMark(),
@@ -34,9 +40,11 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			Name:          name,
 			Zone:          node.Zone,
 			Addrs:         primary,
-			NodePortAddrs: nodePortAddrs(c, primary, hostAddrs),
+			NodePortAddrs: scope.nodePorts(hostAddrs),
 			LoopbackAddrs: c.LoopbackAddrs(),
 		},
+		HealthCheckAddrs: scope.healthChecks(hostAddrs, families),
+		Unrestricted:     scope.unrestricted,
 	}
 }
 
@@ -65,26 +73,4 @@ func primaryAddrs(node state.Node, bind netip.Addr) []netip.Addr {
 		}
 	}
 	return addrs
-}
-
-// nodePortAddrs returns the addresses on which rules serve nodePorts, sorted. Loopback addresses are not among
-// them, because the kernel does not route their packets to a pod. Link-local addresses serve them
-// only if nodePortAddresses has a link-local range.
-func nodePortAddrs(c *config.Config, primary, hostAddrs []netip.Addr) []netip.Addr {
-	usePrimary, prefixes := c.NodePortAddresses()
-	var addrs []netip.Addr
-	if usePrimary {
-		addrs = append(addrs, primary...)
-	}
-	for _, a := range hostAddrs {
-		covers := func(p netip.Prefix) bool {
-			return p.Contains(a) && (!a.IsLinkLocalUnicast() || p.Addr().IsLinkLocalUnicast())
-		}
-		if slices.ContainsFunc(prefixes, covers) {
-			addrs = append(addrs, a)
-		}
-	}
-	addrs = slices.DeleteFunc(addrs, netip.Addr.IsLoopback)
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
 }

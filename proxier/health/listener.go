@@ -5,7 +5,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -24,17 +27,30 @@ type listener struct {
 // listen opens addr and serves handler there. An unspecified address opens the addresses of its own family
 // only.
 func listen(addr netip.AddrPort, handler http.Handler) (*listener, error) {
-	network := "tcp6"
-	if addr.Addr().Is4() {
-		network = "tcp4"
+	network, config := "tcp4", net.ListenConfig{}
+	if addr.Addr().Is6() {
+		network, config.Control = "tcp6", freeBind
 	}
-	tcp, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(addr))
+	config.SetMultipathTCP(false)
+	tcp, err := config.Listen(context.Background(), network, addr.String())
 	if err != nil {
 		return nil, err
 	}
 	l := &listener{Listener: tcp, server: newHTTPServer(handler)}
 	go func() { _ = l.server.Serve(l) }() // ends with an error whenever the listener is closed
 	return l, nil
+}
+
+// freeBind lets a socket listen on an IPv6 address that is local by a route only (IPV6_FREEBIND, Linux 4.15).
+// IPv4 needs no option for that.
+func freeBind(_, _ string, conn syscall.RawConn) error {
+	var err error
+	if e := conn.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 // stop frees the address at once. Open requests continue.

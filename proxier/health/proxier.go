@@ -33,9 +33,6 @@ type ProxierOptions struct {
 	// Timeout is how long a queued change may wait for a successful sync before the proxier is unhealthy.
 	// kube-proxy uses twice its syncPeriod.
 	Timeout time.Duration
-	// Families are the families in the status. They are programmed together, so their status is always the
-	// same.
-	Families []service.Family
 	// OnHealthz and OnLivez, if set, are called with the status code of each answer.
 	OnHealthz, OnLivez func(code int)
 }
@@ -49,12 +46,21 @@ type ProxierHealth struct {
 	pendingSince time.Time // when the oldest change that is not programmed yet was queued
 	lastUpdated  time.Time // zero until the first sync has succeeded
 	nodeEligible bool
+	families     []service.Family
 }
 
-// NewProxierHealth returns a ProxierHealth that is starting: /livez succeeds, and /healthz fails until a sync
-// has succeeded and SetNodeEligible has been called with true.
+// NewProxierHealth returns a ProxierHealth that is starting, without families: /livez succeeds, and /healthz
+// fails until a sync has succeeded and SetNodeEligible has been called with true.
 func NewProxierHealth(opts ProxierOptions) *ProxierHealth {
 	return &ProxierHealth{opts: opts}
+}
+
+// SetFamilies sets the families in the status: those that are programmed. They are programmed together, so
+// their status is always the same.
+func (h *ProxierHealth) SetFamilies(families []service.Family) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.families = families
 }
 
 // Queued records a change that a sync still has to program.
@@ -119,9 +125,9 @@ func (h *ProxierHealth) status() (body proxierBody, nodeEligible bool) {
 		LastUpdated: h.lastUpdated,
 		CurrentTime: now,
 		Healthy:     h.pendingSince.IsZero() || now.Sub(h.pendingSince) < h.opts.Timeout,
-		Status:      make(map[string]familyStatus, len(h.opts.Families)),
+		Status:      make(map[string]familyStatus, len(h.families)),
 	}
-	for _, f := range h.opts.Families {
+	for _, f := range h.families {
 		body.Status[f.APIName()] = familyStatus{LastUpdated: h.lastUpdated, Healthy: body.Healthy}
 	}
 	return body, h.nodeEligible

@@ -145,10 +145,10 @@ func (test proxierCase) check(t *testing.T) {
 	start := time.Now()
 	h := NewProxierHealth(ProxierOptions{
 		Timeout:   timeout,
-		Families:  service.Families(),
 		OnHealthz: func(code int) { codes[0] = code },
 		OnLivez:   func(code int) { codes[1] = code },
 	})
+	h.SetFamilies(service.Families())
 	h.SetNodeEligible(true)
 	test.do(h)
 	healthy := test.livez == 200
@@ -179,7 +179,8 @@ func (test proxierCase) check(t *testing.T) {
 // TestProxierBody checks the bytes of the body, because other programs parse them.
 func TestProxierBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := NewProxierHealth(ProxierOptions{Timeout: time.Minute, Families: []service.Family{service.IPv4}})
+		h := NewProxierHealth(ProxierOptions{Timeout: time.Minute})
+		h.SetFamilies([]service.Family{service.IPv4})
 		h.Updated()
 		time.Sleep(time.Second)
 		at := func(d time.Duration) string {

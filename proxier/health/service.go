@@ -17,8 +17,10 @@ import (
 
 // Service is the state of a Service that its health check reports.
 type Service struct {
-	Port           uint16 // spec.healthCheckNodePort; 0 means that there is none
-	LocalEndpoints int    // ready endpoints on this node
+	Port uint16 // spec.healthCheckNodePort; 0 means that there is none
+	// LocalEndpoints counts ready endpoints on this node, for each family of the Service. The health check
+	// listens on addresses of these families only.
+	LocalEndpoints map[service.Family]int
 }
 
 // ListenError reports that the health check of a Service does not listen on one address.
@@ -37,15 +39,23 @@ func (e *ListenError) Error() string {
 func (e *ListenError) Unwrap() error { return e.Err }
 
 // ServiceHealth serves the healthCheckNodePorts: one HTTP listener for each Service and node address. Load
-// balancers ask it how many endpoints of the Service are on this node. It is safe for concurrent use.
+// balancers ask it how many endpoints of the Service are on this node. As in kube-proxy, the families are
+// independent: a load balancer for IPv4 must not choose a node whose endpoints are all IPv6. It is safe for
+// concurrent use.
 type ServiceHealth struct {
 	proxierHealthy func() bool
 
 	mu       sync.Mutex
-	services map[service.Name]*serviceHandler
+	handlers map[check]*handler
 	wanted   map[endpoint]bool
 	open     map[endpoint]*listener
 	closing  sync.WaitGroup // closed listeners with open requests
+}
+
+// check is the health check of one Service in one family.
+type check struct {
+	service service.Name
+	family  service.Family
 }
 
 // endpoint is where the health check of one Service listens. It includes the Service so that a port that
@@ -54,6 +64,8 @@ type endpoint struct {
 	service service.Name
 	addr    netip.AddrPort
 }
+
+func (e endpoint) check() check { return check{e.service, service.FamilyOf(e.addr.Addr())} }
 
 func (e endpoint) compare(f endpoint) int {
 	return cmp.Or(e.service.Compare(f.service), e.addr.Compare(f.addr))
@@ -64,16 +76,16 @@ func (e endpoint) compare(f endpoint) int {
 func NewServiceHealth(proxierHealthy func() bool) *ServiceHealth {
 	return &ServiceHealth{
 		proxierHealthy: proxierHealthy,
-		services:       map[service.Name]*serviceHandler{},
+		handlers:       map[check]*handler{},
 		wanted:         map[endpoint]bool{},
 		open:           map[endpoint]*listener{},
 	}
 }
 
-// Sync serves these Services, each on all of addrs, and no others. Listeners that stay are not touched. An
-// unspecified address means every address of its family; addrs must not have another address of that family
-// then. Sync returns the errors of listeners that could not be opened, in the order of Service and address;
-// the next Sync or Retry tries them again. All others are served.
+// Sync serves these Services, each on those of addrs that are of its families, and no others. Listeners that
+// stay are not touched. An unspecified address means every address of its family; addrs must not have another
+// address of that family then. Sync returns the errors of listeners that could not be opened, in the order of
+// Service and address; the next Sync or Retry tries them again. All others are served.
 func (s *ServiceHealth) Sync(services map[service.Name]Service, addrs []netip.Addr) []*ListenError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,21 +94,33 @@ func (s *ServiceHealth) Sync(services map[service.Name]Service, addrs []netip.Ad
 		if svc.Port == 0 {
 			continue
 		}
-		h := s.services[name]
-		if h == nil {
-			h = &serviceHandler{name: name, proxierHealthy: s.proxierHealthy}
-			s.services[name] = h
+		for family, n := range svc.LocalEndpoints {
+			s.handler(check{name, family}).localEndpoints.Store(int64(n))
 		}
-		h.localEndpoints.Store(int64(svc.LocalEndpoints))
 		for _, addr := range addrs {
-			s.wanted[endpoint{name, netip.AddrPortFrom(addr.Unmap(), svc.Port)}] = true
+			at := endpoint{name, netip.AddrPortFrom(addr.Unmap(), svc.Port)}
+			if _, ok := svc.LocalEndpoints[at.check().family]; ok {
+				s.wanted[at] = true
+			}
 		}
 	}
-	maps.DeleteFunc(s.services, func(name service.Name, _ *serviceHandler) bool {
-		return services[name].Port == 0
+	maps.DeleteFunc(s.handlers, func(c check, _ *handler) bool {
+		svc := services[c.service]
+		_, ok := svc.LocalEndpoints[c.family]
+		return svc.Port == 0 || !ok
 	})
 	s.closeUnwanted()
 	return s.openWanted()
+}
+
+// handler returns the handler of a health check. It makes it if there is none.
+func (s *ServiceHealth) handler(c check) *handler {
+	h := s.handlers[c]
+	if h == nil {
+		h = &handler{name: c.service, proxierHealthy: s.proxierHealthy}
+		s.handlers[c] = h
+	}
+	return h
 }
 
 // Retry tries again to open the listeners that the last Sync or Retry could not open, and returns the errors.
@@ -133,7 +157,7 @@ func (s *ServiceHealth) openWanted() []*ListenError {
 		if s.open[at] != nil {
 			continue
 		}
-		l, err := listen(at.addr, s.services[at.service])
+		l, err := listen(at.addr, s.handlers[at.check()])
 		if err != nil {
 			errs = append(errs, &ListenError{Service: at.service, Addr: at.addr, Err: err})
 			continue
@@ -143,8 +167,8 @@ func (s *ServiceHealth) openWanted() []*ListenError {
 	return errs
 }
 
-// serviceHandler answers the health checks of one Service.
-type serviceHandler struct {
+// handler answers the health check of one Service in one family.
+type handler struct {
 	name           service.Name
 	localEndpoints atomic.Int64
 	proxierHealthy func() bool
@@ -159,7 +183,7 @@ type serviceBody struct {
 	ServiceProxyHealthy bool  `json:"serviceProxyHealthy"`
 }
 
-func (h *serviceHandler) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+func (h *handler) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	body := serviceBody{LocalEndpoints: h.localEndpoints.Load(), ServiceProxyHealthy: h.proxierHealthy()}
 	body.Service.Namespace, body.Service.Name = h.name.Namespace, h.name.Name
 	code := http.StatusServiceUnavailable

@@ -2,6 +2,7 @@ package health
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -26,6 +27,11 @@ var (
 	web = service.Name{Namespace: "default", Name: "web"}
 	dns = service.Name{Namespace: "kube-system", Name: "dns"}
 )
+
+// both returns the state of a Service with n local endpoints in each family.
+func both(n int) map[service.Family]int {
+	return map[service.Family]int{service.IPv4: n, service.IPv6: n}
+}
 
 type reply struct {
 	Code   int
@@ -120,7 +126,7 @@ func TestServiceReply(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			healthy.Store(test.healthy)
-			mustSync(t, s, map[service.Name]Service{web: {Port: port, LocalEndpoints: test.n}}, home, home6)
+			mustSync(t, s, map[service.Name]Service{web: {port, both(test.n)}}, home, home6)
 			for _, addr := range []netip.Addr{home, home6} {
 				if diff := cmp.Diff(test.want, get(t, netip.AddrPortFrom(addr, port))); diff != "" {
 					t.Errorf("reply on %s (-want +got):\n%s", addr, diff)
@@ -139,7 +145,7 @@ func TestServiceSync(t *testing.T) {
 	type services = map[service.Name]Service
 	type addrs = []netip.Addr
 	type listening map[string]string // address:port -> weight
-	both := services{web: {q, 2}, dns: {p, 5}}
+	swapped := services{web: {q, both(2)}, dns: {p, both(5)}}
 	steps := []struct {
 		name     string
 		services services
@@ -148,21 +154,21 @@ func TestServiceSync(t *testing.T) {
 		kept     int // listeners that the step did not touch
 	}{
 		{"nothing", nil, addrs{home}, listening{}, 0},
-		{"first", services{web: {p, 1}}, addrs{home}, listening{"home:p": "1"}, 0},
-		{"count changes", services{web: {p, 2}}, addrs{home}, listening{"home:p": "2"}, 1},
-		{"second Service", services{web: {p, 2}, dns: {q, 5}}, addrs{home},
+		{"first", services{web: {p, both(1)}}, addrs{home}, listening{"home:p": "1"}, 0},
+		{"count changes", services{web: {p, both(2)}}, addrs{home}, listening{"home:p": "2"}, 1},
+		{"second Service", services{web: {p, both(2)}, dns: {q, both(5)}}, addrs{home},
 			listening{"home:p": "2", "home:q": "5"}, 1},
-		{"they swap ports", both, addrs{home}, listening{"home:q": "2", "home:p": "5"}, 0},
-		{"address is added", both, addrs{home, home2},
+		{"they swap ports", swapped, addrs{home}, listening{"home:q": "2", "home:p": "5"}, 0},
+		{"address is added", swapped, addrs{home, home2},
 			listening{"home:q": "2", "home:p": "5", "home2:q": "2", "home2:p": "5"}, 2},
-		{"Service is deleted", services{web: {q, 2}}, addrs{home, home2},
+		{"Service is deleted", services{web: {q, both(2)}}, addrs{home, home2},
 			listening{"home:q": "2", "home2:q": "2"}, 2},
-		{"address is removed", services{web: {q, 2}}, addrs{home2}, listening{"home2:q": "2"}, 1},
-		{"all addresses", services{web: {q, 2}}, addrs{one}, listening{"home:q": "2", "home2:q": "2"}, 0},
-		{"and back to one", services{web: {q, 2}}, addrs{home}, listening{"home:q": "2"}, 0},
-		{"IPv4 as IPv6 is the same", services{web: {q, 2}}, addrs{netip.AddrFrom16(home.As16())},
+		{"address is removed", services{web: {q, both(2)}}, addrs{home2}, listening{"home2:q": "2"}, 1},
+		{"all addresses", services{web: {q, both(2)}}, addrs{one}, listening{"home:q": "2", "home2:q": "2"}, 0},
+		{"and back to one", services{web: {q, both(2)}}, addrs{home}, listening{"home:q": "2"}, 0},
+		{"IPv4 as IPv6 is the same", services{web: {q, both(2)}}, addrs{netip.AddrFrom16(home.As16())},
 			listening{"home:q": "2"}, 1},
-		{"no port", services{web: {0, 2}}, addrs{home}, listening{}, 0},
+		{"no port", services{web: {0, both(2)}}, addrs{home}, listening{}, 0},
 	}
 	for _, step := range steps {
 		before := make([]*listener, 0, len(s.open))
@@ -196,7 +202,7 @@ func TestServiceSync(t *testing.T) {
 func TestServiceFamilies(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	port := freePort(t)
-	services := map[service.Name]Service{web: {Port: port, LocalEndpoints: 1}}
+	services := map[service.Name]Service{web: {port, both(1)}}
 	mustSync(t, s, services, netip.IPv6Unspecified())
 	if got := get(t, netip.AddrPortFrom(home, port)); got.Code != 0 {
 		t.Errorf(":: answers on an IPv4 address with %d, want none", got.Code)
@@ -209,13 +215,42 @@ func TestServiceFamilies(t *testing.T) {
 	}
 }
 
+// TestServiceFamiliesDiffer gives each family a number of its own, and takes one family away and back.
+func TestServiceFamiliesDiffer(t *testing.T) {
+	s, _ := newServiceHealth(t)
+	port := freePort(t)
+	type counts = map[service.Family]int
+	for _, step := range []struct {
+		local    counts
+		want     string // on IPv4 and on IPv6
+		handlers int
+	}{
+		{counts{service.IPv4: 0, service.IPv6: 2}, "503 0, 200 2", 2},
+		{counts{service.IPv4: 3, service.IPv6: 0}, "200 3, 503 0", 2},
+		{counts{service.IPv4: 3}, "200 3, 0 ", 1},
+		{counts{service.IPv6: 1}, "0 , 200 1", 1},
+		{counts{}, "0 , 0 ", 0},
+		{counts{service.IPv4: 1, service.IPv6: 1}, "200 1, 200 1", 2},
+	} {
+		mustSync(t, s, map[service.Name]Service{web: {port, step.local}}, home, home6)
+		v4, v6 := get(t, netip.AddrPortFrom(home, port)), get(t, netip.AddrPortFrom(home6, port))
+		got := fmt.Sprintf("%d %s, %d %s", v4.Code, v4.Weight, v6.Code, v6.Weight)
+		if got != step.want {
+			t.Errorf("%v: IPv4 and IPv6 answer %s, want %s", step.local, got, step.want)
+		}
+		if len(s.handlers) != step.handlers {
+			t.Errorf("%v: %d handlers, want %d", step.local, len(s.handlers), step.handlers)
+		}
+	}
+}
+
 func TestServicePortTaken(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	port := freePort(t)
 	at, at2 := netip.AddrPortFrom(home, port), netip.AddrPortFrom(home2, port)
 	other := occupy(t, at.String())
 
-	services := map[service.Name]Service{web: {Port: port, LocalEndpoints: 4}}
+	services := map[service.Name]Service{web: {port, both(4)}}
 	wantFailed := func(when string, errs []*ListenError) {
 		t.Helper()
 		if len(errs) != 1 || errs[0].Service != web || errs[0].Addr != at ||
@@ -246,15 +281,15 @@ func TestServiceSamePort(t *testing.T) {
 	s, _ := newServiceHealth(t)
 	port := freePort(t)
 	at := netip.AddrPortFrom(home, port)
-	mustSync(t, s, map[service.Name]Service{web: {port, 1}}, home)
-	errs := s.Sync(map[service.Name]Service{web: {port, 1}, dns: {port, 2}}, []netip.Addr{home})
+	mustSync(t, s, map[service.Name]Service{web: {port, both(1)}}, home)
+	errs := s.Sync(map[service.Name]Service{web: {port, both(1)}, dns: {port, both(2)}}, []netip.Addr{home})
 	if len(errs) != 1 || errs[0].Service != dns {
 		t.Fatalf("errors %v, want one, of %s", errs, dns)
 	}
 	if got := get(t, at); got.Weight != "1" {
 		t.Errorf("reply %+v, want that of %s", got, web)
 	}
-	mustSync(t, s, map[service.Name]Service{dns: {port, 2}}, home)
+	mustSync(t, s, map[service.Name]Service{dns: {port, both(2)}}, home)
 	if got := get(t, at); got.Weight != "2" {
 		t.Errorf("reply %+v, want that of %s", got, dns)
 	}
@@ -269,7 +304,7 @@ func TestServiceClose(t *testing.T) {
 		return true
 	})
 	at := netip.AddrPortFrom(home, freePort(t))
-	mustSync(t, s, map[service.Name]Service{web: {at.Port(), 1}}, home)
+	mustSync(t, s, map[service.Name]Service{web: {at.Port(), both(1)}}, home)
 
 	answered, closed := make(chan reply, 1), make(chan struct{})
 	go func() { answered <- get(t, at) }()

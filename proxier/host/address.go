@@ -6,21 +6,50 @@
 package host
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Addrs returns the addresses of all interfaces, sorted.
+// Addrs returns the addresses of the host, sorted: those of all interfaces, and those that are local by a
+// route only (`ip route add local ADDRESS dev lo`), as cloud agents make for the IPs of load balancers. It
+// leaves out routes to more than one address, because a range may be of any size.
 func Addrs() ([]netip.Addr, error) {
-	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(interfaceAddrs)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
+	for _, f := range service.Families() {
+		local, err := whole(func() ([]netip.Addr, error) { return routeAddrs(f) })
+		if err != nil {
+			return nil, fmt.Errorf("list local %s routes: %w", f.APIName(), err)
+		}
+		addrs = append(addrs, local...)
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs), nil
+}
+
+// whole repeats a dump that a change has interrupted, because it may lack addresses.
+func whole(dump func() ([]netip.Addr, error)) (addrs []netip.Addr, err error) {
+	const attempts = 10
+	for range attempts {
+		if addrs, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return addrs, err
+		}
+	}
+	return nil, err
+}
+
+func interfaceAddrs() ([]netip.Addr, error) {
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	var addrs []netip.Addr
 	for _, a := range list {
 		// The host does not own an address yet while it probes for duplicates.
@@ -29,37 +58,43 @@ func Addrs() ([]netip.Addr, error) {
 			addrs = append(addrs, addr.Unmap())
 		}
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs), nil
+	return addrs, err
 }
 
-// WatchAddrs calls changed whenever an address is added or removed, until ctx ends. It also calls it once at
-// the start, after it has subscribed and cannot miss a change, and after the kernel dropped messages.
-func WatchAddrs(ctx context.Context, changed func()) error {
-	for ctx.Err() == nil {
-		updates := make(chan netlink.AddrUpdate, 64)
-		done := make(chan struct{})
-		if err := netlink.AddrSubscribe(updates, done); err != nil {
-			return fmt.Errorf("subscribe to addresses: %w", err)
-		}
-		changed()
-		forward(ctx, updates, changed)
-		close(done)
+// routeAddrs returns the addresses of a family to which the table local has a route. This is where `fib daddr
+// type local` looks, with which kube-proxy recognises addresses of the node.
+func routeAddrs(f service.Family) ([]netip.Addr, error) {
+	conn, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
 	}
-	return nil
-}
-
-// forward calls changed for each update, until the subscription or ctx ends.
-func forward(ctx context.Context, updates <-chan netlink.AddrUpdate, changed func()) {
-	for {
-		select {
-		case _, ok := <-updates:
-			if !ok {
-				return
+	defer conn.Close()
+	// The kernel filters (Linux 4.20): a router may have a million routes.
+	if err := conn.SetStrictCheck(true); err != nil {
+		return nil, err
+	}
+	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+	var addrs []netip.Addr
+	err = conn.RouteListFilteredIter(int(f.Number()), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE,
+		func(r netlink.Route) bool {
+			if addr, ok := single(r.Dst); ok {
+				addrs = append(addrs, addr)
 			}
-			changed()
-		case <-ctx.Done():
-			return
-		}
+			return true
+		})
+	// ENOENT: no interface ever had an address of the family. EOPNOTSUPP: the kernel does not support IPv6.
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
 	}
+	return addrs, err
+}
+
+// single returns the address of a network of one address.
+func single(to *net.IPNet) (netip.Addr, bool) {
+	if to == nil {
+		return netip.Addr{}, false
+	}
+	addr, ok := netip.AddrFromSlice(to.IP)
+	ones, bits := to.Mask.Size()
+	return addr.Unmap(), ok && ones == bits
 }

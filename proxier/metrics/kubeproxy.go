@@ -35,9 +35,9 @@ type kubeProxy struct {
 	localhostFailures   *prometheus.CounterVec
 }
 
-func newKubeProxy(r registerer, families []string) kubeProxy {
+func newKubeProxy(r registerer) kubeProxy {
 	buckets := prometheus.ExponentialBuckets(0.001, 2, 15) // 1 ms to 16.384 s
-	k := kubeProxy{
+	return kubeProxy{
 		syncDuration: r.histogramVec(kubePrefix+"sync_proxy_rules_duration_seconds",
 			"Duration of syncs in seconds.", buckets, labelFamily),
 		fullSyncDuration: r.histogramVec(kubePrefix+"sync_full_proxy_rules_duration_seconds",
@@ -74,8 +74,11 @@ func newKubeProxy(r registerer, families []string) kubeProxy {
 			kubePrefix+"nftables_localhost_nodeport_listener_creation_failures_total",
 			"Failed attempts to listen for a nodePort on a loopback address.", labelFamily),
 	}
-	// rate and increase of Prometheus do not see the step to the first value of a series, so an alert would
-	// miss the first failure of a counter that appears with it.
+}
+
+// startAtZero creates the series of counters: rate and increase of Prometheus do not see the step to the
+// first value of a series, so an alert would miss the first failure of a counter that appears with it.
+func (k *kubeProxy) startAtZero(families []string) {
 	for _, family := range families {
 		for _, c := range []*prometheus.CounterVec{
 			k.syncFailures, k.cleanupFailures, k.conntrackDeleted, k.localhostFailures,
@@ -83,7 +86,6 @@ func newKubeProxy(r registerer, families []string) kubeProxy {
 			c.WithLabelValues(family)
 		}
 	}
-	return k
 }
 
 // programmingBuckets returns the buckets of kube-proxy, up to 5 minutes. The bound 0 is one of them.
@@ -129,9 +131,11 @@ func (m *Metrics) CleanupFailed() {
 
 // NetworkProgrammed records how long after its trigger (the annotation
 // endpoints.kubernetes.io/last-change-trigger-time of an EndpointSlice of this family) a change was
-// committed.
+// committed. It ignores a family that is not programmed.
 func (m *Metrics) NetworkProgrammed(family service.Family, took time.Duration) {
-	m.kube.programmingDuration.WithLabelValues(familyLabel(family)).Observe(took.Seconds())
+	if label := familyLabel(family); slices.Contains(m.families, label) {
+		m.kube.programmingDuration.WithLabelValues(label).Observe(took.Seconds())
+	}
 }
 
 // NoLocalEndpoints sets how many Service ports with internalTrafficPolicy or externalTrafficPolicy Local have

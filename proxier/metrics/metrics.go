@@ -40,14 +40,9 @@ type Metrics struct {
 	rest     restClient
 }
 
-// New returns the metrics of a proxier that programs families. kube-proxy has a proxier for each family, each
-// with its own series; nftproxy programs all families in one transaction, whose duration and result count for
-// each family.
-func New(families []service.Family) *Metrics {
+// New returns the metrics of a proxier, without families.
+func New() *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
-	for _, f := range families {
-		m.families = append(m.families, familyLabel(f))
-	}
 	r := registerer{m.Registry}
 	m.EndpointChanges = r.counter(kubePrefix+"sync_proxy_rules_endpoint_changes_total",
 		"EndpointSlice changes received.")
@@ -62,7 +57,7 @@ func New(families []service.Family) *Metrics {
 		"Frontends that more than one Service claims. The oldest Service has them.")
 	m.DriftRepaired = r.counter(ownPrefix+"drift_repaired_total",
 		"Repairs after another process changed nftproxy's tables.")
-	m.kube = newKubeProxy(r, m.families)
+	m.kube = newKubeProxy(r)
 	m.own = newOwn(r)
 	m.rest = newRESTClient(r)
 	m.Registry.MustRegister(
@@ -70,6 +65,17 @@ func New(families []service.Family) *Metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
+}
+
+// SetFamilies sets the families that are programmed; only these have series. kube-proxy has a proxier for
+// each family, each with its own series; nftproxy programs all families in one transaction, whose duration
+// and result count for each family. Call it before the methods that record something.
+func (m *Metrics) SetFamilies(families []service.Family) {
+	m.families = nil
+	for _, f := range families {
+		m.families = append(m.families, familyLabel(f))
+	}
+	m.kube.startAtZero(m.families)
 }
 
 // Handler serves the registry in the formats of Prometheus. If a collector fails, it serves the others.

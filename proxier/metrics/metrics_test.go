@@ -12,8 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
-
-	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // listed returns the metrics of the lists as name, type and labels, without buckets.
@@ -41,7 +39,7 @@ var description = regexp.MustCompile(`fqName: "(\w+)".* variableLabels: \{([\w,]
 func TestRegistry(t *testing.T) {
 	descriptions := make(chan *prometheus.Desc)
 	go func() {
-		New(service.Families()).Registry.Describe(descriptions)
+		New().Registry.Describe(descriptions)
 		close(descriptions)
 	}()
 	var got []string

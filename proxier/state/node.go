@@ -13,9 +13,11 @@ import (
 
 // Node contains the fields of our Node that the rules depend on.
 type Node struct {
-	Zone     string
-	Addrs    []netip.Addr // all internal addresses, and then all external addresses
-	Primary  []netip.Addr // the first one of each family in Addrs
+	Zone    string
+	Addrs   []netip.Addr // all internal addresses, and then all external addresses
+	Primary []netip.Addr // the first one of each family in Addrs
+	// Kept is true if the object has no addresses any more: Addrs are the last ones that it had.
+	Kept     bool
 	PodCIDRs []netip.Prefix
 }
 
@@ -50,6 +52,16 @@ func (n *Node) add(addr netip.Addr) {
 	}
 }
 
+// keepAddrs gives a Node without addresses those that it had before. The addresses of an object vanish when a
+// node is deleted and registered anew, until its kubelet or cloud provider sets them; the node itself keeps
+// them.
+func (n *Node) keepAddrs(before Node) {
+	if len(n.Addrs) == 0 && len(before.Addrs) > 0 {
+		n.Addrs, n.Primary, n.Kept = before.Addrs, before.Primary, true
+	}
+}
+
+// equal reports whether the rules of both are the same.
 func (n Node) equal(m Node) bool {
 	return n.Zone == m.Zone && slices.Equal(n.Addrs, m.Addrs) && slices.Equal(n.PodCIDRs, m.PodCIDRs)
 }

@@ -129,6 +129,36 @@ func TestNodeChanges(t *testing.T) {
 	}
 }
 
+// TestNodeKeepsAddresses takes all addresses away, which changes nothing, and some, which is a change.
+func TestNodeKeepsAddresses(t *testing.T) {
+	s := New("n1")
+	two := []corev1.NodeAddress{internal("192.0.2.1"), internal("2001:db8::1")}
+	for i, step := range []struct {
+		addresses []corev1.NodeAddress
+		want      string
+		kept      bool
+		changed   bool
+	}{
+		{nil, "", false, false},
+		{two, "192.0.2.1 2001:db8::1", false, true},
+		{nil, "192.0.2.1 2001:db8::1", true, false},
+		{[]corev1.NodeAddress{internal("nonsense")}, "192.0.2.1 2001:db8::1", true, false},
+		{two, "192.0.2.1 2001:db8::1", false, false},
+		{two[1:], "2001:db8::1", false, true},
+		{nil, "2001:db8::1", true, false},
+		{two[:1], "192.0.2.1", false, true},
+	} {
+		s.Apply(nodeObject("n1", step.addresses...))
+		want := Node{Addrs: addrs(step.want), Primary: addrs(step.want), Kept: step.kept}
+		if diff := cmp.Diff(want, s.Node(), netipComparers()); diff != "" {
+			t.Errorf("step %d (-want +got):\n%s", i, diff)
+		}
+		if got := s.Take().Environment; got != step.changed {
+			t.Errorf("step %d: environment changed: %t, want %t", i, got, step.changed)
+		}
+	}
+}
+
 func TestServiceCIDRs(t *testing.T) {
 	cidr := func(name string, cidrs ...string) *networkingv1.ServiceCIDR {
 		obj := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: name}}

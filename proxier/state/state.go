@@ -8,7 +8,8 @@
 //
 // A source calls Apply and Delete, in any order. Take returns what changed since the last Take: the names of
 // Services, and whether the environment of all Services changed. Service then merges a Service with its
-// EndpointSlices. The result depends on the last state of each object only, not on the order of the calls.
+// EndpointSlices. The result depends on the last state of each object only, not on the order of the calls,
+// with one exception: our Node keeps its last addresses when its object has none any more.
 //
 // Start reading at State.Apply in state.go; service.go, slice.go and node.go have the fields of each object.
 package state
@@ -140,10 +141,11 @@ func (s *State) putSlice(namespace, name string, new *slice) {
 }
 
 func (s *State) putNode(node Node) {
+	node.keepAddrs(s.node)
 	if !node.equal(s.node) {
-		s.node = node
 		s.changes.Environment = true
 	}
+	s.node = node
 }
 
 func (s *State) putCIDRs(name string, cidrs []netip.Prefix) {
