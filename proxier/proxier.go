@@ -36,12 +36,18 @@ type Options struct {
 	Config *config.Config
 	// Client reaches the API server; nil with a source of manifests.
 	Client *source.Client
+	// Version is the version of nftproxy, for /statusz.
+	Version string
+	// Flags are the command-line flags and their values, for /flagz.
+	Flags map[string]string
 }
 
 // Proxier programs one node.
 type Proxier struct {
 	config   *config.Config
 	client   *source.Client
+	version  string
+	flags    map[string]string
 	name     string
 	state    *state.State
 	families []service.Family
@@ -63,12 +69,13 @@ func New(o Options) (*Proxier, error) {
 		return nil, err
 	}
 	m := metrics.New(service.Families())
+	m.SetFeatures(o.Config.Features())
 	h := health.NewProxierHealth(health.ProxierOptions{
 		Timeout: 2 * o.Config.Kube.NFTables.SyncPeriod.Duration, Families: service.Families(),
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
-		config: o.Config, client: o.Client, name: name,
+		config: o.Config, client: o.Client, version: o.Version, flags: o.Flags, name: name,
 		state:   state.New(name),
 		metrics: m,
 		health:  h,
