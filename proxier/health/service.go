@@ -40,6 +40,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // balancers ask it how many endpoints of the Service are on this node. It is safe for concurrent use.
 type ServiceHealth struct {
 	proxierHealthy func() bool
+	limit          connLimit // of all listeners together
 
 	mu       sync.Mutex
 	services map[service.Name]*serviceHandler
@@ -133,7 +134,7 @@ func (s *ServiceHealth) openWanted() []*ListenError {
 		if s.open[at] != nil {
 			continue
 		}
-		l, err := listen(at.addr, s.services[at.service])
+		l, err := listen(at.addr, s.services[at.service], &s.limit)
 		if err != nil {
 			errs = append(errs, &ListenError{Service: at.service, Addr: at.addr, Err: err})
 			continue
