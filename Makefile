@@ -6,6 +6,8 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.3.0
 TOOLS := internal/tools
 # The module of the benchmarks.
 BENCHMARKS := internal/bench
+# The module of the tests that compare nftproxy with the code of Kubernetes.
+UPSTREAM := internal/upstream
 
 export CGO_ENABLED := 0
 GO ?= go
@@ -25,6 +27,7 @@ test: tools ## run unit, golden, property and kernel tests, and those of manifes
 	$(GO) test ./...
 	$(GO) test -C $(TOOLS) ./...
 	$(GO) test -C $(BENCHMARKS) ./...
+	$(GO) test -C $(UPSTREAM) ./...
 
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
@@ -56,7 +59,7 @@ lint: ## check formatting, vet and staticcheck; internal/architecture tests the 
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
-	@for module in $(TOOLS) $(BENCHMARKS); do \
+	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM); do \
 	  $(GO) vet -C $$module ./... && $(GO) run -C $$module $(STATICCHECK) ./... || exit 1; done
 
 vuln: ## find calls with known vulnerabilities; skipped where the database is not reachable

@@ -37,12 +37,18 @@ type Options struct {
 	Config *config.Config
 	// Client reaches the API server; nil with a source of manifests.
 	Client *source.Client
+	// Version is the version of nftproxy, for /statusz.
+	Version string
+	// Flags are the command-line flags and their values, for /flagz.
+	Flags map[string]string
 }
 
 // Proxier programs one node.
 type Proxier struct {
 	config   *config.Config
 	client   *source.Client
+	version  string
+	flags    map[string]string
 	name     string
 	state    *state.State
 	families []service.Family
@@ -65,21 +71,23 @@ func New(o Options) (*Proxier, error) {
 		return nil, err
 	}
 	m := metrics.New()
+	m.SetFeatures(o.Config.Features())
 	h := health.NewProxierHealth(health.ProxierOptions{
 		Timeout:   2 * o.Config.Kube.NFTables.SyncPeriod.Duration,
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
-		config: o.Config, client: o.Client, name: name, loopback: localhost.NewProxy(localhostFailed),
-		state:   state.New(name),
-		metrics: m,
-		health:  h,
-		checks:  health.NewServiceHealth(h.Healthy),
-		events:  newEventer(name),
-		wake:    make(chan struct{}, 1),
-		address: make(chan struct{}, 1),
-		synced:  make(chan struct{}),
-		done:    make(chan struct{}),
+		config: o.Config, client: o.Client, version: o.Version, flags: o.Flags, name: name,
+		loopback: localhost.NewProxy(localhostFailed),
+		state:    state.New(name),
+		metrics:  m,
+		health:   h,
+		checks:   health.NewServiceHealth(h.Healthy),
+		events:   newEventer(name),
+		wake:     make(chan struct{}, 1),
+		address:  make(chan struct{}, 1),
+		synced:   make(chan struct{}),
+		done:     make(chan struct{}),
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier"
@@ -34,7 +35,7 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	case c.DryRun:
 		return render(cmd, c)
 	}
-	o := proxier.Options{Config: c}
+	o := proxier.Options{Config: c, Version: version(), Flags: flagValues(cmd.Flags())}
 	if c.Source == "" {
 		if o.Client, err = client(c); err != nil {
 			return err
@@ -53,6 +54,13 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	}
 	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "API server"))
 	return p.Run(cmd.Context())
+}
+
+// flagValues returns the value of each flag.
+func flagValues(flags *pflag.FlagSet) map[string]string {
+	values := map[string]string{}
+	flags.VisitAll(func(f *pflag.Flag) { values[f.Name] = f.Value.String() })
+	return values
 }
 
 // client returns a client for the configured API server.

@@ -58,6 +58,8 @@ func servesPorts(t *testing.T, c *cluster) {
 	for url, want := range map[string]string{
 		"http://127.0.0.1:10256/livez":     `"lastUpdated"`,
 		"http://127.0.0.1:10249/healthz":   "ok",
+		"http://127.0.0.1:10249/statusz":   "Paths: /configz /flagz /healthz /metrics /proxyMode",
+		"http://127.0.0.1:10249/flagz":     "hostname-override=" + lab.NodeName + "\n",
 		"http://127.0.0.1:10249/proxyMode": "nftables",
 		"http://127.0.0.1:10249/configz":   `"clusterCIDR":"10.244.0.0/16,fd00:10:244::/56"`,
 		"http://127.0.0.1:10249/metrics":   "kubeproxy_sync_proxy_rules_duration_seconds_count",

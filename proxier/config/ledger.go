@@ -171,8 +171,8 @@ func otherSettings() []setting {
 		{field: "mode", flag: "proxy-mode", valid: oneOf(ModeNFTables, ModeIPTables, ModeIPVS, ""),
 			differs: "nftproxy always programs nftables."},
 		{field: "featureGates", flag: "feature-gates", def: map[string]bool{},
-			differs: "Only ContextualLogging, LoggingAlphaOptions, LoggingBetaOptions and " +
-				gateLocalhost + " have an effect. The last one is on by default."},
+			differs: "Only ComponentFlagz, ComponentStatusz, ContextualLogging, LoggingAlphaOptions, " +
+				"LoggingBetaOptions and " + gateLocalhost + " have an effect. The last one is on by default."},
 		{field: "configSyncPeriod", flag: "config-sync-period", def: 15 * time.Minute, valid: positive(),
 			noEffect: "nftproxy watches the API server and does not resync periodically"},
 		{field: "showHiddenMetricsForVersion", flag: "show-hidden-metrics-for-version",

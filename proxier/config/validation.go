@@ -28,7 +28,7 @@ func validate(k *kubeConfig) error {
 			add(s.valid.check(k, field.NewPath(s.field), plain(fieldOf(k, s.field))))
 		}
 	}
-	add(logsapi.Validate(&k.Logging, logFeatures(k.FeatureGates), field.NewPath("logging")))
+	add(logsapi.Validate(&k.Logging, features(k.FeatureGates), field.NewPath("logging")))
 	return errors.Join(errs...)
 }
 

@@ -11,12 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// closeTimeout is how long open requests may take when their server stops.
-	closeTimeout = 5 * time.Second
-	// headerTimeout ends the connection of a client that sends nothing.
-	headerTimeout = 30 * time.Second
-)
+// closeTimeout is how long open requests may take when their server stops.
+const closeTimeout = 5 * time.Second
 
 // listener is an HTTP server on one address.
 type listener struct {
@@ -24,9 +20,9 @@ type listener struct {
 	server *http.Server
 }
 
-// listen opens addr and serves handler there. An unspecified address opens the addresses of its own family
+// listen opens addr and serves handler there, with connections that count towards limit. An unspecified address opens the addresses of its own family
 // only.
-func listen(addr netip.AddrPort, handler http.Handler) (*listener, error) {
+func listen(addr netip.AddrPort, handler http.Handler, limit *connLimit) (*listener, error) {
 	network, config := "tcp4", net.ListenConfig{}
 	if addr.Addr().Is6() {
 		network, config.Control = "tcp6", freeBind
@@ -36,7 +32,7 @@ func listen(addr netip.AddrPort, handler http.Handler) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listener{Listener: tcp, server: newHTTPServer(handler)}
+	l := &listener{Listener: tcp, server: newHTTPServer(handler, limit)}
 	go func() { _ = l.server.Serve(l) }() // ends with an error whenever the listener is closed
 	return l, nil
 }
@@ -58,10 +54,6 @@ func (l *listener) stop() { _ = l.Close() }
 
 // drain returns when the open requests are answered, at the latest after closeTimeout.
 func (l *listener) drain() { shutDown(l.server) }
-
-func newHTTPServer(handler http.Handler) *http.Server {
-	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
-}
 
 func shutDown(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

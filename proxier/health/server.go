@@ -57,7 +57,7 @@ func (s *Server) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", s.Name, err)
 	}
-	server := newHTTPServer(s.Handler)
+	server := newHTTPServer(s.Handler, &connLimit{})
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(drained)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/kube-proxy/config/v1alpha1"
 )
 
 func TestServerHardFail(t *testing.T) {
@@ -115,75 +113,4 @@ func getUntilServed(t *testing.T, url string) string {
 	}
 	t.Errorf("%s: never served", url)
 	return ""
-}
-
-func TestMetricsHandler(t *testing.T) {
-	config := &v1alpha1.KubeProxyConfiguration{
-		Mode:        "nftables",
-		ClusterCIDR: "10.244.0.0/16",
-	}
-	config.Kind, config.APIVersion = "KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1"
-	type page struct {
-		Code  int
-		Type  string
-		Start string // of the body
-	}
-	const (
-		plain   = "text/plain; charset=utf-8"
-		configz = `{"kubeproxy.config.k8s.io":{"kind":"KubeProxyConfiguration",` +
-			`"apiVersion":"kubeproxy.config.k8s.io/v1alpha1",`
-	)
-	tests := []struct {
-		path      string
-		profiling bool
-		want      page
-	}{
-		{"/metrics", false, page{200, plain, "metrics page"}},
-		{"/healthz", false, page{200, plain, "ok"}},
-		{"/proxyMode", false, page{200, plain, "nftables"}},
-		{"/configz", false, page{200, "application/json", configz}},
-		{"/", false, page{404, plain, "404 page not found\n"}},
-		{"/debug/pprof/", false, page{404, plain, "404 page not found\n"}},
-		{"/debug/pprof/profile", false, page{404, plain, "404 page not found\n"}},
-		{"/debug/pprof/", true, page{200, "text/html; charset=utf-8", "<html>"}},
-		{"/debug/pprof/goroutine?debug=1", true, page{200, plain, "goroutine profile: total "}},
-		{"/debug/pprof/profile?seconds=1", true, page{200, "application/octet-stream", "\x1f\x8b"}},
-		{"/debug/pprof/trace?seconds=0.01", true, page{200, "application/octet-stream", "go 1."}},
-		{"/debug/pprof/symbol", true, page{200, plain, "num_symbols: 1\n"}},
-	}
-	for _, test := range tests {
-		w := httptest.NewRecorder()
-		options := MetricsOptions{Metrics: text("metrics page"), Config: config, Profiling: test.profiling}
-		MetricsHandler(options).ServeHTTP(w, httptest.NewRequest("GET", test.path, nil))
-		body := w.Body.String()
-		got := page{w.Code, w.Header().Get("Content-Type"), body[:min(len(body), len(test.want.Start))]}
-		if diff := cmp.Diff(test.want, got); diff != "" {
-			t.Errorf("%s, profiling %v (-want +got):\n%s", test.path, test.profiling, diff)
-		}
-	}
-}
-
-// TestPlainPages checks that the pages that programs compare have exactly one word.
-func TestPlainPages(t *testing.T) {
-	handler := MetricsHandler(MetricsOptions{Metrics: http.NotFoundHandler()})
-	for path, want := range map[string]string{"/healthz": "ok", "/proxyMode": "nftables"} {
-		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		if got := w.Body.String(); got != want {
-			t.Errorf("%s answers %q, want %q", path, got, want)
-		}
-		if got := w.Header().Get("X-Content-Type-Options"); got != "nosniff" {
-			t.Errorf("%s: X-Content-Type-Options %q, want nosniff", path, got)
-		}
-	}
-}
-
-// TestConfigz serves a configuration that JSON cannot represent: the answer is an error, not half a page.
-func TestConfigz(t *testing.T) {
-	w := httptest.NewRecorder()
-	handler := MetricsHandler(MetricsOptions{Metrics: http.NotFoundHandler(), Config: func() {}})
-	handler.ServeHTTP(w, httptest.NewRequest("GET", "/configz", nil))
-	if w.Code != http.StatusInternalServerError {
-		t.Errorf("status %d, want 500", w.Code)
-	}
 }

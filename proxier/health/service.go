@@ -44,6 +44,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // concurrent use.
 type ServiceHealth struct {
 	proxierHealthy func() bool
+	limit          connLimit // of all listeners together
 
 	mu       sync.Mutex
 	handlers map[check]*handler
@@ -157,7 +158,7 @@ func (s *ServiceHealth) openWanted() []*ListenError {
 		if s.open[at] != nil {
 			continue
 		}
-		l, err := listen(at.addr, s.handlers[at.check()])
+		l, err := listen(at.addr, s.handlers[at.check()], &s.limit)
 		if err != nil {
 			errs = append(errs, &ListenError{Service: at.service, Addr: at.addr, Err: err})
 			continue

@@ -1,8 +1,8 @@
 // Package metrics is what nftproxy reports to Prometheus.
 //
-// Metrics whose names begin with kubeproxy_ or rest_client_ are those of kube-proxy, with its types, labels
-// and buckets, so that dashboards and alerts made for kube-proxy keep working. Metrics that begin with
-// nftproxy_ are our own. docs/metrics.md describes all of them for users.
+// Metrics whose names begin with kubeproxy_, kubernetes_ or rest_client_ are those of kube-proxy, with its
+// types, labels and buckets, so that dashboards and alerts made for kube-proxy keep working. Metrics that
+// begin with nftproxy_ are our own. docs/metrics.md describes all of them for users.
 //
 // The daemon makes one [Metrics], sets the exported fields and calls the methods; each of them says what it
 // counts. All of that is safe for concurrent use, except SetFrontends, which is for one goroutine.
@@ -38,6 +38,7 @@ type Metrics struct {
 	kube     kubeProxy
 	own      own
 	rest     restClient
+	features *prometheus.GaugeVec
 }
 
 // New returns the metrics of a proxier, without families.
@@ -60,6 +61,9 @@ func New() *Metrics {
 	m.kube = newKubeProxy(r)
 	m.own = newOwn(r)
 	m.rest = newRESTClient(r)
+	m.features = r.gaugeVec(componentPrefix+"feature_enabled",
+		"Whether a feature gate is on (1) or off (0), with its stage.", "name", "stage")
+	buildInfo(r)
 	m.Registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
