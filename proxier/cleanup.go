@@ -44,6 +44,9 @@ func (r *reconciler) cleanUp(d *rules.Delta) {
 		r.metrics.NetlinkError(err)
 		klog.V(2).InfoS("Failed to delete stale chains or sets, will retry", "err", err)
 	}
+	if r.builder.Ruleset().Unused() > rules.MaxUnused {
+		r.cleanup.retryLater() // a full sync deletes them
+	}
 	r.cleanFlows()
 }
 

@@ -13,27 +13,47 @@ import (
 
 // With session affinity a change writes the elements that differ, and the chain of a shape that is new.
 func TestStickyLife(t *testing.T) {
+	r, svc := rules.NewRuleset(testConfig()), web()
+	for _, s := range stickyLife(svc) {
+		s.change()
+		putSvc(r, svc)
+		checkLines(t, s.what, s.want, changesText(r))
+	}
+	r.Remove(svc.Name)
+	const key = "10.96.0.10 . tcp . 80"
+	checkLines(t, "removed", []string{
+		"- ip services { " + key + ` comment "default/web:http" : 4a00:4 }`,
+		"- ip sticky-slots { " + key + " . 0 : af4:101 }",
+		"- ip sticky-backends { " + key + " . af4:101 : 10.244.1.1 . 8080 }",
+		"- ip cluster-ips { 10.96.0.10 }",
+	}, changesText(r))
+}
+
+// stickyStep changes a Service, and has the changes of the tables that this leads to.
+type stickyStep struct {
+	what   string
+	change func()
+	want   []string
+}
+
+func stickyLife(svc *service.Service) []stickyStep {
 	const key = "10.96.0.10 . tcp . 80"
 	frontend := func(number string) string {
 		return `ip services { ` + key + ` comment "default/web:http" : ` + number + " }"
 	}
 	shape := func(number, chain string) string { return "+ ip shapes { " + number + " : goto " + chain + " }" }
-	slot := func(n, number string) string { return "ip sticky-slots { " + key + " . " + n + " : " + number + " }" }
+	slot := func(n, number string) string {
+		return "ip sticky-slots { " + key + " . " + n + " : " + number + " }"
+	}
 	backend := func(number, b string) string {
 		return "ip sticky-backends { " + key + " . " + number + " : " + b + " }"
 	}
 	const b1, b2, b3 = "10.244.1.1 . 8080", "10.244.2.1 . 8080", "10.244.3.1 . 8080"
-	r := rules.NewRuleset(testConfig())
-	svc := web()
 	svc.AffinityTimeout = time.Hour
 	svc.Ports[0].Endpoints = ready("n2", "10.244.1.1:8080 10.244.2.1:8080")
 	endpoints := func(texts string) func() { return func() { svc.Ports[0].Endpoints = ready("n2", texts) } }
 	timeout := func(d time.Duration) func() { return func() { svc.AffinityTimeout = d } }
-	for _, s := range []struct {
-		what   string
-		change func()
-		want   []string
-	}{
+	return []stickyStep{
 		{"appears", func() {}, []string{"chain ip sticky-cluster-2-3600",
 			"+ " + frontend("4a00:1"), shape("4a00:1", "sticky-cluster-2-3600"),
 			"+ " + slot("0", "af4:101"), "+ " + slot("1", "af4:201"),
@@ -55,7 +75,8 @@ func TestStickyLife(t *testing.T) {
 			"+ " + slot("1", "af4:302"), "+ " + backend("af4:302", b3)}},
 		{"another timeout", timeout(time.Minute), []string{"chain ip sticky-cluster-2-60",
 			"- " + frontend("4a00:1"), "+ " + frontend("4a00:3"), shape("4a00:3", "sticky-cluster-2-60")}},
-		{"the timeout from before", timeout(time.Hour), []string{"- " + frontend("4a00:3"), "+ " + frontend("4a00:1")}},
+		{"the timeout from before", timeout(time.Hour), []string{
+			"- " + frontend("4a00:3"), "+ " + frontend("4a00:1")}},
 		{"no endpoint", endpoints(""), []string{"chain ip no-endpoints", "- " + frontend("4a00:1"),
 			"- " + slot("0", "af4:301"), "- " + slot("1", "af4:302"),
 			"- " + backend("af4:301", "10.244.3.1 . 9090"), "- " + backend("af4:302", b3),
@@ -65,27 +86,18 @@ func TestStickyLife(t *testing.T) {
 			"+ " + slot("0", "af4:101"), "+ " + backend("af4:101", b1)}},
 		{"no longer sticky", timeout(0), []string{"chain ip cluster-1",
 			"- " + frontend("4a00:4"), "- " + slot("0", "af4:101"), "- " + backend("af4:101", b1),
-			"+ " + frontend("4c00:1"), shape("4c00:1", "cluster-1"), "+ ip endpoints { " + key + " . 0 : " + b1 + " }"}},
+			"+ " + frontend("4c00:1"), shape("4c00:1", "cluster-1"),
+			"+ ip endpoints { " + key + " . 0 : " + b1 + " }"}},
 		{"sticky again", timeout(time.Hour), []string{
 			"- " + frontend("4c00:1"), "- ip endpoints { " + key + " . 0 : " + b1 + " }",
 			"+ " + frontend("4a00:4"), "+ " + slot("0", "af4:101"), "+ " + backend("af4:101", b1)}},
-	} {
-		s.change()
-		putSvc(r, svc)
-		checkLines(t, s.what, s.want, changesText(r))
 	}
-	r.Remove(svc.Name)
-	checkLines(t, "removed", []string{"- " + frontend("4a00:4"), "- " + slot("0", "af4:101"),
-		"- " + backend("af4:101", b1), "- ip cluster-ips { 10.96.0.10 }"}, changesText(r))
 }
 
-// With policy Local, the endpoints on this node are in maps of their own, and have the numbers that they have among all.
+// With policy Local, the endpoints on this node are in maps of their own, and have the numbers that they have
+// among all.
 func TestStickyLocalElements(t *testing.T) {
-	svc := web()
-	svc.AffinityTimeout, svc.ExternalLocal = time.Hour, true
-	svc.ClusterIPs, svc.ExternalIPs = addrs("fd00:96::10"), addrs("2001:db8:1::1")
-	svc.Ports[0].Endpoints = append(ready("n1", "[fd00::1]:80"), ready("n2", "[fd00::2]:80")...)
-	r := rules.NewRuleset(testConfig())
+	r, svc := rules.NewRuleset(testConfig()), stickyLocal()
 	putSvc(r, svc)
 	const one, two = "2001:db8:1::1 . tcp . 80 . ", "fd00:96::10 . tcp . 80 . "
 	checkLines(t, "new", []string{
@@ -121,9 +133,29 @@ func TestStickyLocalElements(t *testing.T) {
 		"+ ip6 sticky-local-backends { " + one + "9602:5ff1 : fd00::3 . 80 }",
 		"+ ip6 hairpin { fd00::3 . fd00::3 }",
 	}, changesText(r))
+}
 
+// stickyLocal is a Service of IPv6 with session affinity and policy Local, with an endpoint here and one
+// elsewhere.
+func stickyLocal() *service.Service {
+	svc := web()
+	svc.AffinityTimeout, svc.ExternalLocal = time.Hour, true
+	svc.ClusterIPs, svc.ExternalIPs = addrs("fd00:96::10"), addrs("2001:db8:1::1")
+	svc.Ports[0].Endpoints = append(ready("n1", "[fd00::1]:80"), ready("n2", "[fd00::2]:80")...)
+	return svc
+}
+
+// Without session affinity the endpoints keep their slots, in other maps.
+func TestStickyLocalOff(t *testing.T) {
+	r, svc := rules.NewRuleset(testConfig()), stickyLocal()
+	putSvc(r, svc)
+	changesText(r)
+	svc.Ports[0].Endpoints = slices.Concat(ready("n1", "[fd00::3]:80"), svc.Ports[0].Endpoints[1:])
+	putSvc(r, svc)
+	changesText(r)
 	svc.AffinityTimeout = 0
 	putSvc(r, svc)
+	const one, two = "2001:db8:1::1 . tcp . 80 . ", "fd00:96::10 . tcp . 80 . "
 	checkLines(t, "no longer sticky", []string{
 		"chain ip6 cluster-2", "chain ip6 local-1-of-2",
 		`- ip6 services { 2001:db8:1::1 . tcp . 80 comment "default/web:http" : 4a00:2 }`,
@@ -145,7 +177,8 @@ func TestStickyLocalElements(t *testing.T) {
 	}, changesText(r))
 }
 
-// stickyChains returns the rules of the chains with session affinity in a table, each after the name of its chain.
+// stickyChains returns the rules of the chains with session affinity in a table, each after the name of its
+// chain.
 func stickyChains(r *rules.Ruleset, f service.Family) []string {
 	var out []string
 	for _, c := range r.Chains(f) {
@@ -161,13 +194,7 @@ func stickyChains(r *rules.Ruleset, f service.Family) []string {
 
 // The rules of session affinity: a known client, then a new one, then one that cannot be remembered.
 func TestStickyRules(t *testing.T) {
-	svc := web()
-	svc.AffinityTimeout, svc.ExternalLocal = 90*time.Minute, true
-	svc.ClusterIPs, svc.ExternalIPs = addrs("10.96.0.10 fd00:96::10"), addrs("198.51.100.1 2001:db8:1::1")
-	svc.Ports[0].Endpoints = slices.Concat(ready("n1", "10.244.1.1:80 10.244.1.2:80"),
-		ready("n2", "10.244.2.1:80 [fd00::1]:80"))
-	r := rules.NewRuleset(testConfig())
-	putSvc(r, svc)
+	r := stickyRuleset()
 	const (
 		mark     = "meta mark set meta mark | 0x00004000"
 		priority = "meta priority set "
@@ -201,8 +228,27 @@ func TestStickyRules(t *testing.T) {
 		"sticky-local-2-of-3-5400: " + locals + here,
 		"sticky-local-2-of-3-5400: " + here,
 	}, stickyChains(r, service.IPv4))
+}
 
+// stickyRuleset has a Service with session affinity and policy Local; in IPv6 no endpoint is on this node.
+func stickyRuleset() *rules.Ruleset {
+	svc := web()
+	svc.AffinityTimeout, svc.ExternalLocal = 90*time.Minute, true
+	svc.ClusterIPs, svc.ExternalIPs = addrs("10.96.0.10 fd00:96::10"), addrs("198.51.100.1 2001:db8:1::1")
+	svc.Ports[0].Endpoints = slices.Concat(ready("n1", "10.244.1.1:80 10.244.1.2:80"),
+		ready("n2", "10.244.2.1:80 [fd00::1]:80"))
+	r := rules.NewRuleset(testConfig())
+	putSvc(r, svc)
+	return r
+}
+
+// In IPv6 a client is a hash.
+func TestStickyRulesIPv6(t *testing.T) {
+	r := stickyRuleset()
 	const (
+		mark      = "meta mark set meta mark | 0x00004000"
+		priority  = "meta priority set "
+		host      = "fib saddr type local "
 		frontend6 = "ip6 daddr . meta l4proto . th dport"
 		client6   = "jhash ip6 saddr . " + frontend6 + " mod 4294967295 seed 0x6e667470"
 		remember6 = "update @affinity { " + client6 + " timeout 5400s : meta priority }"
@@ -229,7 +275,8 @@ func TestStickyRules(t *testing.T) {
 	}, stickyChains(r, service.IPv6))
 }
 
-// The chain that chooses among all endpoints is there as long as the chain of a shape with policy Local jumps to it.
+// The chain that chooses among all endpoints is there as long as the chain of a shape with policy Local jumps
+// to it.
 func TestStickyAnyChain(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	policyLocal := func(name, addr, endpoints string) *service.Service {
@@ -257,8 +304,8 @@ func TestStickyAnyChain(t *testing.T) {
 	for _, s := range []*service.Service{one, two, none} {
 		putSvc(r, s)
 	}
-	checkLines(t, "three Services", []string{"sticky-any-1-3600", "sticky-any-2-3600", "sticky-local-0-of-1-3600",
-		"sticky-local-0-of-2-3600", "sticky-local-1-of-2-3600"}, chains())
+	checkLines(t, "three Services", []string{"sticky-any-1-3600", "sticky-any-2-3600",
+		"sticky-local-0-of-1-3600", "sticky-local-0-of-2-3600", "sticky-local-1-of-2-3600"}, chains())
 	r.Remove(none.Name)
 	r.Remove(one.Name)
 	checkLines(t, "one is left before a commit",

@@ -23,7 +23,7 @@ type compileCase struct {
 }
 
 func TestCompile(t *testing.T) {
-	for _, tt := range slices.Concat(frontendCases(), clashCases(), policyCases()) {
+	for _, tt := range slices.Concat(frontendCases(), clashCases(), policyCases(), stickyCases()) {
 		t.Run(tt.name, func(t *testing.T) {
 			svc := web()
 			tt.change(svc)
@@ -179,12 +179,24 @@ func policyCases() []compileCase {
 			"10.96.0.10 . tcp . 80 -> cluster-1 [10.244.2.1:8080]",
 			"198.51.100.1 . tcp . 80 -> local-1-of-1 [10.244.2.1:8080] local " + here,
 		}, nil},
+	}
+}
+
+// stickyCases are about session affinity.
+func stickyCases() []compileCase {
+	local := func(s *service.Service) { s.ExternalIPs, s.ExternalLocal = addrs("198.51.100.1"), true }
+	remote := func(s *service.Service) { s.Ports[0].Endpoints = s.Ports[0].Endpoints[1:] }
+	return []compileCase{
 		{"sticky", func(s *service.Service) { s.AffinityTimeout = time.Hour; local(s) }, []string{
 			"10.96.0.10 . tcp . 80 -> sticky-cluster-2-3600 " + both + " as [af4:101 af4:201]",
 			"198.51.100.1 . tcp . 80 -> sticky-local-1-of-2-3600 " + both + " as [af4:101 af4:201] local " + here +
 				" as [af4:101]",
 		}, nil},
-		{"sticky, none here", func(s *service.Service) { s.AffinityTimeout = time.Hour; local(s); remote(s) }, []string{
+		{"sticky, none here", func(s *service.Service) {
+			s.AffinityTimeout = time.Hour
+			local(s)
+			remote(s)
+		}, []string{
 			"10.96.0.10 . tcp . 80 -> sticky-cluster-1-3600 [10.244.2.1:8080] as [af4:201]",
 			"198.51.100.1 . tcp . 80 -> sticky-local-0-of-1-3600 [10.244.2.1:8080] as [af4:201]",
 		}, nil},

@@ -112,7 +112,8 @@ func (g generator) foreignElement(f service.Family, chains []nftables.Chain) nft
 
 // number returns the number of a shape or of a backend: one that nftproxy gives, or one out of its ranges.
 func (g generator) number() nftables.Class {
-	major := pickOne[uint16](g, 0, 0x4a00, 0x4a00, 0x4a01, 0x4aff, 0x4b00, 0x4c00, 0x4e00, 0x4f00, 0x5001, 0xffff)
+	major := pickOne[uint16](g,
+		0, 0x4a00, 0x4a00, 0x4a01, 0x4aff, 0x4b00, 0x4c00, 0x4e00, 0x4f00, 0x5001, 0xffff)
 	return nftables.NewClass(major, pickOne[uint16](g, 0, 1, 2, 3, 0xffff))
 }
 

@@ -103,12 +103,12 @@ func (d *Delta) entry(r *Ruleset, before, after *Entry) {
 	if after == &none {
 		f = before.Frontend
 	}
-	had4, want4 := before.choices(), after.choices()
-	for i := range had4 {
-		if had4[i].backends == want4[i].backends && (had4[i].numbers != nil || want4[i].numbers != nil) {
-			d.stickySlots(f, had4[i], want4[i])
+	now := after.choices()
+	for i, old := range before.choices() {
+		if old.numbers != nil || now[i].numbers != nil {
+			d.stickySlots(f, old, now[i])
 		} else {
-			d.slots(had4[i].slots, f, had4[i].bySlot, want4[i].bySlot)
+			d.slots(old.slots, f, old.bySlot, now[i].bySlot)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 // Diff returns the changes that bring the tables in the kernel in line with the ruleset.
 func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	desired.adoptNumbers(programmed)
+	clear(desired.unused)
 	d := &Delta{}
 	left := map[service.Family]map[nftables.ElementID]nftables.Element{}
 	for _, f := range desired.config.Families {
@@ -50,9 +51,9 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	slices.SortFunc(gone, compareElements)
 	d.Delete = append(d.Delete, gone...)
 	d.Stale = desired.allStale(gone)
-	if d.Size()+len(d.StaleSets) == 0 {
-		// Shapes that no frontend has any more harm nobody: alone they are no reason to write, so that a restart in an
-		// unchanged cluster writes nothing.
+	if d.Size()+len(d.StaleSets) == 0 && len(unused) <= MaxUnused {
+		// Shapes that no frontend has any more do no harm: a few of them alone are no reason to write, so that a
+		// restart in an unchanged cluster writes nothing.
 		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool { return isShapeChain(c.Name) })
 		for _, e := range unused {
 			desired.unused[e.ElementID] = e

@@ -15,7 +15,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// timed returns the Service web under another name and address, with a timeout of session affinity and n endpoints.
+// timed returns the Service web under another name and address, with a timeout of session affinity and n
+// endpoints.
 func timed(name, addr string, timeout time.Duration, n int) *service.Service {
 	svc := web()
 	svc.Name.Name, svc.ClusterIPs, svc.AffinityTimeout = name, addrs(addr), timeout
@@ -38,7 +39,8 @@ func shapesOf(k *fakekernel.Kernel, f service.Family) []string {
 	return out
 }
 
-// start makes a Ruleset of the Services, as a process that starts does, and programs the difference, which it returns.
+// start makes a Ruleset of the Services, as a process that starts does, and programs the difference, which it
+// returns.
 func start(t *testing.T, k *fakekernel.Kernel, services ...*service.Service) (*rules.Ruleset, *rules.Delta) {
 	t.Helper()
 	slots, r := programmed(k, nil).Slots(), rules.NewRuleset(testConfig())
@@ -65,8 +67,8 @@ func change(t *testing.T, k *fakekernel.Kernel, r *rules.Ruleset, services ...*s
 	return d
 }
 
-// A shape with session affinity gets the next number in its table. It keeps the number, also in the next process, which
-// knows nothing but the kernel.
+// A shape with session affinity gets the next number in its table. It keeps the number, also in the next
+// process, which knows nothing but the kernel.
 func TestStickyNumbers(t *testing.T) {
 	k := fakekernel.New()
 	b := timed("b", "10.96.0.2", time.Hour, 2)
@@ -105,15 +107,20 @@ func TestStickyNumbers(t *testing.T) {
 	check("a free number is given again")
 }
 
-// Elements of shapes that nftproxy never writes do no harm, and a Delta with other changes removes them.
-func TestForeignShapes(t *testing.T) {
+// foreignShape are elements of the map shapes instead of that of a shape with session affinity, whose chain
+// is stickyChain.
+type foreignShape struct {
+	name    string
+	foreign map[nftables.Class]string
+	want    nftables.Class // of the shape, once it is programmed again
+}
+
+const stickyChain = "sticky-cluster-2-3600"
+
+func foreignShapes() []foreignShape {
+	const chain = stickyChain
 	first, end := rules.StickyRange()
-	const chain = "sticky-cluster-2-3600"
-	for _, tt := range []struct {
-		name    string
-		foreign map[nftables.Class]string
-		want    nftables.Class // of the shape
-	}{
+	return []foreignShape{
 		{"none", nil, first},
 		{"only the first number of the range", map[nftables.Class]string{first: chain}, first},
 		{"only the last number of the range", map[nftables.Class]string{end - 1: chain}, end - 1},
@@ -130,7 +137,12 @@ func TestForeignShapes(t *testing.T) {
 			nftables.NewClass(0x4c00, 9): "no-such-port"}, first},
 		{"everything leads to it", map[nftables.Class]string{first: chain, first + 1: chain,
 			nftables.NewClass(0x4f00, 0): chain, nftables.NewClass(0x4c00, 1): chain}, first},
-	} {
+	}
+}
+
+// Elements of shapes that nftproxy never writes do no harm, and a Delta with other changes removes them.
+func TestForeignShapes(t *testing.T) {
+	for _, tt := range foreignShapes() {
 		t.Run(tt.name, func(t *testing.T) {
 			services := []*service.Service{timed("none", "10.96.0.1", time.Hour, 0),
 				timed("sticky", "10.96.0.2", time.Hour, 2), timed("plain", "10.96.0.3", 0, 1)}
@@ -138,7 +150,8 @@ func TestForeignShapes(t *testing.T) {
 			start(t, k, services...)
 			k.Edit(func(ts fakekernel.Tables) {
 				elements := ts[service.IPv4].Elements
-				own := nftables.ShapeElement(service.IPv4, first, chain)
+				first, _ := rules.StickyRange()
+				own := nftables.ShapeElement(service.IPv4, first, stickyChain)
 				if tt.foreign != nil {
 					delete(elements, own.ElementID)
 				}
@@ -158,7 +171,7 @@ func TestForeignShapes(t *testing.T) {
 			if diff := fakekernel.Difference(tablesOf(last), withoutSpare(k.Tables())); diff != "" {
 				t.Errorf("tables (-want +got):\n%s", diff)
 			}
-			line := tt.want.String() + " : goto " + chain
+			line := tt.want.String() + " : goto " + stickyChain
 			used := withoutSpare(k.Tables())
 			if shapes := shapesOf(kernelWith(used), service.IPv4); !slices.Contains(shapes, line) {
 				t.Errorf("used shapes %q, want %q", shapes, line)
@@ -182,14 +195,15 @@ func TestBrokenTableHasNoNumbers(t *testing.T) {
 	if len(d.Reset) != 1 {
 		t.Fatalf("replaced tables %v, want one", d.Reset)
 	}
-	checkLines(t, "shapes", []string{"4a00:1 : goto sticky-cluster-1-3600", "4a00:2 : goto sticky-cluster-2-3600"},
-		shapesOf(k, service.IPv4))
+	checkLines(t, "shapes", []string{"4a00:1 : goto sticky-cluster-1-3600",
+		"4a00:2 : goto sticky-cluster-2-3600"}, shapesOf(k, service.IPv4))
 	if diff := fakekernel.Difference(tablesOf(next), k.Tables()); diff != "" {
 		t.Errorf("tables (-want +got):\n%s", diff)
 	}
 }
 
-// leftover returns a kernel in which a process has left shapes that the Service web, as it is now, does not have.
+// leftover returns a kernel in which a process has left shapes that the Service web, as it is now, does not
+// have.
 func leftover(t *testing.T) *fakekernel.Kernel {
 	t.Helper()
 	k := fakekernel.New()
@@ -211,8 +225,9 @@ func local(svc *service.Service) *service.Service {
 // Shapes that no frontend has any more are no reason to write.
 func TestLeftoverShapesStay(t *testing.T) {
 	k := leftover(t)
-	checkLines(t, "shapes", []string{"4a00:1 : goto sticky-cluster-2-3600", "4a00:2 : goto sticky-local-1-of-2-3600",
-		"4c00:2 : goto cluster-2", "5001:2 : goto local-1-of-2"}, shapesOf(k, service.IPv4))
+	checkLines(t, "shapes", []string{"4a00:1 : goto sticky-cluster-2-3600",
+		"4a00:2 : goto sticky-local-1-of-2-3600", "4c00:2 : goto cluster-2", "5001:2 : goto local-1-of-2",
+	}, shapesOf(k, service.IPv4))
 	r, d := start(t, k, web())
 	if !d.Empty() {
 		t.Fatalf("shapes that nobody needs are a reason to write:\n%s", deltaText(t, d))
@@ -248,8 +263,8 @@ func TestLeftoverShapesGo(t *testing.T) {
 	}
 }
 
-// A shape that a process before has left is there when a frontend needs it again: the kernel refuses an element that
-// exists.
+// A shape that a process before has left is there when a frontend needs it again: the kernel refuses an
+// element that exists.
 func TestLeftoverShapesReturn(t *testing.T) {
 	k := leftover(t)
 	r, _ := start(t, k, web())
@@ -286,5 +301,24 @@ func TestForeignChainWithNumber(t *testing.T) {
 	r, _ := start(t, k, web()) // deletes the chain, which must not be in use
 	if diff := fakekernel.Difference(tablesOf(r), k.Tables()); diff != "" {
 		t.Errorf("tables (-want +got):\n%s", diff)
+	}
+}
+
+// Many shapes that no frontend has any more are a reason to write: they would grow without end.
+func TestManyUnusedShapesGo(t *testing.T) {
+	k := fakekernel.New()
+	r, _ := start(t, k, web())
+	for timeout := range rules.MaxUnused + 1 {
+		svc := web()
+		svc.AffinityTimeout = time.Duration(timeout+1) * time.Second
+		change(t, k, r, svc)
+	}
+	change(t, k, r, web())
+	if r.Unused() <= rules.MaxUnused {
+		t.Fatalf("%d shapes are unused, want more than %d", r.Unused(), rules.MaxUnused)
+	}
+	r, _ = start(t, k, web())
+	if n := len(shapesOf(k, service.IPv4)); n != 1 || r.Unused() != 0 {
+		t.Errorf("%d shapes are left, %d unused, want 1 and none", n, r.Unused())
 	}
 }

@@ -73,8 +73,8 @@ func describe(tables fakekernel.Tables) string {
 	return strings.Join(out, ", ")
 }
 
-// withoutSpare returns the tables without the shapes that they have though no frontend has them now: their numbers and
-// their chains.
+// withoutSpare returns the tables without the shapes that they have though no frontend has them now: their
+// numbers and their chains.
 func withoutSpare(tables fakekernel.Tables) fakekernel.Tables {
 	out := fakekernel.Tables{}
 	for f, t := range tables {

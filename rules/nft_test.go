@@ -65,7 +65,8 @@ func TestNFTReloadsListing(t *testing.T) {
 	putSvc(r, web())
 	putSvc(r, stickyBoth())
 	const script = `nft -f "$1"; (echo flush ruleset; nft list ruleset) >"$1.list"
-		nft -f "$1.list"; nft list ruleset >"$1.again"; cat "$1.again"; tail -n +2 "$1.list" | diff - "$1.again" >&2`
+		nft -f "$1.list"; nft list ruleset >"$1.again"; cat "$1.again"
+		tail -n +2 "$1.list" | diff - "$1.again" >&2`
 	out, err := nft(t, script, rulesetText(t, r))
 	if err != nil {
 		t.Error(err)
@@ -73,9 +74,11 @@ func TestNFTReloadsListing(t *testing.T) {
 	checkListing(t, 0, r, out)
 }
 
-// stickyBoth is a Service with session affinity in both families, for each policy, with endpoints here and elsewhere.
+// stickyBoth is a Service with session affinity in both families, for each policy, with endpoints here and
+// elsewhere.
 func stickyBoth() *service.Service {
-	svc := sticky(slices.Concat(ready("n1", "10.244.1.1:80 [fd00::1]:80"), ready("n2", "10.244.2.1:80 [fd00::2]:80")))
+	here, there := ready("n1", "10.244.1.1:80 [fd00::1]:80"), ready("n2", "10.244.2.1:80 [fd00::2]:80")
+	svc := sticky(slices.Concat(here, there))
 	svc.Name.Name = "sticky"
 	svc.ClusterIPs, svc.LoadBalancerIPs = addrs("10.96.0.20 fd00:96::20"), addrs("203.0.113.20 2001:db8:2::20")
 	return svc

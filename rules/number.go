@@ -14,23 +14,25 @@ func (r *Ruleset) number(s tableShape) nftables.Class {
 	if n, computed := s.shape.number(); computed {
 		return n
 	}
-	n, ok := r.numbers[s]
-	if !ok {
-		used := map[nftables.Class]bool{}
-		for other, n := range r.numbers {
-			used[n] = used[n] || other.family == s.family
-		}
-		for n = nftables.NewClass(majorSticky, 1); used[n]; n++ {
-		}
-		r.numbers[s] = n
+	if _, ok := r.numbers[s]; !ok {
+		r.takeNumber(s, nftables.NewClass(majorSticky, 1))
 	}
-	return n
+	return r.numbers[s]
+}
+
+// takeNumber gives a shape the first free number from n on.
+func (r *Ruleset) takeNumber(s tableShape, n nftables.Class) {
+	if r.taken[s.family] == nil {
+		r.taken[s.family] = takenNumbers{}
+	}
+	r.numbers[s] = r.taken[s.family].take(n)
 }
 
 // adoptNumbers gives shapes with session affinity the numbers that the kernel has for them, and then the others free
 // ones, so that a new process writes nothing where nothing has changed.
 func (r *Ruleset) adoptNumbers(programmed Programmed) {
 	clear(r.numbers)
+	clear(r.taken)
 	var sticky []tableShape
 	for s := range r.shapes {
 		if _, computed := s.shape.number(); !computed && s.shape.Kind != shapeAny {
@@ -47,7 +49,7 @@ func (r *Ruleset) adoptNumbers(programmed Programmed) {
 	}
 	for _, s := range sticky {
 		if n, ok := known[s.family][s.shape.ChainName()]; ok {
-			r.numbers[s] = n
+			r.takeNumber(s, n)
 		}
 	}
 	for _, s := range sticky {

@@ -46,17 +46,25 @@ func (p Programmed) Slots() Slots {
 		for id, e := range t.Elements {
 			switch id.Set.Kind {
 			case nftables.Endpoints:
-				h, slot := of(e)
-				h.Backends = put(h.Backends, slot, e.DataValues().Backend())
+				if h, slot := of(e); h.Numbers == nil {
+					h.Backends = put(h.Backends, slot, e.DataValues().Backend())
+				}
 			case nftables.LocalEndpoints:
-				h, slot := of(e)
-				h.Locals = put(h.Locals, slot, e.DataValues().Backend())
+				if h, slot := of(e); h.LocalNumbers == nil {
+					h.Locals = put(h.Locals, slot, e.DataValues().Backend())
+				}
 			case nftables.StickySlots:
 				h, slot := of(e)
+				if h.Numbers == nil {
+					h.Backends = nil // slots without numbers that another process added
+				}
 				h.Numbers = put(h.Numbers, slot, e.DataValues().Class)
 				h.Backends = put(h.Backends, slot, t.named(nftables.StickyBackends, e))
 			case nftables.StickyLocalSlots:
 				h, slot := of(e)
+				if h.LocalNumbers == nil {
+					h.Locals = nil
+				}
 				h.LocalNumbers = put(h.LocalNumbers, slot, e.DataValues().Class)
 				h.Locals = put(h.Locals, slot, t.named(nftables.StickyLocalBackends, e))
 			}

@@ -46,8 +46,8 @@ func checkHeld(t *testing.T, what string, want, got rules.Held) {
 	}
 }
 
-// With session affinity, slots have numbers, and numbers have backends. A slot whose number has no backend is a hole,
-// and a backend whose number has no slot is not held.
+// With session affinity, slots have numbers, and numbers have backends. A slot whose number has no backend is
+// a hole, and a backend whose number has no slot is not held.
 func TestProgrammedNumbers(t *testing.T) {
 	f := service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
 	other := service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}

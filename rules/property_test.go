@@ -26,7 +26,8 @@ func TestDiffProperties(t *testing.T) {
 	forSeeds(t, checkDiff)
 }
 
-// A sequence of changes, committed in groups by processes one after the other, ends where a fresh Ruleset begins.
+// A sequence of changes, committed in groups by processes one after the other, ends where a fresh Ruleset
+// begins.
 func TestChangesProperties(t *testing.T) {
 	forSeeds(t, checkChanges)
 }

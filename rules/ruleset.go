@@ -21,6 +21,7 @@ type Ruleset struct {
 	hairpins refs
 	shapes   map[tableShape]int            // frontends of the shape; those with none keep their chain
 	numbers  map[tableShape]nftables.Class // of shapes with session affinity
+	taken    map[service.Family]takenNumbers
 	// unused are elements of the map shapes that the kernel has from an earlier process, and no frontend needs.
 	unused   map[nftables.ElementID]nftables.Element
 	checks   map[service.Name]HealthCheck
@@ -69,6 +70,7 @@ func NewRuleset(config Config) *Ruleset {
 		hairpins: refs{},
 		shapes:   map[tableShape]int{},
 		numbers:  map[tableShape]nftables.Class{},
+		taken:    map[service.Family]takenNumbers{},
 		unused:   map[nftables.ElementID]nftables.Element{},
 		checks:   map[service.Name]HealthCheck{},
 		loopback: map[service.Name]*Compiled{},
@@ -194,6 +196,20 @@ func (r *Ruleset) Counts() map[nftables.SetID]int {
 		counts[id.Set]++
 	}
 	return counts
+}
+
+// MaxUnused is the number of shapes without a frontend that stay in the kernel until something else is written.
+const MaxUnused = 256
+
+// Unused returns the number of shapes in the kernel that no frontend needs.
+func (r *Ruleset) Unused() int {
+	n := len(r.unused)
+	for _, frontends := range r.shapes {
+		if frontends == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // Families returns the families that are programmed.

@@ -14,8 +14,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// stickyService returns a Service with session affinity, both families and policy Local, whose endpoints are the
-// given pods. Those with an odd number are on this node.
+// stickyService returns a Service with session affinity, both families and policy Local, whose endpoints are
+// the given pods. Those with an odd number are on this node.
 func stickyService(timeout time.Duration, pods ...byte) *service.Service {
 	svc := &service.Service{
 		Name: service.Name{Namespace: "default", Name: "sticky"}, AffinityTimeout: timeout, ExternalLocal: true,
@@ -36,7 +36,8 @@ func stickyService(timeout time.Duration, pods ...byte) *service.Service {
 	return svc
 }
 
-// mustStart builds the ruleset of a Service as a process that starts does, with what the kernel has, and programs it.
+// mustStart builds the ruleset of a Service as a process that starts does, with what the kernel has, and
+// programs it.
 func mustStart(t *testing.T, c *Conn, svc *service.Service) (*rules.Ruleset, *rules.Delta) {
 	t.Helper()
 	r := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
@@ -94,8 +95,8 @@ func mustNft(t *testing.T, ns *lab.Namespace, commands string) string {
 const addClients = `add element ip nftproxy affinity { 192.0.2.1 . 10.96.0.20 . sctp . 80 timeout 1h : af4:1 }
 		add element ip6 nftproxy affinity { 12345 timeout 1h : 9402:5ccb }`
 
-// The next process finds slots and numbers in the kernel and writes nothing. What changes then, and the clients that
-// the kernel remembers, are neither drift nor a reason to write, and no change forgets a client.
+// The next process finds slots and numbers in the kernel and writes nothing. What changes then, and the
+// clients that the kernel remembers, are neither drift nor a reason to write, and no change forgets a client.
 func TestAffinity(t *testing.T) {
 	ns := testNamespace(t)
 	c := testDial(t, ns, Options{})
@@ -128,14 +129,16 @@ func TestAffinity(t *testing.T) {
 		if drift, err := c.CheckDrift(r); drift != Unknown || err != nil {
 			t.Errorf("%s: drift %v, error %v; want %v", what, drift, err, Unknown)
 		}
-		clients := mustNft(t, ns, "list map ip nftproxy affinity") + mustNft(t, ns, "list map ip6 nftproxy affinity")
+		clients := mustNft(t, ns, "list map ip nftproxy affinity")
+		clients += mustNft(t, ns, "list map ip6 nftproxy affinity")
 		if strings.Count(clients, "expires") != 2 || !strings.Contains(clients, ": af4:1") {
 			t.Errorf("%s: the kernel remembers other clients:\n%s", what, clients)
 		}
 	}
 }
 
-// A process that starts leaves alone shapes that no frontend needs, and uses them when a frontend needs them again.
+// A process that starts leaves alone shapes that no frontend needs, and uses them when a frontend needs them
+// again.
 func TestLeftoverShapes(t *testing.T) {
 	ns := testNamespace(t)
 	c := testDial(t, ns, Options{})

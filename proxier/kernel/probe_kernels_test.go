@@ -41,18 +41,19 @@ func (k *kernelWithout) refuses(f feature) bool {
 		})
 }
 
-// The probe names each feature that a kernel lacks, with the option, module or version that provides it. It
-// does not name features that the kernel refuses only because they need the missing one.
-func TestProbeNamesFeatures(t *testing.T) {
+// lackingKernel is a kernel and what the probe finds: the family and the end of the feature, and a part of
+// what it needs.
+type lackingKernel struct {
+	kernel kernelWithout
+	want   map[string]string
+}
+
+func lackingKernels() map[string]lackingKernel {
 	const reject = "CONFIG_NFT_REJECT, CONFIG_NFT_REJECT_"
 	both := func(feature, needs string) map[string]string {
 		return map[string]string{"ip " + feature: needs, "ip6 " + feature: needs}
 	}
-
-	for name, tt := range map[string]struct {
-		kernel kernelWithout
-		want   map[string]string // family and end of the feature: a part of what it needs
-	}{
+	return map[string]lackingKernel{
 		"IPv6": {
 			kernelWithout{family: service.IPv6},
 			map[string]string{"ip6 ": "CONFIG_NF_TABLES_IPV6 (module nf_tables)"},
@@ -93,7 +94,13 @@ func TestProbeNamesFeatures(t *testing.T) {
 			kernelWithout{statement: noMasquerade},
 			both(`"masquerade fully-random" in postrouting`, "CONFIG_NFT_MASQ (module nft_masq)"),
 		},
-	} {
+	}
+}
+
+// The probe names each feature that a kernel lacks, with the option, module or version that provides it. It
+// does not name features that the kernel refuses only because they need the missing one.
+func TestProbeNamesFeatures(t *testing.T) {
+	for name, tt := range lackingKernels() {
 		t.Run(name, func(t *testing.T) {
 			missing := probeModel(t, &tt.kernel)
 			if len(missing) != len(tt.want) {

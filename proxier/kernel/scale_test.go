@@ -105,7 +105,8 @@ func TestManyEndpoints(t *testing.T) {
 	svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[1:]
 	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
 	d := ruleset.Changes()
-	// The first goes and the last takes its slot: 3 of slots, 1 of the backend, 2 of the frontend and a new shape.
+	// The first goes and the last takes its slot: 3 of slots, 1 of the backend, 2 of the frontend and a new
+	// shape.
 	if n := len(d.Add) + len(d.Delete); n > 7 {
 		t.Errorf("one endpoint less writes %d elements", n)
 	}

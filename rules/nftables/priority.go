@@ -92,7 +92,7 @@ func (s Forget) expressions(f service.Family) []expr.Any {
 
 func (Forget) requires(f service.Family) string { return keyRequires(ClientKey(f)) + ", Linux 5.5" }
 
-// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h (Linux 5.5).
+// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h.
 const dynsetDelete = 2
 
 // loadClient loads the key into register 1 and the priority into register 2, where nft puts data.

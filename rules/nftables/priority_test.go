@@ -12,8 +12,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// The expressions of session affinity are those that nft 1.0.6 lists with --debug=netlink, in the same registers: nft
-// cannot read a rule that has a key or data elsewhere.
+// The expressions of session affinity are those that nft 1.0.6 lists with --debug=netlink, in the same
+// registers: nft cannot read a rule that has a key or data elsewhere.
 func TestAffinityExpressions(t *testing.T) {
 	writePriority := &expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: 1}
 	readPriority := &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 2}
@@ -21,7 +21,8 @@ func TestAffinityExpressions(t *testing.T) {
 		&expr.Lookup{SourceRegister: 1, SetName: "affinity", IsDestRegSet: true, DestRegister: 1}, writePriority,
 	}
 	update := &expr.Dynset{
-		Operation: unix.NFT_DYNSET_OP_UPDATE, SetName: "affinity", SrcRegKey: 1, SrcRegData: 2, Timeout: 3 * time.Hour,
+		Operation: unix.NFT_DYNSET_OP_UPDATE, SetName: "affinity", SrcRegKey: 1, SrcRegData: 2,
+		Timeout: 3 * time.Hour,
 	}
 	drop := &expr.Dynset{Operation: 2, SetName: "affinity", SrcRegKey: 1, SrcRegData: 2} // NFT_DYNSET_OP_DELETE
 	clients := map[service.Family][]expr.Any{
@@ -42,13 +43,14 @@ func TestAffinityExpressions(t *testing.T) {
 			},
 		},
 	}
+	remember := Remember{Map: "affinity", Timeout: 3 * time.Hour}
 	for f, client := range clients {
 		for _, tt := range []struct {
 			statement Statement
 			want      []expr.Any
 		}{
 			{Recall{Map: "affinity"}, slices.Concat(client, recall)},
-			{Remember{Map: "affinity", Timeout: 3 * time.Hour}, slices.Concat(client, []expr.Any{readPriority, update})},
+			{remember, slices.Concat(client, []expr.Any{readPriority, update})},
 			{Forget{Map: "affinity"}, slices.Concat(client, []expr.Any{readPriority, drop})},
 			{ClearPriority{}, []expr.Any{&expr.Immediate{Register: 1, Data: make([]byte, 4)}, writePriority}},
 		} {
@@ -75,7 +77,8 @@ func TestSetPriorityExpressions(t *testing.T) {
 	}
 }
 
-// A client of a frontend is one key: in IPv4 of the size of the map's key, in IPv6 a hash of everything in it.
+// A client of a frontend is one key: in IPv4 of the size of the map's key, in IPv6 a hash of everything in
+// it.
 func TestClientKey(t *testing.T) {
 	for _, f := range service.Families() {
 		size := 0
