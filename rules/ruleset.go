@@ -71,6 +71,7 @@ func NewRuleset(config Config) *Ruleset {
 type Conflict struct {
 	Frontend      service.Frontend
 	Winner, Loser service.Name
+	ClusterIP     bool // the winner is younger, but the frontend is at its ClusterIP
 }
 
 // Put adds a Service, or replaces its previous state, and returns the conflicts with other Services.
@@ -200,7 +201,20 @@ func (r *Ruleset) drop(c *Compiled) {
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
 }
 
-// claim gives the frontend to the oldest Service that wants it.
+// clusterIP reports whether the Service claims the frontend at its ClusterIP. No other claim is stronger:
+// whoever can write a Service chooses its external IPs, and the API server chooses the ClusterIPs.
+func (c claim) clusterIP() bool { return slices.Contains(c.by.ClusterIPs, c.entry.Frontend.Addr) }
+
+// before reports whether c is stronger than d: the claim at a ClusterIP, and otherwise the one of the older
+// Service.
+func (c claim) before(d claim) bool {
+	if c.clusterIP() != d.clusterIP() {
+		return c.clusterIP()
+	}
+	return older(c.by, d.by)
+}
+
+// claim gives the frontend to the Service with the strongest claim.
 func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
 	f := c.entry.Frontend
 	holder, held := r.owners[f]
@@ -209,15 +223,16 @@ func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
 		return conflicts
 	}
 	loser := c
-	if older(c.by, holder.by) {
+	if c.before(holder) {
 		r.own(f, c)
 		loser = holder
 	}
 	r.losers[f] = append(r.losers[f], loser)
-	return append(conflicts, Conflict{f, r.owners[f].by.Name, loser.by.Name})
+	winner := r.owners[f]
+	return append(conflicts, Conflict{f, winner.by.Name, loser.by.Name, older(loser.by, winner.by)})
 }
 
-// disclaim withdraws a claim. The oldest of the losers takes the frontend over.
+// disclaim withdraws a claim. The strongest claim of the losers takes the frontend over.
 func (r *Ruleset) disclaim(c claim) {
 	f := c.entry.Frontend
 	losers := r.losers[f]
@@ -228,7 +243,7 @@ func (r *Ruleset) disclaim(c claim) {
 		delete(r.owners, f)
 	} else {
 		next := slices.MinFunc(losers, func(a, b claim) int {
-			if older(a.by, b.by) {
+			if a.before(b) {
 				return -1
 			}
 			return 1

@@ -48,7 +48,7 @@ func complete(options *config.Options) (*config.Config, error) {
 		return nil, err
 	}
 	logs.InitLogs()
-	if err := logsapi.ValidateAndApply(&c.Kube.Logging, c.LogFeatures()); err != nil {
+	if err := logsapi.ValidateAndApply(&c.Kube.Logging, c.Features()); err != nil {
 		return nil, fmt.Errorf("set up logging: %w", err)
 	}
 	for _, w := range warnings {

@@ -70,6 +70,8 @@ type Config struct {
 	Source string // file or directory of manifests to read instead of an API server
 	DryRun bool   // print the ruleset instead of programming it
 
+	AllowedExternalCIDRs []string // ranges of external and load-balancer IPs that are programmed; empty: all
+
 	OwnTables bool // own the tables, if the kernel supports that
 	TakeOver  bool // remove kube-proxy's rules from the kernel, once nftproxy has programmed its own
 
@@ -147,6 +149,16 @@ func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	return primary, slices.Compact(prefixes)
+}
+
+// AllowedExternal returns the ranges of external and load-balancer IPs that are programmed, sorted. None
+// stands for all addresses.
+func (c *Config) AllowedExternal() (prefixes []netip.Prefix) {
+	for _, s := range c.AllowedExternalCIDRs {
+		prefixes = append(prefixes, mustPrefix(s))
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return slices.Compact(prefixes)
 }
 
 // MasqueradeMark returns the bit of the packet mark that requests masquerading.

@@ -70,14 +70,14 @@ func TestDecodeErrors(t *testing.T) {
 	}
 }
 
-func TestLogFeatures(t *testing.T) {
+func TestFeatures(t *testing.T) {
 	c, _ := mustComplete(t, header+"mode: nftables\n"+
-		"featureGates: {LoggingAlphaOptions: true, ContextualLogging: false, Other: true}\n"+
+		"featureGates: {LoggingAlphaOptions: true, ContextualLogging: false, AllowServiceExternalIPs: false}\n"+
 		"logging: {options: {text: {infoBufferSize: 1Ki, splitStream: true}}}\n", "-v=3")
 	if text := c.Kube.Logging.Options.Text; !text.SplitStream || text.InfoBufferSize.Value() != 1024 {
 		t.Errorf("lost the logging options of the file: %+v", text)
 	}
-	gate := c.LogFeatures()
+	gate := c.Features()
 	if !gate.Enabled(logsapi.LoggingAlphaOptions) || gate.Enabled(logsapi.ContextualLogging) {
 		t.Error("the gates differ from those of the file")
 	}
@@ -140,7 +140,7 @@ func FuzzLoad(f *testing.F) {
 		c.NodePortAddresses()
 		c.NodeIP()
 		c.MasqueradeMark()
-		c.LogFeatures()
+		c.Features()
 		if err := c.Write(path); err != nil {
 			t.Fatal(err)
 		}

@@ -66,7 +66,7 @@ func TestFlagSet(t *testing.T) {
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
 	o.AddFlags(fs)
 	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"),
-		"source string", "dry-run bool false", "own-tables bool true", "take-over bool false")
+		"allowed-external-cidrs stringSlice []", "source string", "dry-run bool false", "own-tables bool true", "take-over bool false")
 	slices.Sort(want)
 	var got []string
 	fs.VisitAll(func(f *pflag.Flag) {

@@ -92,6 +92,10 @@ func rulesetSettings() []setting {
 				"of the Node object.",
 			differs: "nodePorts are never served on loopback addresses, and on link-local addresses only " +
 				"if a link-local CIDR is given."},
+		{flag: "allowed-external-cidrs", own: true,
+			variable: func(o *Options) any { return &o.config.AllowedExternalCIDRs },
+			help: "Program external IPs and load-balancer IPs of Services only if one of these CIDRs contains " +
+				"them; the Event NotProgrammed reports the others. Default: all."},
 		{field: "nftables.masqueradeAll", flag: "masquerade-all", overrides: true,
 			help: "Masquerade all traffic to ClusterIPs."},
 		{field: "nftables.masqueradeBit", flag: "iptables-masquerade-bit", overrides: true,
@@ -170,8 +174,9 @@ func otherSettings() []setting {
 	return []setting{
 		{field: "mode", flag: "proxy-mode", valid: oneOf(ModeNFTables, ModeIPTables, ModeIPVS, ""),
 			differs: "nftproxy always programs nftables."},
-		{field: "featureGates", flag: "feature-gates", def: map[string]bool{},
-			differs: "Only ContextualLogging, LoggingAlphaOptions and LoggingBetaOptions have an effect."},
+		{field: "featureGates", flag: "feature-gates", def: map[string]bool{}, valid: featureGates(),
+			differs: "Only AllowServiceExternalIPs, ContextualLogging, LoggingAlphaOptions and " +
+				"LoggingBetaOptions have an effect. nftproxy accepts the other gates of kube-proxy."},
 		{field: "configSyncPeriod", flag: "config-sync-period", def: 15 * time.Minute, valid: positive(),
 			noEffect: "nftproxy watches the API server and does not resync periodically"},
 		{field: "showHiddenMetricsForVersion", flag: "show-hidden-metrics-for-version",

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 // hostnameFlag overrides the file in kube-proxy, too, so that all nodes can share a file.
@@ -64,6 +66,11 @@ func (o *Options) Complete() (*Config, []string, error) {
 			return nil, nil, errors.New("--hostname-override must not be blank")
 		}
 		c.Kube.HostnameOverride = name
+	}
+	for _, s := range c.AllowedExternalCIDRs {
+		if _, err := address.ParsePrefix(s); err != nil {
+			return nil, nil, fmt.Errorf("--allowed-external-cidrs: %w", err)
+		}
 	}
 	warnings = append(warnings, withoutEffect(&c.Kube)...)
 	setLateDefaults(&c.Kube)

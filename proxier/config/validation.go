@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
 	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"github.com/nftproxy/nftproxy/proxier/address"
@@ -28,7 +29,9 @@ func validate(k *kubeConfig) error {
 			add(s.valid.check(k, field.NewPath(s.field), plain(fieldOf(k, s.field))))
 		}
 	}
-	add(logsapi.Validate(&k.Logging, logFeatures(k.FeatureGates), field.NewPath("logging")))
+	gate := newGate()
+	_ = gate.SetFromMapWithLogger(klog.Logger{}, k.FeatureGates) // the rule of featureGates reports an error
+	add(logsapi.Validate(&k.Logging, gate, field.NewPath("logging")))
 	return errors.Join(errs...)
 }
 

@@ -57,6 +57,12 @@ func TestValidationErrors(t *testing.T) {
 			`nodePortAddresses[1]: Invalid value: "Primary": ` +
 				`must be a CIDR, or one of the keywords primary, localhost and all`},
 		{"nodePortAddresses: [192.0.2.1]", `nodePortAddresses[0]: Invalid value: "192.0.2.1"`},
+		{"featureGates: {Nonesuch: true}",
+			`featureGates: Invalid value: "Nonesuch": unrecognized feature gate: Nonesuch`},
+		{"featureGates: {NFTablesProxyMode: false}", `cannot set feature gate NFTablesProxyMode to false, ` +
+			`feature is locked to true`},
+		{"featureGates: {WorkloadWithJob: true, GenericWorkload: false}",
+			`WorkloadWithJob is enabled, but depends on features that are disabled: [GenericWorkload]`},
 		{"logging: {format: morse}", `logging.format: Invalid value: "morse"`},
 		{"logging: {options: {text: {splitStream: true}}}", `logging.options.text.splitStream: Forbidden`},
 	} {

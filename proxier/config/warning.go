@@ -22,9 +22,9 @@ func withoutEffect(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
 		warnings = append(warnings, s.name()+" has no effect: "+s.noEffect)
 	}
 	for _, gate := range slices.Sorted(maps.Keys(k.FeatureGates)) {
-		if !isLogFeature(gate) {
+		if !isEffective(gate) {
 			warnings = append(warnings, fmt.Sprintf("featureGates.%s (--feature-gates) has no effect: "+
-				"nftproxy has the feature gates of logging only", gate))
+				"nftproxy does not have this feature", gate))
 		}
 	}
 	return warnings

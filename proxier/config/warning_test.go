@@ -21,7 +21,7 @@ func TestWarnings(t *testing.T) {
 	const (
 		linux    = "nftproxy runs on Linux only"
 		resync   = "nftproxy watches the API server and does not resync periodically"
-		logGates = "nftproxy has the feature gates of logging only"
+		gates    = "nftproxy does not have this feature"
 		loopback = "nodePorts are never served on loopback addresses"
 	)
 	unused := ignored("mode is nftables, or the nftables section is not empty",
@@ -70,10 +70,12 @@ func TestWarnings(t *testing.T) {
 		{"hidden metrics", nft + "showHiddenMetricsForVersion: '1.36'\n", nil,
 			ignored("nftproxy has no hidden metrics",
 				"showHiddenMetricsForVersion (--show-hidden-metrics-for-version)")},
-		{"feature gates", nft + "featureGates: {B: true, A: false, ContextualLogging: false}\n", nil,
-			ignored(logGates, "featureGates.A (--feature-gates)", "featureGates.B (--feature-gates)")},
-		{"feature gate flag", "", []string{"--feature-gates=A=true"},
-			ignored(logGates, "featureGates.A (--feature-gates)")},
+		{"feature gates", nft + "featureGates: {NFTablesNetlink: true, KubeProxyIPVS: false, " +
+			"ContextualLogging: false, AllowServiceExternalIPs: false, AllAlpha: false, AllBeta: false}\n", nil,
+			ignored(gates, "featureGates.KubeProxyIPVS (--feature-gates)",
+				"featureGates.NFTablesNetlink (--feature-gates)")},
+		{"feature gate flag", "", []string{"--feature-gates=NFTablesNetlink=true"},
+			ignored(gates, "featureGates.NFTablesNetlink (--feature-gates)")},
 		{"loopback", nft + "nodePortAddresses: [primary, localhost, 127.0.0.1/32, '::1/128']\n", nil,
 			ignored(loopback, "nodePortAddresses[1] localhost", "nodePortAddresses[2] 127.0.0.1/32",
 				"nodePortAddresses[3] ::1/128")},

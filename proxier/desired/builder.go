@@ -53,12 +53,19 @@ func (b *Builder) build(name service.Name, slots rules.Slots) {
 		b.ruleset.Remove(name)
 		return
 	}
+	for _, p := range b.environment.restrict(svc) {
+		b.report(Problem{name, ReasonNotProgrammed, p})
+	}
 	compiled := rules.Compile(svc, b.environment.Node, slots)
 	for _, p := range compiled.Problems {
 		b.report(Problem{name, ReasonNotProgrammed, p})
 	}
 	for _, c := range b.ruleset.Put(compiled) {
+		why := "is older"
+		if c.ClusterIP {
+			why = "has the address as its ClusterIP"
+		}
 		b.report(Problem{c.Loser, ReasonConflict,
-			fmt.Sprintf("%s is taken by Service %s, which is older", c.Frontend, c.Winner)})
+			fmt.Sprintf("%s is taken by Service %s, which %s", c.Frontend, c.Winner, why)})
 	}
 }

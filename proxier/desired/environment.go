@@ -12,8 +12,9 @@ import (
 
 // Environment is all input of the ruleset except Services: the configuration and the node.
 type Environment struct {
-	Config rules.Config
-	Node   service.Node
+	Config   rules.Config
+	Node     service.Node
+	External External
 }
 
 // NewEnvironment returns the Environment of the node with that name, from the configuration, the Node and
@@ -36,6 +37,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			Addrs:         primary,
 			NodePortAddrs: nodePortAddrs(c, primary, hostAddrs),
 		},
+		External: External{NoExternalIPs: !c.AllowServiceExternalIPs(), Allowed: c.AllowedExternal()},
 	}
 }
 
