@@ -95,7 +95,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	p.SetUp()
+	p.setUp()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -133,18 +133,23 @@ func (p *Proxier) Run(ctx context.Context) error {
 }
 
 // probe finds out which families the kernel supports.
-func (p *Proxier) probe() error {
-	missing, err := kernel.Probe()
-	if err != nil {
-		return err
-	}
-	if p.families, err = usable(missing); err != nil {
+func (p *Proxier) probe() (err error) {
+	if p.families, err = usableFamilies(); err != nil {
 		return err
 	}
 	for _, sysctl := range host.NotForwarding(p.families) {
 		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1", "sysctl", sysctl)
 	}
 	return nil
+}
+
+// usableFamilies probes the kernel.
+func usableFamilies() ([]service.Family, error) {
+	missing, err := kernel.Probe()
+	if err != nil {
+		return nil, err
+	}
+	return usable(missing)
 }
 
 // usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of what a

@@ -65,6 +65,7 @@ type Config struct {
 	WriteConfigTo string // write the configuration to this file and exit
 	Master        string // URL of the API server, overrides the one in the kubeconfig
 	InitOnly      bool   // do what needs full privileges and exit
+	SysctlDir     string // /proc/sys/net, or where it is mounted
 	Cleanup       bool   // remove the tables and exit
 
 	Source string // file or directory of manifests to read instead of an API server

@@ -32,7 +32,8 @@ func generalSettings() []setting {
 		{flag: "write-config-to", variable: func(o *Options) any { return &o.config.WriteConfigTo },
 			help: "Write the complete configuration to this file and exit."},
 		{flag: "init-only", variable: func(o *Options) any { return &o.config.InitOnly },
-			help: "Do what needs full root privileges and exit. After that CAP_NET_ADMIN is enough."},
+			help: "Set the sysctls of connection tracking and exit, with an error if one could not be set. " +
+				"After that CAP_NET_ADMIN is enough."},
 		{flag: "cleanup", variable: func(o *Options) any { return &o.config.Cleanup },
 			help:    "Remove nftproxy's tables from the kernel and exit.",
 			differs: "Leaves the rules of kube-proxy in place."},
@@ -113,6 +114,10 @@ func rulesetSettings() []setting {
 
 func hostSettings() []setting {
 	return []setting{
+		{flag: "sysctl-dir", own: true, def: "/proc/sys/net",
+			variable: func(o *Options) any { return &o.config.SysctlDir },
+			help: "Directory to set sysctls in. In a container without full privileges /proc/sys is read-only: " +
+				"mount /proc/sys/net of the host at another path."},
 		{field: "conntrack.maxPerCore", flag: "conntrack-max-per-core", def: 32 * 1024, valid: notNegative(),
 			help: "Maximum number of tracked connections per CPU core; 0 keeps the kernel's limit."},
 		{field: "conntrack.min", flag: "conntrack-min", def: 128 * 1024, valid: notNegative(),
