@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
 // TestOverlays checks what all overlays have in common.
@@ -218,6 +219,12 @@ func TestGenericReachesAPIServer(t *testing.T) {
 		if !slices.Contains(pod.Containers[0].Env, want) {
 			t.Errorf("env lacks %v", want)
 		}
+		t.Setenv(want.Name, want.Value)
+	}
+	// nftproxy refuses the value until it is replaced.
+	_, err := source.NewClient(source.ClientConfig{})
+	if err == nil || !strings.Contains(err.Error(), "overlays/generic/api-server.yaml") {
+		t.Errorf("error %v, want one that names the file to change", err)
 	}
 }
 
