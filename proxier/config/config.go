@@ -152,6 +152,39 @@ func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	return primary, slices.Compact(prefixes)
 }
 
+// noInterface is the name of no interface: the kernel rejects a colon (dev_valid_name).
+const noInterface = ":"
+
+// PodInterface returns the interface on which traffic of pods arrives: a name, or a prefix followed by *. It
+// returns "" unless detectLocalMode uses interfaces. A name that no interface can have, which kube-proxy
+// accepts, becomes one that the rules can have: no traffic is that of a pod.
+func (c *Config) PodInterface() string {
+	switch c.Kube.DetectLocalMode {
+	case LocalModeBridgeInterface:
+		// As in kube-proxy's script for nft, a * at the end stands for any rest of the name.
+		name, any := strings.CutSuffix(c.Kube.DetectLocal.BridgeInterface, "*")
+		return interfaceMatch(name, any)
+	case LocalModeInterfaceNamePrefix:
+		return interfaceMatch(c.Kube.DetectLocal.InterfaceNamePrefix, true)
+	}
+	return ""
+}
+
+// interfaceMatch returns what matches an interface name, or with prefix, all names that begin with it. The
+// kernel has 15 bytes for a name, and rejects blanks, "/" and ":". The other characters have a meaning of
+// their own in the strings of an nft script.
+func interfaceMatch(name string, prefix bool) string {
+	const most = 15
+	bad := func(r rune) bool { return r <= ' ' || strings.ContainsRune("/:\"\\*\x7f", r) }
+	switch {
+	case name == "" || len(name) > most || strings.ContainsFunc(name, bad):
+		return noInterface
+	case prefix && len(name) < most:
+		return name + "*"
+	}
+	return name // only one name of 15 bytes begins with 15 bytes
+}
+
 // AllowedExternal returns the ranges of external and load-balancer IPs that are programmed, sorted. None
 // stands for all addresses.
 func (c *Config) AllowedExternal() (prefixes []netip.Prefix) {

@@ -78,6 +78,7 @@ func (o *Options) Complete() (*Config, []string, error) {
 		return nil, nil, fmt.Errorf("invalid configuration:\n%w", err)
 	}
 	c.Kube.Mode = ModeNFTables
+	warnings = append(warnings, interfaceWarnings(&c)...)
 	return &c, append(warnings, loopbackWarnings(&c.Kube)...), nil
 }
 

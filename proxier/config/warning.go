@@ -46,6 +46,20 @@ func changed(k *v1alpha1.KubeProxyConfiguration, selected func(*setting) bool) (
 	return found
 }
 
+// interfaceWarnings returns a warning if pods cannot be recognised by the configured interface.
+func interfaceWarnings(c *Config) []string {
+	if c.PodInterface() != noInterface {
+		return nil
+	}
+	d := &c.Kube.DetectLocal
+	field, name := "detectLocal.interfaceNamePrefix", d.InterfaceNamePrefix
+	if c.Kube.DetectLocalMode == LocalModeBridgeInterface {
+		field, name = "detectLocal.bridgeInterface", d.BridgeInterface
+	}
+	return []string{fmt.Sprintf("%s: no interface can have the name %q, so no traffic counts as that of a pod",
+		field, name)}
+}
+
 // loopbackWarnings returns a warning for each loopback range of nodePortAddresses.
 func loopbackWarnings(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
 	for i, s := range k.NodePortAddresses {

@@ -43,13 +43,11 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 
 // podTraffic returns how the rules recognise traffic from pods, for the configured detectLocalMode.
 func podTraffic(c *config.Config, node state.Node) rules.PodTraffic {
-	switch c.Kube.DetectLocalMode {
-	case config.LocalModeNodeCIDR:
+	if name := c.PodInterface(); name != "" {
+		return rules.PodTraffic{Interface: name}
+	}
+	if c.Kube.DetectLocalMode == config.LocalModeNodeCIDR {
 		return rules.PodTraffic{CIDRs: node.PodCIDRs}
-	case config.LocalModeBridgeInterface:
-		return rules.PodTraffic{Interface: c.Kube.DetectLocal.BridgeInterface}
-	case config.LocalModeInterfaceNamePrefix:
-		return rules.PodTraffic{Interface: c.Kube.DetectLocal.InterfaceNamePrefix + "*"}
 	}
 	return rules.PodTraffic{CIDRs: c.ClusterCIDRs()}
 }
