@@ -56,7 +56,8 @@ func TestListenFailed(t *testing.T) {
 	root := scratch(t)
 	d := &daemon{dir: filepath.Join(root, "manifests")}
 	d.write(t, "node.yaml", nodeManifest)
-	const ofKubeProxy, failed = `"kube-proxy runs on this node and has the address`, `"Failed to listen, retrying"`
+	const ofKubeProxy = `"kube-proxy runs on this node and has the address`
+	const failed = `"Failed to listen, retrying"`
 	for _, test := range []struct {
 		name  string
 		addrs []string

@@ -41,7 +41,8 @@ func TestInitOnly(t *testing.T) {
 	if err := p.wait(t); err != nil {
 		t.Fatalf("%v: %s", err, p.log())
 	}
-	for name, want := range map[string]string{closeWait: "3600", "nf_conntrack_tcp_timeout_established": "86400"} {
+	const established = "nf_conntrack_tcp_timeout_established"
+	for name, want := range map[string]string{closeWait: "3600", established: "86400"} {
 		if got := sysctl(t, ns, name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}

@@ -3,7 +3,6 @@ package manifests
 import (
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -42,7 +41,8 @@ func TestDocumentedKustomizations(t *testing.T) {
 	for _, page := range []string{"../../manifests/README.md", "../../docs/migration.md"} {
 		for i, text := range documented(t, page) {
 			for _, overlay := range append(overlays(t), "../cleanup") {
-				t.Run(fmt.Sprintf("%s/%d/%s", path.Join(filepath.Base(filepath.Dir(page)), filepath.Base(page)), i, filepath.Base(overlay)), func(t *testing.T) {
+				name := fmt.Sprintf("%s/%d/%s", strings.TrimPrefix(page, "../../"), i, filepath.Base(overlay))
+				t.Run(name, func(t *testing.T) {
 					all := objects(t, kustomization(t, text, overlay))
 					pod := of[*appsv1.DaemonSet](t, all).Spec.Template.Spec
 					const want = "REGISTRY/nftproxy:VERSION"
@@ -77,8 +77,8 @@ func TestFlagPatch(t *testing.T) {
 	}
 }
 
-// kustomization writes a kustomization of the documentation, with an overlay from the working tree in place of
-// its resource, and returns its directory.
+// kustomization writes a kustomization of the documentation, with an overlay from the working tree in place
+// of its resource, and returns its directory.
 func kustomization(t *testing.T, text, overlay string) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())

@@ -67,8 +67,8 @@ func volume(t *testing.T, ds *appsv1.DaemonSet) *corev1.ConfigMapVolumeSource {
 	if len(volumes) != 2 || volumes[0].ConfigMap == nil {
 		t.Fatalf("volumes %v, want a ConfigMap and the sysctls", volumes)
 	}
-	want := corev1.Volume{Name: "sysctls", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
-		Path: "/proc/sys/net", Type: ptr.To(corev1.HostPathDirectory)}}}
+	path := &corev1.HostPathVolumeSource{Path: "/proc/sys/net", Type: ptr.To(corev1.HostPathDirectory)}
+	want := corev1.Volume{Name: "sysctls", VolumeSource: corev1.VolumeSource{HostPath: path}}
 	if diff := cmp.Diff(want, volumes[1]); diff != "" {
 		t.Errorf("volume (-want +got):\n%s", diff)
 	}

@@ -33,7 +33,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	addr, _ := netip.AddrFromSlice(ipnet.IP)
 	bits, _ := ipnet.Mask.Size()
 	if addr.Is4In6() {
-		return netip.PrefixFrom(addr.Unmap(), bits-96), nil // such a prefix has at least the 96 bits of ::ffff
+		return netip.PrefixFrom(addr.Unmap(), bits-96), nil // it has the 96 bits of ::ffff
 	}
 	return netip.PrefixFrom(addr, bits), nil
 }

@@ -95,12 +95,13 @@ func rulesetSettings() []setting {
 				"if a link-local CIDR is given."},
 		{flag: "allowed-external-cidrs", own: true,
 			variable: func(o *Options) any { return &o.config.AllowedExternalCIDRs },
-			help: "Program external IPs and load-balancer IPs of Services only if one of these CIDRs contains " +
-				"them; the Event NotProgrammed reports the others. Default: all."},
+			help: "Program external IPs and load-balancer IPs of Services only if one of these CIDRs " +
+				"contains them; the Event NotProgrammed reports the others. Default: all."},
 		{field: "nftables.masqueradeAll", flag: "masquerade-all", overrides: true,
 			help: "Masquerade all traffic to ClusterIPs."},
 		{field: "nftables.masqueradeBit", flag: "iptables-masquerade-bit", overrides: true,
-			mode: ModeNFTables, def: 14, valid: within(0, 31), help: "Bit of the packet mark that requests masquerading."},
+			mode: ModeNFTables, def: 14, valid: within(0, 31),
+			help: "Bit of the packet mark that requests masquerading."},
 		{field: "nftables.syncPeriod", flag: "iptables-sync-period", mode: ModeNFTables,
 			def: 30 * time.Second, valid: positive(),
 			help: "/healthz and /livez fail if a change has not been programmed for twice this period.",
@@ -118,8 +119,8 @@ func hostSettings() []setting {
 	return []setting{
 		{flag: "sysctl-dir", own: true, def: "/proc/sys/net",
 			variable: func(o *Options) any { return &o.config.SysctlDir },
-			help: "Directory to set sysctls in. In a container without full privileges /proc/sys is read-only: " +
-				"mount /proc/sys/net of the host at another path."},
+			help: "Directory to set sysctls in. In a container without full privileges /proc/sys is " +
+				"read-only: mount /proc/sys/net of the host at another path."},
 		{field: "conntrack.maxPerCore", flag: "conntrack-max-per-core", def: 32 * 1024, valid: notNegative(),
 			help: "Maximum number of tracked connections per CPU core; 0 keeps the kernel's limit."},
 		{field: "conntrack.min", flag: "conntrack-min", def: 128 * 1024, valid: notNegative(),

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -26,7 +27,8 @@ func validate(k *kubeConfig) error {
 		}
 	}
 	for _, s := range settings() {
-		if s.mode == "" || s.mode == ModeNFTables || s.mode == k.Mode || s.mode == ModeIPTables && k.Mode == "" {
+		// An empty mode of the file is iptables.
+		if s.mode == "" || s.mode == ModeNFTables || s.mode == cmp.Or(k.Mode, ModeIPTables) {
 			add(s.invalid(k))
 		}
 	}
@@ -163,8 +165,8 @@ func clusterCIDR() rule {
 	}}
 }
 
-// interfaceName is the rule for the name of a network interface, or for a prefix of names, that mode needs. As
-// in kube-proxy, it may be one that no interface can have; see PodInterface.
+// interfaceName is the rule for the name of a network interface, or for a prefix of names, that mode needs.
+// As in kube-proxy, it may be one that no interface can have; see PodInterface.
 func interfaceName(mode v1alpha1.LocalMode) rule {
 	must := fmt.Sprintf("must not be empty if detectLocalMode is %s", mode)
 	return rule{must, func(k *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {

@@ -59,7 +59,8 @@ func TestValidationErrors(t *testing.T) {
 			`ipvs.excludeCIDRs[1]: Invalid value: "10.0.0.1": must be a CIDR`},
 		{"showHiddenMetricsForVersion: '1.35'",
 			`showHiddenMetricsForVersion: Invalid value: "1.35": must be 1.36 or empty`},
-		{"nodePortAddresses: [primary, 10.0.0.0/8, primary]", `nodePortAddresses[2]: Duplicate value: "primary"`},
+		{"nodePortAddresses: [primary, 10.0.0.0/8, primary]",
+			`nodePortAddresses[2]: Duplicate value: "primary"`},
 		{"detectLocalMode: clustercidr",
 			`detectLocalMode: Invalid value: "clustercidr": ` +
 				`must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix`},
@@ -194,7 +195,8 @@ func TestPodInterface(t *testing.T) {
 			if got := c.PodInterface(); got != tt.want {
 				t.Errorf("PodInterface is %q, want %q", got, tt.want)
 			}
-			if got := strings.Contains(strings.Join(warnings, "\n"), "no interface can have the name"); got != tt.warning {
+			all := strings.Join(warnings, "\n")
+			if strings.Contains(all, "no interface can have the name") != tt.warning {
 				t.Errorf("warnings %q, want one: %v", warnings, tt.warning)
 			}
 		})

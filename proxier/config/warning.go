@@ -56,8 +56,8 @@ func interfaceWarnings(c *Config) []string {
 	if c.Kube.DetectLocalMode == LocalModeBridgeInterface {
 		field, name = "detectLocal.bridgeInterface", d.BridgeInterface
 	}
-	return []string{fmt.Sprintf("%s: no interface can have the name %q, so no traffic counts as that of a pod",
-		field, name)}
+	return []string{fmt.Sprintf("%s: no interface can have the name %q, so no traffic counts as "+
+		"that of a pod", field, name)}
 }
 
 // loopbackWarnings returns a warning for each loopback range of nodePortAddresses.

@@ -87,7 +87,8 @@ func TestSysctlsInNamespace(t *testing.T) {
 	ns := newNamespace(t)
 	create(t, ns, nil)
 	err := ns.Do(func() error {
-		errs := Sysctls{MaxPerCore: 12345, UDPTimeout: 77 * time.Second, TCPBeLiberal: true}.Set("/proc/sys/net")
+		set := Sysctls{MaxPerCore: 12345, UDPTimeout: 77 * time.Second, TCPBeLiberal: true}
+		errs := set.Set("/proc/sys/net")
 		for _, err := range errs {
 			if !errors.Is(err, fs.ErrPermission) ||
 				!strings.Contains(err.Error(), "net.netfilter.nf_conntrack_") {

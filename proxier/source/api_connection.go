@@ -28,9 +28,9 @@ type ClientConfig struct {
 // placeholder stands in manifests/overlays/generic for the address of the API server.
 const placeholder = "API-SERVER-ADDRESS"
 
-var errPlaceholder = errors.New("the address of the API server is the placeholder " + placeholder + ": set it, " +
-	"for example in overlays/generic/api-server.yaml, to an address that works without a service proxy, " +
-	"which the ClusterIP of the API server is not")
+var errPlaceholder = errors.New("the address of the API server is the placeholder " + placeholder +
+	": set it, for example in overlays/generic/api-server.yaml, to an address that works without a service " +
+	"proxy, which the ClusterIP of the API server is not")
 
 func (cfg ClientConfig) connection() (*rest.Config, error) {
 	var c *rest.Config
