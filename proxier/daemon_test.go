@@ -20,8 +20,9 @@ import (
 
 // daemon is a Proxier that runs on a directory of manifests.
 type daemon struct {
-	dir  string
-	stop func()
+	dir    string
+	events *eventer
+	stop   func()
 }
 
 // startDaemon starts a Proxier in this process, for a test that runs alone. It stops at the end of the test.
@@ -38,7 +39,7 @@ func startDaemon(t *testing.T, dir string, args ...string) *daemon {
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	stopped := false
-	d := &daemon{dir: dir, stop: func() {
+	d := &daemon{dir: dir, events: p.events, stop: func() {
 		if stopped {
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,13 +36,15 @@ func cases(t *testing.T, dir string) []string {
 	return names
 }
 
-// caseConfig returns the configuration of a case: its config.yaml, or a cluster with pod ranges of both
-// families.
+// caseConfig returns the configuration of a case: its config.yaml, the lines of its file flags, or a cluster
+// with pod ranges of both families.
 func caseConfig(t *testing.T, dir, source string) *config.Config {
 	t.Helper()
 	args := []string{"--source=" + source, "--hostname-override=node-a"}
 	if file := filepath.Join(dir, "config.yaml"); exists(file) {
 		args = append(args, "--config="+file)
+	} else if flags, err := os.ReadFile(filepath.Join(dir, "flags")); err == nil {
+		args = append(args, strings.Fields(string(flags))...)
 	} else {
 		args = append(args, "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
 	}

@@ -31,6 +31,8 @@ type confinement struct {
 	uid  int            // other than 0: in user and network namespaces of its own
 	ns   *lab.Namespace // with uid 0: the network namespace
 	root string         // the only file system, besides /proc; read-only
+	// sysctls mounts the sysctls of the network namespace at /host/proc/sys/net, where they can be written.
+	sysctls bool
 }
 
 // process is a confined process.
@@ -107,6 +109,12 @@ func (c confinement) enter() error {
 	if err := unix.MountSetattr(-1, c.root, unix.AT_RECURSIVE, readOnly); err != nil {
 		return fmt.Errorf("make mounts read-only: %w", err)
 	}
+	if c.sysctls {
+		dir := filepath.Join(c.root, "host/proc/sys/net")
+		if err := unix.Mount("/proc/sys/net", dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount sysctls: %w", err)
+		}
+	}
 	for i := uintptr(0); c.uid == 0; i++ { // a user namespace has a bounding set of its own
 		if i == unix.CAP_NET_ADMIN && len(c.caps) > 0 {
 			continue
@@ -157,8 +165,8 @@ func scratch(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	for _, dir := range []string{"proc", "manifests"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+	for _, dir := range []string{"proc", "manifests", "host/proc/sys/net"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

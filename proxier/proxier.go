@@ -105,7 +105,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	p.SetUp()
+	p.setUp()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -143,11 +143,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 
 // probe finds out which families the kernel supports.
 func (p *Proxier) probe() error {
-	missing, err := kernel.Probe()
-	if err != nil {
-		return err
-	}
-	families, err := usable(missing)
+	families, err := usableFamilies()
 	if err != nil {
 		return err
 	}
@@ -163,6 +159,15 @@ func (p *Proxier) setFamilies(families []service.Family) {
 	p.families = families
 	p.health.SetFamilies(families)
 	p.metrics.SetFamilies(families)
+}
+
+// usableFamilies probes the kernel.
+func usableFamilies() ([]service.Family, error) {
+	missing, err := kernel.Probe()
+	if err != nil {
+		return nil, err
+	}
+	return usable(missing)
 }
 
 // usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of what a

@@ -48,6 +48,38 @@ func TestConflictOlderWins(t *testing.T) {
 	}
 }
 
+// TestConflictClusterIPWins shows that a Service has its ClusterIP, however old the others are that claim the
+// address as an external IP.
+func TestConflictClusterIPWins(t *testing.T) {
+	external := func(name string, age int, endpoint, clusterIP string) *service.Service {
+		svc := named(name, age, endpoint)
+		svc.ExternalIPs, svc.ClusterIPs = svc.ClusterIPs, addrs(clusterIP)
+		return svc
+	}
+	services := []*service.Service{external("a", 9, ep1, "10.96.0.77"),
+		external("b", 5, ep2, "10.96.0.78"), named("own", 0, ep3)}
+	for _, order := range permutations(len(services)) {
+		r := rules.NewRuleset(testConfig())
+		var conflicts []rules.Conflict
+		for _, i := range order {
+			conflicts = putSvc(r, services[i])
+		}
+		if got := owner(r); got != "own "+ep3 {
+			t.Fatalf("order %v: owner is %s", order, got)
+		}
+		if last := services[order[len(order)-1]].Name; last.Name == "a" {
+			want := []rules.Conflict{{shared(), services[2].Name, last, true}}
+			if diff := cmp.Diff(want, conflicts[:1], addrComparer()); diff != "" {
+				t.Errorf("order %v: conflicts (-want +got):\n%s", order, diff)
+			}
+		}
+		r.Remove(services[2].Name)
+		if got := owner(r); got != "a "+ep1 {
+			t.Fatalf("order %v: the owner after it left is %s", order, got)
+		}
+	}
+}
+
 func permutations(n int) [][]int {
 	if n == 0 {
 		return [][]int{nil}
@@ -73,11 +105,11 @@ func TestConflictLosers(t *testing.T) {
 	}{
 		{"the first claims", func() []rules.Conflict { return putSvc(r, middle) }, nil, "middle " + ep2},
 		{"a younger one loses", func() []rules.Conflict { return putSvc(r, young) },
-			[]rules.Conflict{{shared(), id(middle), id(young)}}, "middle " + ep2},
+			[]rules.Conflict{{shared(), id(middle), id(young), false}}, "middle " + ep2},
 		{"an older one wins", func() []rules.Conflict { return putSvc(r, old) },
-			[]rules.Conflict{{shared(), id(old), id(middle)}}, "old " + ep1},
+			[]rules.Conflict{{shared(), id(old), id(middle), false}}, "old " + ep1},
 		{"the loser is updated", func() []rules.Conflict { return putSvc(r, named("young", 1, ep4)) },
-			[]rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+			[]rules.Conflict{{shared(), id(old), id(young), false}}, "old " + ep1},
 		{"the loser no longer claims", func() []rules.Conflict {
 			middle.ClusterIPs = nil
 			return putSvc(r, middle)
@@ -87,12 +119,12 @@ func TestConflictLosers(t *testing.T) {
 			return putSvc(r, old)
 		}, nil, "young " + ep4},
 		{"the winner claims again", func() []rules.Conflict { return putSvc(r, named("old", 9, ep1)) },
-			[]rules.Conflict{{shared(), id(old), id(young)}}, "old " + ep1},
+			[]rules.Conflict{{shared(), id(old), id(young), false}}, "old " + ep1},
 		{"the loser goes", func() []rules.Conflict { r.Remove(id(young)); return nil }, nil, "old " + ep1},
 		{"a Service is created again, younger", func() []rules.Conflict {
 			putSvc(r, named("middle", 5, ep2))
 			return putSvc(r, named("old", 0, ep1))
-		}, []rules.Conflict{{shared(), id(middle), id(old)}}, "middle " + ep2},
+		}, []rules.Conflict{{shared(), id(middle), id(old), false}}, "middle " + ep2},
 	}
 	for _, s := range steps {
 		if diff := cmp.Diff(s.want, s.do(), addrComparer()); diff != "" {
@@ -129,8 +161,8 @@ func TestConflictUpdateOfWinner(t *testing.T) {
 	checkLines(t, "the winner is put again", nil, changesText(r))
 }
 
-// TestWinner asks who has the frontend while Services come and go.
-func TestWinner(t *testing.T) {
+// TestConflictNow asks who has the frontend while Services come and go.
+func TestConflictNow(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
 	old, middle, young := named("old", 9, ep1), named("middle", 5, ep2), named("young", 1, ep3)
 	for _, step := range []struct {
@@ -148,8 +180,8 @@ func TestWinner(t *testing.T) {
 		step.do()
 		var got []string
 		for _, svc := range []*service.Service{old, middle, young} {
-			winner, _ := r.Winner(shared(), svc.Name)
-			got = append(got, winner.Name)
+			conflict, _ := r.Conflict(shared(), svc.Name)
+			got = append(got, conflict.Winner.Name)
 		}
 		if diff := cmp.Diff(step.want, got); diff != "" {
 			t.Errorf("%s: winners (-want +got):\n%s", step.what, diff)

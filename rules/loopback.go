@@ -50,7 +50,7 @@ func (r *Ruleset) Loopbacks() (map[service.Frontend]Loopback, []Conflict) {
 			case !held:
 				out[l.Frontend] = l
 			case holder.Service != c.Name:
-				conflicts = append(conflicts, Conflict{l.Frontend, holder.Service, c.Name})
+				conflicts = append(conflicts, Conflict{Frontend: l.Frontend, Winner: holder.Service, Loser: c.Name})
 			}
 		}
 	}

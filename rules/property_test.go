@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -235,16 +236,24 @@ func checkOrder(t *testing.T, seed uint64) {
 	}
 }
 
-// checkOwner checks that no older Service claims the frontend.
+// checkOwner checks that the frontend belongs to a Service whose ClusterIP it is at, and otherwise to the oldest.
 func checkOwner(t *testing.T, services []*service.Service, node service.Node, f service.Frontend,
 	owner service.Name) {
 	t.Helper()
+	atClusterIP := func(svc *service.Service) int {
+		if slices.Contains(svc.ClusterIPs, f.Addr) {
+			return 0
+		}
+		return 1
+	}
+	stronger := func(a, b *service.Service) int {
+		return cmp.Or(atClusterIP(a)-atClusterIP(b), a.Created.Compare(b.Created), a.Name.Compare(b.Name))
+	}
 	var best *service.Service
 	for _, svc := range services {
 		claims := slices.ContainsFunc(rules.Compile(svc, node, noSlots).Entries,
 			func(e rules.Entry) bool { return e.Frontend == f })
-		if claims && (best == nil || svc.Created.Before(best.Created) ||
-			svc.Created.Equal(best.Created) && svc.Name.Compare(best.Name) < 0) {
+		if claims && (best == nil || stronger(svc, best) < 0) {
 			best = svc
 		}
 	}

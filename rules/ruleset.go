@@ -84,10 +84,11 @@ func NewRuleset(config Config) *Ruleset {
 type Conflict struct {
 	Frontend      service.Frontend
 	Winner, Loser service.Name
+	ClusterIP     bool // the winner is younger, but the frontend is at its ClusterIP
 }
 
 // Put adds a Service, or replaces its previous state, and returns the conflicts with other Services. Further
-// changes may resolve them: see [Ruleset.Winner].
+// changes may resolve them: see [Ruleset.Conflict].
 func (r *Ruleset) Put(c *Compiled) []Conflict {
 	old := r.services[c.Name]
 	r.drop(old)
@@ -162,14 +163,19 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 	}
 }
 
-// Winner returns the Service that has a frontend which loser claims as well. It returns false if loser has
-// the frontend, or no longer claims it.
-func (r *Ruleset) Winner(f service.Frontend, loser service.Name) (service.Name, bool) {
-	lost := slices.ContainsFunc(r.losers[f], func(l claim) bool { return l.by.Name == loser })
-	if !lost {
-		return service.Name{}, false
+// Conflict returns the conflict of a Service that claims a frontend which another one has. It returns false if the
+// Service has the frontend, or no longer claims it.
+func (r *Ruleset) Conflict(f service.Frontend, loser service.Name) (Conflict, bool) {
+	losers := r.losers[f]
+	i := slices.IndexFunc(losers, func(l claim) bool { return l.by.Name == loser })
+	if i < 0 {
+		return Conflict{}, false
 	}
-	return r.owners[f].by.Name, true
+	return newConflict(r.owners[f], losers[i]), true
+}
+
+func newConflict(winner, loser claim) Conflict {
+	return Conflict{winner.entry.Frontend, winner.by.Name, loser.by.Name, older(loser.by, winner.by)}
 }
 
 // Conflicts returns the number of frontends that more than one Service claims.
@@ -240,7 +246,20 @@ func (r *Ruleset) drop(c *Compiled) {
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
 }
 
-// claim gives the frontend to the oldest Service that wants it.
+// clusterIP reports whether the Service claims the frontend at its ClusterIP. No other claim is stronger:
+// whoever can write a Service chooses its external IPs, and the API server chooses the ClusterIPs.
+func (c claim) clusterIP() bool { return slices.Contains(c.by.ClusterIPs, c.entry.Frontend.Addr) }
+
+// before reports whether c is stronger than d: the claim at a ClusterIP, and otherwise the one of the older
+// Service.
+func (c claim) before(d claim) bool {
+	if c.clusterIP() != d.clusterIP() {
+		return c.clusterIP()
+	}
+	return older(c.by, d.by)
+}
+
+// claim gives the frontend to the Service with the strongest claim.
 func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
 	f := c.entry.Frontend
 	holder, held := r.owners[f]
@@ -249,15 +268,15 @@ func (r *Ruleset) claim(c claim, conflicts []Conflict) []Conflict {
 		return conflicts
 	}
 	loser := c
-	if older(c.by, holder.by) {
+	if c.before(holder) {
 		r.own(f, c)
 		loser = holder
 	}
 	r.losers[f] = append(r.losers[f], loser)
-	return append(conflicts, Conflict{f, r.owners[f].by.Name, loser.by.Name})
+	return append(conflicts, newConflict(r.owners[f], loser))
 }
 
-// disclaim withdraws a claim. The oldest of the losers takes the frontend over.
+// disclaim withdraws a claim. The strongest claim of the losers takes the frontend over.
 func (r *Ruleset) disclaim(c claim) {
 	f := c.entry.Frontend
 	losers := r.losers[f]
@@ -268,7 +287,7 @@ func (r *Ruleset) disclaim(c claim) {
 		delete(r.owners, f)
 	} else {
 		next := slices.MinFunc(losers, func(a, b claim) int {
-			if older(a.by, b.by) {
+			if a.before(b) {
 				return -1
 			}
 			return 1

@@ -49,12 +49,15 @@ func TestWriteConfig(t *testing.T) {
 
 func TestBadUse(t *testing.T) {
 	for want, args := range map[string][]string{
-		"--dry-run needs --source": {"--dry-run"},
-		"--source is required":     {"diff"},
-		"unknown flag":             {"--no-such-flag"},
-		"no such file":             {"--dry-run", "--source=/no/such/dir", "--hostname-override=a"},
-		"clusterCIDR":              {"--dry-run", "--source=" + demo, "--cluster-cidr=nonsense"},
-		"must be text or json":     {"check", "-o", "yaml"},
+		"--dry-run needs --source":              {"--dry-run"},
+		"--source is required":                  {"diff"},
+		"unknown flag":                          {"--no-such-flag"},
+		"no such file":                          {"--dry-run", "--source=/no/such/dir", "--hostname-override=a"},
+		"clusterCIDR":                           {"--dry-run", "--source=" + demo, "--cluster-cidr=nonsense"},
+		"must be text or json":                  {"check", "-o", "yaml"},
+		"unrecognized feature gate: Nonesuch":   {"--feature-gates=Nonesuch=true"},
+		"feature is locked to true":             {"--feature-gates=NFTablesProxyMode=false"},
+		`--allowed-external-cidrs: "192.0.2.1"`: {"--allowed-external-cidrs=192.0.2.0/24,192.0.2.1"},
 	} {
 		if _, err := execute(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: error %v, want one with %q", args, err, want)

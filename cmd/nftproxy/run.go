@@ -30,6 +30,8 @@ func run(cmd *cobra.Command, options *config.Options) error {
 		return c.Write(c.WriteConfigTo)
 	case c.Cleanup:
 		return cleanup(cmd)
+	case c.InitOnly:
+		return proxier.Init(c)
 	case c.DryRun && c.Source == "":
 		return errors.New("--dry-run needs --source: a file or directory of manifests")
 	case c.DryRun:
@@ -44,10 +46,6 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	p, err := proxier.New(o)
 	if err != nil {
 		return err
-	}
-	if c.InitOnly {
-		p.SetUp()
-		return nil
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)

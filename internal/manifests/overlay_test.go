@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/source"
 )
 
 // TestOverlays checks what all overlays have in common.
@@ -58,12 +59,18 @@ func TestOverlays(t *testing.T) {
 	}
 }
 
-// volume returns the ConfigMap volume with the configuration.
+// volume returns the ConfigMap volume with the configuration. The only other volume has the sysctls of the
+// host's network.
 func volume(t *testing.T, ds *appsv1.DaemonSet) *corev1.ConfigMapVolumeSource {
 	t.Helper()
 	volumes := ds.Spec.Template.Spec.Volumes
-	if len(volumes) != 1 || volumes[0].ConfigMap == nil {
-		t.Fatalf("volumes %v, want one ConfigMap", volumes)
+	if len(volumes) != 2 || volumes[0].ConfigMap == nil {
+		t.Fatalf("volumes %v, want a ConfigMap and the sysctls", volumes)
+	}
+	path := &corev1.HostPathVolumeSource{Path: "/proc/sys/net", Type: ptr.To(corev1.HostPathDirectory)}
+	want := corev1.Volume{Name: "sysctls", VolumeSource: corev1.VolumeSource{HostPath: path}}
+	if diff := cmp.Diff(want, volumes[1]); diff != "" {
+		t.Errorf("volume (-want +got):\n%s", diff)
 	}
 	return volumes[0].ConfigMap
 }
@@ -83,22 +90,23 @@ func checkPod(t *testing.T, pod *corev1.PodSpec) {
 	if diff := cmp.Diff(profile, pod.SecurityContext.SeccompProfile); diff != "" {
 		t.Errorf("seccompProfile (-want +got):\n%s", diff)
 	}
-	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
+	if len(pod.Containers) != 1 || len(pod.InitContainers) != 1 {
 		t.Fatalf("%d containers and %d init containers", len(pod.Containers), len(pod.InitContainers))
 	}
+	checkInit(t, &pod.InitContainers[0])
 	c := &pod.Containers[0]
-	checkContainer(t, c)
+	checkSecurity(t, c, nil)
 	live, ready := c.LivenessProbe.HTTPGet, c.ReadinessProbe.HTTPGet
 	if live.Path != "/livez" || live.Port.IntValue() != 10256 ||
 		ready.Path != "/healthz" || ready.Port.IntValue() != 10256 {
 		t.Errorf("probes %v and %v", live, ready)
 	}
-	for _, resource := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		if c.Resources.Requests.Name(resource, "").IsZero() {
-			t.Errorf("no request for %s", resource)
-		}
+	if got := checkArgs(t, c).Lookup("hostname-override").Value.String(); got != "$(NODE_NAME)" {
+		t.Errorf("--hostname-override=%s", got)
 	}
-	checkArgs(t, c)
+	if len(c.VolumeMounts) != 1 {
+		t.Errorf("volume mounts %v, want only the configuration", c.VolumeMounts)
+	}
 	nodeName := &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}
 	node := corev1.EnvVar{Name: "NODE_NAME", ValueFrom: nodeName}
 	if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return cmp.Equal(e, node) }) {
@@ -106,10 +114,26 @@ func checkPod(t *testing.T, pod *corev1.PodSpec) {
 	}
 }
 
-// checkContainer checks that the container runs as root with CAP_NET_ADMIN and no other privilege.
-func checkContainer(t *testing.T, c *corev1.Container) {
+// checkInit checks that the init container sets sysctls, which it can write at another path than /proc/sys.
+func checkInit(t *testing.T, c *corev1.Container) {
+	t.Helper()
+	checkSecurity(t, c, &corev1.SELinuxOptions{Type: "spc_t"})
+	flags := checkArgs(t, c)
+	if flags.Lookup("init-only").Value.String() != "true" {
+		t.Errorf("args %q, want --init-only", c.Args)
+	}
+	dir := flags.Lookup("sysctl-dir").Value.String()
+	want := corev1.VolumeMount{Name: "sysctls", MountPath: dir}
+	if len(c.VolumeMounts) != 2 || !cmp.Equal(c.VolumeMounts[1], want) || strings.HasPrefix(dir, "/proc/") {
+		t.Errorf("volume mounts %v, want the configuration and %v", c.VolumeMounts, want)
+	}
+}
+
+// checkSecurity checks that the container runs as root with CAP_NET_ADMIN and no other privilege.
+func checkSecurity(t *testing.T, c *corev1.Container, selinux *corev1.SELinuxOptions) {
 	t.Helper()
 	want := &corev1.SecurityContext{
+		SELinuxOptions: selinux,
 		Capabilities: &corev1.Capabilities{
 			Drop: []corev1.Capability{"ALL"},
 			Add:  []corev1.Capability{"NET_ADMIN"},
@@ -125,25 +149,29 @@ func checkContainer(t *testing.T, c *corev1.Container) {
 	}
 }
 
-// checkArgs parses the arguments of a container as nftproxy does, and checks that a volume has the file of
-// --config.
-func checkArgs(t *testing.T, c *corev1.Container) {
+// checkArgs parses the arguments of a container as nftproxy does, and checks that its first volume has the
+// file of --config.
+func checkArgs(t *testing.T, c *corev1.Container) *pflag.FlagSet {
 	t.Helper()
+	for _, resource := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		if c.Resources.Requests.Name(resource, "").IsZero() {
+			t.Errorf("container %s: no request for %s", c.Name, resource)
+		}
+	}
 	flags := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
 	config.NewOptions().AddFlags(flags)
 	if err := flags.Parse(c.Args); err != nil {
 		t.Fatalf("args %q: %v", c.Args, err)
 	}
-	if got := flags.Lookup("hostname-override").Value.String(); got != "$(NODE_NAME)" {
-		t.Errorf("--hostname-override=%s", got)
-	}
 	dir := filepath.Dir(flags.Lookup("config").Value.String())
-	if len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != dir || !c.VolumeMounts[0].ReadOnly {
-		t.Errorf("volume mounts %v, want only %s, read-only", c.VolumeMounts, dir)
+	want := corev1.VolumeMount{Name: "config", MountPath: dir, ReadOnly: true}
+	if len(c.VolumeMounts) == 0 || !cmp.Equal(c.VolumeMounts[0], want) {
+		t.Errorf("volume mounts %v, want %v", c.VolumeMounts, want)
 	}
 	if !slices.Equal(c.Command, []string{"/nftproxy"}) || c.Image != "nftproxy:VERSION" {
 		t.Errorf("command %q of image %s", c.Command, c.Image)
 	}
+	return flags
 }
 
 func checkBinding(t *testing.T, b *rbacv1.ClusterRoleBinding) {
@@ -191,6 +219,12 @@ func TestGenericReachesAPIServer(t *testing.T) {
 		if !slices.Contains(pod.Containers[0].Env, want) {
 			t.Errorf("env lacks %v", want)
 		}
+		t.Setenv(want.Name, want.Value)
+	}
+	// nftproxy refuses the value until it is replaced.
+	_, err := source.NewClient(source.ClientConfig{})
+	if err == nil || !strings.Contains(err.Error(), "overlays/generic/api-server.yaml") {
+		t.Errorf("error %v, want one that names the file to change", err)
 	}
 }
 
@@ -205,21 +239,5 @@ func TestPilot(t *testing.T) {
 	}}}}
 	if diff := cmp.Diff(want, affinity.NodeSelectorTerms); diff != "" {
 		t.Errorf("nodes of kube-proxy (-want +got):\n%s", diff)
-	}
-}
-
-// TestCleanup checks that the cleanup pods have the privileges of nftproxy, in the network namespace of the
-// host.
-func TestCleanup(t *testing.T) {
-	all := objects(t, filepath.Join(root, "cleanup"))
-	pod := of[*appsv1.DaemonSet](t, all).Spec.Template.Spec
-	if len(all) != 1 || len(pod.Containers) != 1 || !pod.HostNetwork {
-		t.Fatalf("%d objects, %d containers, hostNetwork %v", len(all), len(pod.Containers), pod.HostNetwork)
-	}
-	c := &pod.Containers[0]
-	checkContainer(t, c)
-	command := slices.Concat(c.Command, c.Args)
-	if !slices.Equal(command, []string{"/nftproxy", "cleanup"}) || c.Image != "nftproxy:VERSION" {
-		t.Errorf("command %q, args %q of image %s", c.Command, c.Args, c.Image)
 	}
 }

@@ -23,8 +23,8 @@ func ParseAddr(s string) (netip.Addr, error) {
 	return addr.Unmap(), nil
 }
 
-// ParsePrefix parses a CIDR and clears its host bits. It rejects an IPv4 range that is written as IPv6
-// (::ffff:10.0.0.0/104): the kernel's sets of IPv6 addresses would never match it.
+// ParsePrefix parses a CIDR and clears its host bits. An IPv4 range that is written as IPv6
+// (::ffff:10.0.0.0/104) is the IPv4 range, as in kube-proxy.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	_, ipnet, err := netutils.ParseCIDRSloppy(s)
 	if err != nil {
@@ -33,7 +33,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	addr, _ := netip.AddrFromSlice(ipnet.IP)
 	bits, _ := ipnet.Mask.Size()
 	if addr.Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 range written as IPv6", s)
+		return netip.PrefixFrom(addr.Unmap(), bits-96), nil // it has the 96 bits of ::ffff
 	}
 	return netip.PrefixFrom(addr, bits), nil
 }

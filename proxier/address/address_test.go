@@ -38,7 +38,10 @@ func TestParsePrefix(t *testing.T) {
 		{"", "", `"" is not a CIDR`},
 		{"10.0.0.0", "", `"10.0.0.0" is not a CIDR`},
 		{"10.0.0.0/33", "", `"10.0.0.0/33" is not a CIDR`},
-		{"::ffff:10.0.0.0/104", "", `"::ffff:10.0.0.0/104" is an IPv4 range written as IPv6`},
+		{"::ffff:10.1.0.0/104", "10.0.0.0/8", ""},
+		{"::ffff:10.1.0.0/96", "0.0.0.0/0", ""},
+		{"::ffff:10.1.0.0/95", "::fffe:0:0/95", ""},
+		{"::ffff:10.1.0.0/0", "::/0", ""},
 	} {
 		got, err := ParsePrefix(tt.text)
 		var want netip.Prefix

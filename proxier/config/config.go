@@ -1,6 +1,6 @@
 // Package config builds the Config that nftproxy runs with, from kube-proxy's configuration file
 // (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1) and kube-proxy's flags, with the defaults and
-// the validation of kube-proxy 1.37. A cluster can thus change from kube-proxy to nftproxy and back with one
+// the validation of kube-proxy 1.37.1. A cluster can thus change from kube-proxy to nftproxy and back with one
 // configuration.
 //
 // As with kube-proxy, --config makes the proxy ignore the flags for fields of the file, except
@@ -65,10 +65,13 @@ type Config struct {
 	WriteConfigTo string // write the configuration to this file and exit
 	Master        string // URL of the API server, overrides the one in the kubeconfig
 	InitOnly      bool   // do what needs full privileges and exit
+	SysctlDir     string // /proc/sys/net, or where it is mounted
 	Cleanup       bool   // remove the tables and exit
 
 	Source string // file or directory of manifests to read instead of an API server
 	DryRun bool   // print the ruleset instead of programming it
+
+	AllowedExternalCIDRs []string // ranges of external and load-balancer IPs that are programmed; empty: all
 
 	OwnTables bool // own the tables, if the kernel supports that
 	TakeOver  bool // remove kube-proxy's rules from the kernel, once nftproxy has programmed its own
@@ -149,16 +152,11 @@ func (c *Config) NodePortAddresses() (primary bool, prefixes []netip.Prefix) {
 	return primary, slices.Compact(prefixes)
 }
 
-// gateLocalhost is the feature gate of kube-proxy for nodePorts on loopback addresses in nftables mode
-// (KEP-6032). It is off by default in kube-proxy 1.37. Here it is on, as nodePortAddresses has to name
-// loopback anyway.
-const gateLocalhost = "KubeProxyNFTablesLocalhostNodePorts"
-
 // LoopbackAddrs returns the loopback addresses on which nodePorts are served: as in kube-proxy 127.0.0.1 if
 // nodePortAddresses has a loopback range of IPv4, whichever it is, and ::1 if it has one of IPv6. 0.0.0.0/0
 // and ::/0 are not loopback ranges.
 func (c *Config) LoopbackAddrs() (addrs []netip.Addr) {
-	if enabled, set := c.Kube.FeatureGates[gateLocalhost]; set && !enabled {
+	if !c.localhostNodePorts() {
 		return nil
 	}
 	_, prefixes := c.NodePortAddresses()
@@ -170,6 +168,49 @@ func (c *Config) LoopbackAddrs() (addrs []netip.Addr) {
 		}
 	}
 	return addrs
+}
+
+// noInterface is the name of no interface: the kernel rejects a colon (dev_valid_name).
+const noInterface = ":"
+
+// PodInterface returns the interface on which traffic of pods arrives: a name, or a prefix followed by *. It
+// returns "" unless detectLocalMode uses interfaces. A name that no interface can have, which kube-proxy
+// accepts, becomes one that the rules can have: no traffic is that of a pod.
+func (c *Config) PodInterface() string {
+	switch c.Kube.DetectLocalMode {
+	case LocalModeBridgeInterface:
+		// As in kube-proxy's script for nft, a * at the end stands for any rest of the name.
+		name, any := strings.CutSuffix(c.Kube.DetectLocal.BridgeInterface, "*")
+		return interfaceMatch(name, any)
+	case LocalModeInterfaceNamePrefix:
+		return interfaceMatch(c.Kube.DetectLocal.InterfaceNamePrefix, true)
+	}
+	return ""
+}
+
+// interfaceMatch returns what matches an interface name, or with prefix, all names that begin with it. The
+// kernel has 15 bytes for a name, and rejects blanks, "/" and ":". The other characters have a meaning of
+// their own in the strings of an nft script.
+func interfaceMatch(name string, prefix bool) string {
+	const most = 15
+	bad := func(r rune) bool { return r <= ' ' || strings.ContainsRune("/:\"\\*\x7f", r) }
+	switch {
+	case name == "" || len(name) > most || strings.ContainsFunc(name, bad):
+		return noInterface
+	case prefix && len(name) < most:
+		return name + "*"
+	}
+	return name // only one name of 15 bytes begins with 15 bytes
+}
+
+// AllowedExternal returns the ranges of external and load-balancer IPs that are programmed, sorted. None
+// stands for all addresses.
+func (c *Config) AllowedExternal() (prefixes []netip.Prefix) {
+	for _, s := range c.AllowedExternalCIDRs {
+		prefixes = append(prefixes, mustPrefix(s))
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return slices.Compact(prefixes)
 }
 
 // MasqueradeMark returns the bit of the packet mark that requests masquerading.

@@ -62,6 +62,7 @@ func (c *Config) load() ([]string, error) {
 		return nil, fmt.Errorf("decode configuration %s: %w", c.ConfigFile, err)
 	}
 	c.loaded = data
+	warnings = append(warnings, dropInvalid(kube)...)
 	c.MinSyncPeriodSet = kube.NFTables.MinSyncPeriod.Duration != 0
 	adopted := adoptIPTables(kube)
 	setDefaults(kube)

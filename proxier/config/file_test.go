@@ -72,7 +72,7 @@ func TestDecodeErrors(t *testing.T) {
 
 func TestFeatures(t *testing.T) {
 	c, _ := mustComplete(t, header+"mode: nftables\n"+
-		"featureGates: {LoggingAlphaOptions: true, ContextualLogging: false, Other: true}\n"+
+		"featureGates: {LoggingAlphaOptions: true, ContextualLogging: false, AllowServiceExternalIPs: false}\n"+
 		"logging: {options: {text: {infoBufferSize: 1Ki, splitStream: true}}}\n", "-v=3")
 	if text := c.Kube.Logging.Options.Text; !text.SplitStream || text.InfoBufferSize.Value() != 1024 {
 		t.Errorf("lost the logging options of the file: %+v", text)

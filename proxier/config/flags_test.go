@@ -66,6 +66,7 @@ func TestFlagSet(t *testing.T) {
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
 	o.AddFlags(fs)
 	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"),
+		"allowed-external-cidrs stringSlice []", "sysctl-dir string /proc/sys/net",
 		"source string", "dry-run bool false", "own-tables bool true", "take-over bool false")
 	slices.Sort(want)
 	var got []string
@@ -94,7 +95,8 @@ func TestFlagSet(t *testing.T) {
 func TestFlagsWithoutFile(t *testing.T) {
 	c, warnings := mustComplete(t, "",
 		"--source=/manifests", "--dry-run", "--own-tables=false", "--take-over", "--write-config-to=/out",
-		"--cleanup", "--init-only", "--master=https://192.0.2.1", "--kubeconfig=/kubeconfig",
+		"--cleanup", "--init-only", "--sysctl-dir=/sysctls", "--allowed-external-cidrs=192.0.2.0/24",
+		"--master=https://192.0.2.1", "--kubeconfig=/kubeconfig",
 		"--kube-api-content-type=application/json", "--kube-api-burst=7", "--kube-api-qps=3.5",
 		"--config-sync-period=1m", "--healthz-bind-address=192.0.2.1", "--metrics-bind-address=[::]:99",
 		"--bind-address-hard-fail", "--profiling", "--oom-score-adj=5", "--detect-local-mode=BridgeInterface",
@@ -112,7 +114,8 @@ func TestFlagsWithoutFile(t *testing.T) {
 	}
 	want := Config{
 		Source: "/manifests", DryRun: true, TakeOver: true, WriteConfigTo: "/out", Cleanup: true,
-		InitOnly: true, Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
+		InitOnly: true, SysctlDir: "/sysctls", AllowedExternalCIDRs: []string{"192.0.2.0/24"},
+		Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
 	}
 	if diff := cmp.Diff(want, *c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/proxier/address"
 )
 
 // hostnameFlag overrides the file in kube-proxy, too, so that all nodes can share a file.
@@ -65,12 +67,18 @@ func (o *Options) Complete() (*Config, []string, error) {
 		}
 		c.Kube.HostnameOverride = name
 	}
+	for _, s := range c.AllowedExternalCIDRs {
+		if _, err := address.ParsePrefix(s); err != nil {
+			return nil, nil, fmt.Errorf("--allowed-external-cidrs: %w", err)
+		}
+	}
 	warnings = append(warnings, withoutEffect(&c.Kube)...)
 	setLateDefaults(&c.Kube)
 	if err := validate(&c.Kube); err != nil {
 		return nil, nil, fmt.Errorf("invalid configuration:\n%w", err)
 	}
 	c.Kube.Mode = ModeNFTables
+	warnings = append(warnings, interfaceWarnings(&c)...)
 	return &c, append(warnings, loopbackWarnings(&c.Kube)...), nil
 }
 

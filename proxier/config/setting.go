@@ -19,6 +19,9 @@ type setting struct {
 	def   any    // default; nil for the zero value
 	late  bool   // the default also replaces an empty flag
 	valid rule
+	// mode is the mode for which the value must be valid; empty for all. The values for mode nftables, which
+	// nftproxy uses, are always valid after the load: see dropInvalid.
+	mode v1alpha1.ProxyMode
 
 	help     string // what the flag does
 	differs  string // how the setting differs from kube-proxy

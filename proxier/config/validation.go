@@ -1,14 +1,17 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
 	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"github.com/nftproxy/nftproxy/proxier/address"
@@ -24,12 +27,43 @@ func validate(k *kubeConfig) error {
 		}
 	}
 	for _, s := range settings() {
-		if s.valid.check != nil {
-			add(s.valid.check(k, field.NewPath(s.field), plain(fieldOf(k, s.field))))
+		// An empty mode of the file is iptables.
+		if s.mode == "" || s.mode == ModeNFTables || s.mode == cmp.Or(k.Mode, ModeIPTables) {
+			add(s.invalid(k))
 		}
 	}
-	add(logsapi.Validate(&k.Logging, features(k.FeatureGates), field.NewPath("logging")))
+	gate := newGate()
+	_ = gate.SetFromMapWithLogger(klog.Logger{}, k.FeatureGates) // the rule of featureGates reports an error
+	add(logsapi.Validate(&k.Logging, gate, field.NewPath("logging")))
 	return errors.Join(errs...)
+}
+
+// invalid checks the setting in the defaulted k.
+func (s *setting) invalid(k *kubeConfig) field.ErrorList {
+	if s.valid.check == nil {
+		return nil
+	}
+	return s.valid.check(k, field.NewPath(s.field), plain(fieldOf(k, s.field)))
+}
+
+// dropInvalid removes invalid values from the nftables section of a file that was written for another mode:
+// kube-proxy does not read the section then. It returns a warning for each.
+func dropInvalid(k *kubeConfig) (warnings []string) {
+	if k.Mode == ModeNFTables {
+		return nil
+	}
+	for _, s := range settings() {
+		if s.mode != ModeNFTables {
+			continue
+		}
+		defaulted := k.DeepCopy()
+		setDefaults(defaulted)
+		for _, err := range s.invalid(defaulted) {
+			warnings = append(warnings, fmt.Sprintf("%s is ignored: %v", s.field, err))
+			fieldOf(k, s.field).SetZero()
+		}
+	}
+	return warnings
 }
 
 type kubeConfig = v1alpha1.KubeProxyConfiguration
@@ -132,18 +166,12 @@ func clusterCIDR() rule {
 }
 
 // interfaceName is the rule for the name of a network interface, or for a prefix of names, that mode needs.
-// The kernel has 15 bytes for a name and rejects blanks, "/" and ":" (dev_valid_name); the other characters
-// have a meaning of their own in the strings of an nft script.
+// As in kube-proxy, it may be one that no interface can have; see PodInterface.
 func interfaceName(mode v1alpha1.LocalMode) rule {
-	const must = `must be the name of a network interface: at most 15 bytes, no blanks, none of / : " \ *`
-	bad := func(r rune) bool { return r <= ' ' || strings.ContainsRune("/:\"\\*\x7f", r) }
+	must := fmt.Sprintf("must not be empty if detectLocalMode is %s", mode)
 	return rule{must, func(k *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
-		switch name := v.String(); {
-		case k.DetectLocalMode != mode:
-		case name == "":
+		if k.DetectLocalMode == mode && v.String() == "" {
 			return field.ErrorList{field.Required(path, fmt.Sprintf("detectLocalMode %s needs it", mode))}
-		case len(name) > 15 || strings.ContainsFunc(name, bad):
-			return invalid(path, v, must)
 		}
 		return nil
 	}}
@@ -151,10 +179,13 @@ func interfaceName(mode v1alpha1.LocalMode) rule {
 
 func nodePortAddresses() rule {
 	const must = "must be a CIDR, or one of the keywords primary, localhost and all"
-	const each = "each address " + must
+	const each = "each address " + must + ", and each keyword only once"
 	return rule{each, func(k *kubeConfig, path *field.Path, _ reflect.Value) (errs field.ErrorList) {
 		for i, s := range k.NodePortAddresses {
 			if s == nodePortsPrimary || s == nodePortsLocalhost || s == nodePortsAll {
+				if slices.Contains(k.NodePortAddresses[:i], s) {
+					errs = append(errs, field.Duplicate(path.Index(i), s))
+				}
 				continue
 			}
 			if _, err := address.ParsePrefix(s); err != nil {
@@ -165,17 +196,30 @@ func nodePortAddresses() rule {
 	}}
 }
 
-func minSyncPeriod() rule {
-	const most = "must not be greater than nftables.syncPeriod"
+// minSyncPeriod is the rule for a period that must not be greater than another one.
+func minSyncPeriod(syncPeriod string) rule {
+	most := "must not be greater than " + syncPeriod
 	return rule{"must not be negative, and " + most,
 		func(k *kubeConfig, path *field.Path, v reflect.Value) field.ErrorList {
-			full := k.NFTables.SyncPeriod.Duration
-			switch least := k.NFTables.MinSyncPeriod.Duration; {
+			full := plain(fieldOf(k, syncPeriod)).Int()
+			switch least := v.Int(); {
 			case least < 0:
 				return invalid(path, v, "must not be negative")
 			case least > full && full > 0:
-				return invalid(path, v, fmt.Sprintf("%s, %s", most, full))
+				return invalid(path, v, fmt.Sprintf("%s, %s", most, time.Duration(full)))
 			}
 			return nil
 		}}
+}
+
+func cidrs() rule {
+	const must = "must be a CIDR"
+	return rule{"each " + must, func(_ *kubeConfig, path *field.Path, v reflect.Value) (errs field.ErrorList) {
+		for i := range v.Len() {
+			if _, err := address.ParsePrefix(v.Index(i).String()); err != nil {
+				errs = append(errs, field.Invalid(path.Index(i), v.Index(i).String(), must))
+			}
+		}
+		return errs
+	}}
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestValidationErrors(t *testing.T) {
@@ -18,14 +20,15 @@ func TestValidationErrors(t *testing.T) {
 		{"configSyncPeriod: -1s", `configSyncPeriod: Invalid value: "-1s": must be greater than 0`},
 		{"oomScoreAdj: 1001", `oomScoreAdj: Invalid value: 1001: must be within -1000 to 1000`},
 		{"oomScoreAdj: -1001", `oomScoreAdj: Invalid value: -1001`},
-		{"nftables: {masqueradeBit: 32}",
+		{"mode: nftables\nnftables: {masqueradeBit: 32}",
 			`nftables.masqueradeBit: Invalid value: 32: must be within 0 to 31`},
 		{"mode: nftables\niptables: {masqueradeBit: -1}",
 			`iptables.masqueradeBit: Invalid value: -1: must be within 0 to 31`},
-		{"nftables: {syncPeriod: -1s}", `nftables.syncPeriod: Invalid value: "-1s": must be greater than 0`},
-		{"nftables: {minSyncPeriod: -1s}",
+		{"mode: nftables\nnftables: {syncPeriod: -1s}",
+			`nftables.syncPeriod: Invalid value: "-1s": must be greater than 0`},
+		{"mode: nftables\nnftables: {minSyncPeriod: -1s}",
 			`nftables.minSyncPeriod: Invalid value: "-1s": must not be negative`},
-		{"nftables: {minSyncPeriod: 31s}",
+		{"mode: nftables\nnftables: {minSyncPeriod: 31s}",
 			`nftables.minSyncPeriod: Invalid value: "31s": ` +
 				`must not be greater than nftables.syncPeriod, 30s`},
 		{"conntrack: {maxPerCore: -1}", `conntrack.maxPerCore: Invalid value: -1: must not be negative`},
@@ -41,7 +44,23 @@ func TestValidationErrors(t *testing.T) {
 			`clusterCIDR: Invalid value: "10.0.0.0/8,10.1.0.0/16": must be a CIDR`},
 		{"clusterCIDR: '10.0.0.0/8,fd00::/48,fd01::/48'", `clusterCIDR: Invalid value`},
 		{"clusterCIDR: '10.0.0.0/8,'", `clusterCIDR: Invalid value`},
-		{"clusterCIDR: '::ffff:10.0.0.0/104'", `"::ffff:10.0.0.0/104" is an IPv4 range written as IPv6`},
+		{"clusterCIDR: '10.0.0.0/8,::ffff:10.0.0.0/104'", `clusterCIDR: Invalid value`},
+		{"iptables: {syncPeriod: -1s}", `iptables.syncPeriod: Invalid value: "-1s": must be greater than 0`},
+		{"iptables: {syncPeriod: 500ms}", `iptables.minSyncPeriod: Invalid value: "1s": ` +
+			`must not be greater than iptables.syncPeriod, 500ms`},
+		{"mode: iptables\niptables: {minSyncPeriod: -1s}",
+			`iptables.minSyncPeriod: Invalid value: "-1s": must not be negative`},
+		{"mode: ipvs\nipvs: {syncPeriod: -1s}", `ipvs.syncPeriod: Invalid value: "-1s"`},
+		{"mode: ipvs\nipvs: {minSyncPeriod: 31s}", `ipvs.minSyncPeriod: Invalid value: "31s"`},
+		{"mode: ipvs\nipvs: {tcpTimeout: -1s}", `ipvs.tcpTimeout: Invalid value: "-1s"`},
+		{"mode: ipvs\nipvs: {tcpFinTimeout: -1s}", `ipvs.tcpFinTimeout: Invalid value: "-1s"`},
+		{"mode: ipvs\nipvs: {udpTimeout: -1s}", `ipvs.udpTimeout: Invalid value: "-1s"`},
+		{"mode: ipvs\nipvs: {excludeCIDRs: [10.0.0.0/8, 10.0.0.1]}",
+			`ipvs.excludeCIDRs[1]: Invalid value: "10.0.0.1": must be a CIDR`},
+		{"showHiddenMetricsForVersion: '1.35'",
+			`showHiddenMetricsForVersion: Invalid value: "1.35": must be 1.36 or empty`},
+		{"nodePortAddresses: [primary, 10.0.0.0/8, primary]",
+			`nodePortAddresses[2]: Duplicate value: "primary"`},
 		{"detectLocalMode: clustercidr",
 			`detectLocalMode: Invalid value: "clustercidr": ` +
 				`must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix`},
@@ -49,14 +68,16 @@ func TestValidationErrors(t *testing.T) {
 			`detectLocal.bridgeInterface: Required value: detectLocalMode BridgeInterface needs it`},
 		{"detectLocalMode: InterfaceNamePrefix",
 			`detectLocal.interfaceNamePrefix: Required value: detectLocalMode InterfaceNamePrefix needs it`},
-		{"detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: sixteen-letters-}",
-			`detectLocal.bridgeInterface: Invalid value: "sixteen-letters-": must be the name`},
-		{"detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: 'a\"b'}",
-			`detectLocal.interfaceNamePrefix: Invalid value`},
 		{"nodePortAddresses: [primary, Primary]",
 			`nodePortAddresses[1]: Invalid value: "Primary": ` +
 				`must be a CIDR, or one of the keywords primary, localhost and all`},
 		{"nodePortAddresses: [192.0.2.1]", `nodePortAddresses[0]: Invalid value: "192.0.2.1"`},
+		{"featureGates: {Nonesuch: true}",
+			`featureGates: Invalid value: "Nonesuch": unrecognized feature gate: Nonesuch`},
+		{"featureGates: {NFTablesProxyMode: false}", `cannot set feature gate NFTablesProxyMode to false, ` +
+			`feature is locked to true`},
+		{"featureGates: {WorkloadWithJob: true, GenericWorkload: false}",
+			`WorkloadWithJob is enabled, but depends on features that are disabled: [GenericWorkload]`},
 		{"logging: {format: morse}", `logging.format: Invalid value: "morse"`},
 		{"logging: {options: {text: {splitStream: true}}}", `logging.options.text.splitStream: Forbidden`},
 	} {
@@ -104,5 +125,80 @@ func TestValid(t *testing.T) {
 		if _, _, err := complete(t, header+file+"\n"); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
+	}
+}
+
+// TestValidationOfOtherModes shows that sections of other modes are not validated, as in kube-proxy. The
+// nftables section, which nftproxy uses in every mode, then has its defaults in place of invalid values.
+func TestValidationOfOtherModes(t *testing.T) {
+	for _, tt := range []struct{ file, ignored string }{
+		{"mode: nftables\niptables: {syncPeriod: -1s, minSyncPeriod: -1s}", ""},
+		{"mode: nftables\nipvs: {syncPeriod: -1s, minSyncPeriod: -1s, tcpTimeout: -1s, tcpFinTimeout: -1s, " +
+			"udpTimeout: -1s, excludeCIDRs: [x]}", ""},
+		{"mode: ipvs\niptables: {syncPeriod: -1s}", ""},
+		{"ipvs: {syncPeriod: -1s}", ""},
+		{"nftables: {masqueradeBit: 32}", "nftables.masqueradeBit"},
+		{"mode: iptables\nnftables: {syncPeriod: -1s}", "nftables.syncPeriod"},
+		{"mode: ipvs\nnftables: {minSyncPeriod: 31s}", "nftables.minSyncPeriod"},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			c, warnings := mustComplete(t, header+tt.file+"\n")
+			if tt.ignored == "" {
+				return
+			}
+			all := strings.Join(warnings, "\n")
+			if !strings.Contains(all, tt.ignored+" is ignored: "+tt.ignored+": Invalid value: ") {
+				t.Errorf("no warning that %s is ignored: %s", tt.ignored, all)
+			}
+			want, _ := mustComplete(t, header)
+			if diff := cmp.Diff(want.Kube.NFTables, c.Kube.NFTables); diff != "" || c.MinSyncPeriodSet {
+				t.Errorf("nftables section (-default +got):\n%s", diff)
+			}
+		})
+	}
+	// A flag is validated in every mode.
+	_, _, err := complete(t, header+"mode: iptables\n", "--iptables-masquerade-bit=32")
+	if err == nil || !strings.Contains(err.Error(), "nftables.masqueradeBit: Invalid value: 32") {
+		t.Errorf("error %v", err)
+	}
+	// The iptables section counts if the nftables section has invalid values only.
+	c, _ := mustComplete(t, header+"iptables: {masqueradeBit: 5}\nnftables: {masqueradeBit: 32}\n")
+	if c.MasqueradeMark() != 1<<5 {
+		t.Errorf("mark %#x, want that of the iptables section", c.MasqueradeMark())
+	}
+}
+
+// TestPodInterface has the names that kube-proxy accepts, also those that no interface can have.
+func TestPodInterface(t *testing.T) {
+	const bridge, prefix = "BridgeInterface", "InterfaceNamePrefix"
+	for _, tt := range []struct {
+		mode, name, want string
+		warning          bool
+	}{
+		{bridge, "cni0", "cni0", false},
+		{bridge, "fifteen-letters", "fifteen-letters", false},
+		{bridge, "sixteen-letters-", ":", true},
+		{bridge, "cni*", "cni*", false},
+		{bridge, "*", ":", true},
+		{bridge, "eth0:1", ":", true},
+		{bridge, `a"b`, ":", true},
+		{prefix, "veth", "veth*", false},
+		{prefix, "fourteen-bytes", "fourteen-bytes*", false},
+		{prefix, "fifteen-letters", "fifteen-letters", false},
+		{prefix, "sixteen-letters-", ":", true},
+		{prefix, "a:", ":", true},
+		{prefix, "a*", ":", true},
+	} {
+		t.Run(tt.mode+" "+tt.name, func(t *testing.T) {
+			c, warnings := mustComplete(t, header+"mode: nftables\ndetectLocalMode: "+tt.mode+
+				"\ndetectLocal: {bridgeInterface: '"+tt.name+"', interfaceNamePrefix: '"+tt.name+"'}\n")
+			if got := c.PodInterface(); got != tt.want {
+				t.Errorf("PodInterface is %q, want %q", got, tt.want)
+			}
+			all := strings.Join(warnings, "\n")
+			if strings.Contains(all, "no interface can have the name") != tt.warning {
+				t.Errorf("warnings %q, want one: %v", warnings, tt.warning)
+			}
+		})
 	}
 }

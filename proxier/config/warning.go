@@ -22,9 +22,9 @@ func withoutEffect(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
 		warnings = append(warnings, s.name()+" has no effect: "+s.noEffect)
 	}
 	for _, gate := range slices.Sorted(maps.Keys(k.FeatureGates)) {
-		if !isFeature(gate) && gate != gateLocalhost {
+		if !isEffective(gate) {
 			warnings = append(warnings, fmt.Sprintf("featureGates.%s (--feature-gates) has no effect: "+
-				"nftproxy has the feature gates of logging, /flagz, /statusz and %s only", gate, gateLocalhost))
+				"nftproxy does not have this feature", gate))
 		}
 	}
 	return warnings
@@ -46,17 +46,31 @@ func changed(k *v1alpha1.KubeProxyConfiguration, selected func(*setting) bool) (
 	return found
 }
 
+// interfaceWarnings returns a warning if pods cannot be recognised by the configured interface.
+func interfaceWarnings(c *Config) []string {
+	if c.PodInterface() != noInterface {
+		return nil
+	}
+	d := &c.Kube.DetectLocal
+	field, name := "detectLocal.interfaceNamePrefix", d.InterfaceNamePrefix
+	if c.Kube.DetectLocalMode == LocalModeBridgeInterface {
+		field, name = "detectLocal.bridgeInterface", d.BridgeInterface
+	}
+	return []string{fmt.Sprintf("%s: no interface can have the name %q, so no traffic counts as "+
+		"that of a pod", field, name)}
+}
+
 // loopbackWarnings returns a warning for each loopback range of nodePortAddresses if the feature gate keeps
 // nodePorts from being served there.
 func loopbackWarnings(k *v1alpha1.KubeProxyConfiguration) (warnings []string) {
-	if enabled, set := k.FeatureGates[gateLocalhost]; enabled || !set {
+	if localhostNodePorts(k.FeatureGates) {
 		return nil
 	}
 	for i, s := range k.NodePortAddresses {
 		p, err := address.ParsePrefix(s)
 		if s == nodePortsLocalhost || err == nil && p.Addr().IsLoopback() {
 			warnings = append(warnings, fmt.Sprintf("nodePortAddresses[%d] %s has no effect: "+
-				"the feature gate %s is off", i, s, gateLocalhost))
+				"the feature gate %s is off", i, s, kubeProxyNFTablesLocalhostNodePorts))
 		}
 	}
 	return warnings

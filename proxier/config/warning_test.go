@@ -21,7 +21,7 @@ func TestWarnings(t *testing.T) {
 	const (
 		linux    = "nftproxy runs on Linux only"
 		resync   = "nftproxy watches the API server and does not resync periodically"
-		logGates = "nftproxy has the feature gates of logging, /flagz, /statusz and KubeProxyNFTablesLocalhostNodePorts only"
+		gates    = "nftproxy does not have this feature"
 		loopback = "nodePorts are served on loopback addresses if nodePortAddresses has localhost"
 		gateOff  = "the feature gate KubeProxyNFTablesLocalhostNodePorts is off"
 	)
@@ -71,11 +71,12 @@ func TestWarnings(t *testing.T) {
 		{"hidden metrics", nft + "showHiddenMetricsForVersion: '1.36'\n", nil,
 			ignored("nftproxy has no hidden metrics",
 				"showHiddenMetricsForVersion (--show-hidden-metrics-for-version)")},
-		{"feature gates", nft + "featureGates: {B: true, A: false, ContextualLogging: false, " +
-			"ComponentFlagz: false, ComponentStatusz: false}\n", nil,
-			ignored(logGates, "featureGates.A (--feature-gates)", "featureGates.B (--feature-gates)")},
-		{"feature gate flag", "", []string{"--feature-gates=A=true"},
-			ignored(logGates, "featureGates.A (--feature-gates)")},
+		{"feature gates", nft + "featureGates: {NFTablesNetlink: true, KubeProxyIPVS: false, " +
+			"ContextualLogging: false, AllowServiceExternalIPs: false, AllAlpha: false, AllBeta: false}\n", nil,
+			ignored(gates, "featureGates.KubeProxyIPVS (--feature-gates)",
+				"featureGates.NFTablesNetlink (--feature-gates)")},
+		{"feature gate flag", "", []string{"--feature-gates=NFTablesNetlink=true"},
+			ignored(gates, "featureGates.NFTablesNetlink (--feature-gates)")},
 		{"loopback", nft + "nodePortAddresses: [primary, localhost, 127.0.0.1/32, '::1/128']\n", nil,
 			nil},
 		{"loopback without the feature", nft + "featureGates: {KubeProxyNFTablesLocalhostNodePorts: false}\n" +

@@ -10,10 +10,7 @@ import (
 	"time"
 )
 
-const (
-	sysctlDir  = "/proc/sys/net/netfilter"
-	onlineCPUs = "/sys/devices/system/cpu/online"
-)
+const onlineCPUs = "/sys/devices/system/cpu/online"
 
 // mostFlows is kube-proxy's limit for the scaled maximum, which bounds the memory of the table.
 const mostFlows = 1 << 20
@@ -37,8 +34,11 @@ type Sysctls struct {
 // /proc/sys is read-only, or because only the host's namespace can set the number of flows. A proxy works
 // without them.
 //
-// The kernel must have connection tracking loaded, which the rules cause.
-func (s Sysctls) Set() []error { return s.set(sysctlDir, countCPUs(onlineCPUs)) }
+// netDir is /proc/sys/net, or where it is mounted. The kernel must have connection tracking loaded, which the
+// rules and their probe cause.
+func (s Sysctls) Set(netDir string) []error {
+	return s.set(filepath.Join(netDir, "netfilter"), countCPUs(onlineCPUs))
+}
 
 func (s Sysctls) set(dir string, cpus int) []error {
 	var errs []error

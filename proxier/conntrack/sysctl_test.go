@@ -87,7 +87,8 @@ func TestSysctlsInNamespace(t *testing.T) {
 	ns := newNamespace(t)
 	create(t, ns, nil)
 	err := ns.Do(func() error {
-		errs := Sysctls{MaxPerCore: 12345, UDPTimeout: 77 * time.Second, TCPBeLiberal: true}.Set()
+		set := Sysctls{MaxPerCore: 12345, UDPTimeout: 77 * time.Second, TCPBeLiberal: true}
+		errs := set.Set("/proc/sys/net")
 		for _, err := range errs {
 			if !errors.Is(err, fs.ErrPermission) ||
 				!strings.Contains(err.Error(), "net.netfilter.nf_conntrack_") {
@@ -100,7 +101,7 @@ func TestSysctlsInNamespace(t *testing.T) {
 		for name, want := range map[string]string{
 			"nf_conntrack_udp_timeout": "77\n", "nf_conntrack_tcp_be_liberal": "1\n",
 		} {
-			if got, err := os.ReadFile(filepath.Join(sysctlDir, name)); string(got) != want {
+			if got, err := os.ReadFile(filepath.Join("/proc/sys/net/netfilter", name)); string(got) != want {
 				t.Errorf("%s is %q, error %v; want %q", name, got, err, want)
 			}
 		}
@@ -126,7 +127,7 @@ func TestSysctlsReadOnly(t *testing.T) {
 				return
 			}
 		}
-		errs <- Sysctls{UDPTimeout: 77 * time.Second, TCPBeLiberal: true}.Set()
+		errs <- Sysctls{UDPTimeout: 77 * time.Second, TCPBeLiberal: true}.Set("/proc/sys/net")
 	}()
 	got := <-errs
 	if len(got) != 2 || !errors.Is(got[0], unix.EROFS) || !errors.Is(got[1], unix.EROFS) {

@@ -48,9 +48,8 @@ func (b *Builder) build(names []service.Name, slots rules.Slots) {
 		conflicts = append(conflicts, b.put(name, slots)...)
 	}
 	for _, c := range conflicts {
-		if winner, ok := b.ruleset.Winner(c.Frontend, c.Loser); ok {
-			c.Winner = winner
-			b.report(Conflict(c))
+		if now, ok := b.ruleset.Conflict(c.Frontend, c.Loser); ok {
+			b.report(Conflict(now))
 		}
 	}
 }
@@ -64,6 +63,9 @@ func (b *Builder) put(name service.Name, slots rules.Slots) []rules.Conflict {
 	if svc == nil {
 		b.ruleset.Remove(name)
 		return nil
+	}
+	for _, p := range b.environment.restrict(svc) {
+		b.report(Problem{name, ReasonNotProgrammed, p})
 	}
 	compiled := rules.Compile(svc, b.environment.Node, slots)
 	for _, p := range compiled.Problems {

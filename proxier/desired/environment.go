@@ -19,6 +19,8 @@ type Environment struct {
 	// Unrestricted are the families in which nodePorts are on all addresses of the node although
 	// nodePortAddresses has "primary", because the Node has no address of the family.
 	Unrestricted []service.Family
+	// External says which external and load-balancer IPs are programmed.
+	External External
 }
 
 // NewEnvironment returns the Environment of the node with that name, from the configuration, the Node and
@@ -45,18 +47,17 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 		},
 		HealthCheckAddrs: scope.healthChecks(hostAddrs, families),
 		Unrestricted:     scope.unrestricted,
+		External:         External{NoExternalIPs: !c.AllowServiceExternalIPs(), Allowed: c.AllowedExternal()},
 	}
 }
 
 // podTraffic returns how the rules recognise traffic from pods, for the configured detectLocalMode.
 func podTraffic(c *config.Config, node state.Node) rules.PodTraffic {
-	switch c.Kube.DetectLocalMode {
-	case config.LocalModeNodeCIDR:
+	if name := c.PodInterface(); name != "" {
+		return rules.PodTraffic{Interface: name}
+	}
+	if c.Kube.DetectLocalMode == config.LocalModeNodeCIDR {
 		return rules.PodTraffic{CIDRs: node.PodCIDRs}
-	case config.LocalModeBridgeInterface:
-		return rules.PodTraffic{Interface: c.Kube.DetectLocal.BridgeInterface}
-	case config.LocalModeInterfaceNamePrefix:
-		return rules.PodTraffic{Interface: c.Kube.DetectLocal.InterfaceNamePrefix + "*"}
 	}
 	return rules.PodTraffic{CIDRs: c.ClusterCIDRs()}
 }

@@ -1,6 +1,10 @@
 package source
 
 import (
+	"errors"
+	"os"
+	"strings"
+
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -21,10 +25,20 @@ type ClientConfig struct {
 	UserAgent string // "" is client-go's default, which contains the name of the program
 }
 
+// placeholder stands in manifests/overlays/generic for the address of the API server.
+const placeholder = "API-SERVER-ADDRESS"
+
+var errPlaceholder = errors.New("the address of the API server is the placeholder " + placeholder +
+	": set it, for example in overlays/generic/api-server.yaml, to an address that works without a service " +
+	"proxy, which the ClusterIP of the API server is not")
+
 func (cfg ClientConfig) connection() (*rest.Config, error) {
 	var c *rest.Config
 	var err error
 	if cfg.Kubeconfig == "" && cfg.Master == "" {
+		if strings.Contains(os.Getenv("KUBERNETES_SERVICE_HOST"), placeholder) {
+			return nil, errPlaceholder
+		}
 		c, err = rest.InClusterConfig()
 	} else {
 		c, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
@@ -34,6 +48,9 @@ func (cfg ClientConfig) connection() (*rest.Config, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if strings.Contains(c.Host, placeholder) {
+		return nil, errPlaceholder
 	}
 	c.QPS, c.Burst, c.UserAgent = cfg.QPS, cfg.Burst, cfg.UserAgent
 	c.ContentType, c.AcceptContentTypes = cfg.ContentType, cfg.AcceptContentTypes

@@ -3,8 +3,10 @@ package source
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -91,5 +93,47 @@ func TestClientErrors(t *testing.T) {
 		if _, err := NewClient(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", cfg, err, want)
 		}
+	}
+}
+
+// TestPlaceholder shows that an address that was not filled in is refused before a request, with the place to
+// fill it in.
+func TestPlaceholder(t *testing.T) {
+	kubeconfig := t.TempDir() + "/kubeconfig"
+	text := strings.Replace(testKubeconfig, "192.0.2.1", "API-SERVER-ADDRESS", 1)
+	must(t, os.WriteFile(kubeconfig, []byte(text), 0o600))
+	for name, test := range map[string]struct {
+		env string
+		cfg ClientConfig
+	}{
+		"pod":        {env: "API-SERVER-ADDRESS"},
+		"master":     {cfg: ClientConfig{Master: "https://API-SERVER-ADDRESS:6443"}},
+		"kubeconfig": {cfg: ClientConfig{Kubeconfig: kubeconfig}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("KUBERNETES_SERVICE_HOST", test.env)
+			t.Setenv("KUBERNETES_SERVICE_PORT", "6443")
+			_, err := NewClient(test.cfg)
+			if err == nil || !strings.Contains(err.Error(), "set it, for example in overlays/generic/") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	_, err := NewClient(ClientConfig{Kubeconfig: kubeconfig, Master: "https://192.0.2.1"})
+	must(t, err) // the flag replaces the address
+}
+
+// TestRootCause shows that the port of a lookup does not make its error another one.
+func TestRootCause(t *testing.T) {
+	lookup := func(name, text string) error {
+		dns := &net.DNSError{Err: text, Name: name, Server: "10.96.0.10:53"}
+		return &url.Error{Op: "Get", URL: "https://" + name, Err: &net.OpError{Op: "dial", Net: "tcp", Err: dns}}
+	}
+	first := rootCause(lookup("api", "read udp 192.0.2.1:40001->10.96.0.10:53: i/o timeout"))
+	if again := rootCause(lookup("api", "read udp 192.0.2.1:40002->10.96.0.10:53: i/o timeout")); again != first {
+		t.Errorf("%q and %q differ", first, again)
+	}
+	if other := rootCause(lookup("api2", "read udp 192.0.2.1:40001->10.96.0.10:53: i/o timeout")); other == first {
+		t.Errorf("the error for another name is the same, %q", other)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,7 +28,7 @@ func (i *informer) result(ctx context.Context, verb string, err error) {
 	if i.authorized && isRefusal(err) {
 		i.setSynced()
 	}
-	if cause := rootCause(err).Error(); cause != i.reported {
+	if cause := rootCause(err); cause != i.reported {
 		i.reported = cause
 		var request *url.Error
 		if errors.As(err, &request) {
@@ -49,13 +50,17 @@ func isRefusal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
 }
 
-// rootCause returns the innermost error. For a broken connection it does not change with the attempt, as the
-// error around it does, which contains the local port.
-func rootCause(err error) error {
+// rootCause returns the text of the innermost error. For a broken connection it does not change with the
+// attempt, as the error around it does, which contains the local port. The text of an error of DNS contains
+// such a port itself.
+func rootCause(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Sprintf("lookup %s, not found: %t", dns.Name, dns.IsNotFound)
+	}
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
-			return err
+			return err.Error()
 		}
 		err = inner
 	}

@@ -1,0 +1,174 @@
+package config
+
+import "k8s.io/component-base/featuregate"
+
+// gates are feature gates of the same stage and default.
+type gates struct {
+	spec  featuregate.FeatureSpec
+	names string // separated by blanks
+}
+
+// knownGates returns the feature gates that kube-proxy 1.37.1 knows: all of Kubernetes, as the program lists
+// them after its start (GetAll of k8s.io/apiserver/pkg/util/feature.DefaultMutableFeatureGate).
+func knownGates() []gates {
+	const (
+		ga         = featuregate.GA
+		alpha      = featuregate.Alpha
+		beta       = featuregate.Beta
+		deprecated = featuregate.Deprecated
+	)
+	return []gates{
+		{featuregate.FeatureSpec{PreRelease: ga, Default: true}, `
+			AllowServiceExternalIPs ClusterTrustBundle ClusterTrustBundleProjection CustomCPUCFSQuotaPeriod
+			DRADeviceTaintRules DRADeviceTaints InformerResourceVersion MutatingAdmissionPolicy
+			PodCertificateRequest SELinuxMount StorageVersionMigrator`},
+		{featuregate.FeatureSpec{PreRelease: ga, Default: true, LockToDefault: true}, `
+			CPUManagerPolicyOptions CRDValidationRatcheting CSIServiceAccountTokenSecrets
+			CustomResourceFieldSelectors DRAAdminAccess DRAExtendedResource DRAPrioritizedList
+			DRAResourceClaimDeviceStatus DeclarativeValidation DisableAllocatorDualWrite
+			DynamicResourceAllocation ExecProbeTimeout ExternalServiceAccountTokenSigner
+			HPAConfigurableTolerance HostnameOverride ImageMaximumGCAge ImageVolume InOrderInformers
+			InPlacePodVerticalScaling InPlacePodVerticalScalingInitContainers JobManagedBy
+			KubeletCgroupDriverFromCRI KubeletFineGrainedAuthz KubeletPSI KubeletPodResourcesDynamicResources
+			KubeletPodResourcesGet KubeletTracing MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator
+			MutableCSINodeAllocatableCount NFTablesProxyMode NodeDeclaredFeatures
+			NodeInclusionPolicyInPodTopologySpread NodeLogQuery NodeSwap PLEGOnDemandRelist
+			PodObservedGenerationTracking PodReadyToStartContainersCondition PodSchedulingReadiness
+			PreferSameTrafficDistribution ProcMountType RecoverVolumeExpansionFailure RecursiveReadOnlyMounts
+			RelaxedEnvironmentVariableValidation RelaxedServiceNameValidation SELinuxChangePolicy
+			SELinuxMountReadWriteOncePod SeparateTaintEvictionController ServiceAccountTokenJTI
+			ServiceAccountTokenNodeBinding ServiceAccountTokenNodeBindingValidation
+			ServiceAccountTokenPodNodeInfo SupplementalGroupsPolicy SystemdWatchdog
+			TopologyManagerPolicyOptions UserNamespacesSupport VolumeAttributesClass
+			WatchCacheInitializationPostStartHook WinDSR WinOverlay`},
+		{featuregate.FeatureSpec{PreRelease: alpha}, `
+			APIServerWebhookAuthenticationToken APIServingWithRoutine AtomicWriteVolumeUserFields
+			CBORServingAndStorage CPUManagerPolicyAlphaOptions CRIListStreaming CSIVolumeHealth
+			ClientsAllowCBOR ClientsPreferCBOR CloudControllerManagerWatchBasedRoutesReconciliation
+			CloudControllerManagerWebhook CompositePodGroup ConsistentListFromCacheSkipTimeoutFallback
+			ContainerStopSignals ControllerManagerReleaseLeaderElectionLockOnExit
+			CrossNamespaceVolumeDataSource DRADerivedAttributes DRADeviceCompatibilityGroups
+			DRAListTypeAttributes DRANodeAllocatableResources DRAOptionalNodeOperations
+			DRAPartitionableDevicesType DRAResourcePoolStatus DefaultPodSysctls EmptyDirVolumeMode
+			EventedPLEG EvictionRequestAPI GRPCContainerProbeTLS H2CContainerProbe ImageVolumeWithDigest
+			InPlacePodVerticalScalingExclusiveCPUs InPlacePodVerticalScalingExclusiveMemory
+			InPlacePodVerticalScalingMemoryBackedVolumes InPlacePodVerticalScalingSchedulerPreemption
+			InterPodAffinityHostnameFastPath KubeProxyNFTablesLocalhostNodePorts KubeletAllocatedPodsEndpoint
+			LoggingAlphaOptions MutablePVNodeAffinity NodeLifecycleConditions PodGroupPreemptionPolicy
+			PodLogsQuerySplitStreams QOSReserved ReduceDefaultCrashLoopBackOffDecay RuntimeClassInImageCriApi
+			SchedulerPreQueueingHints ShardedListAndWatch StatefulSetRecreateStrategy StorageVersionAPI
+			TaintTolerationComparisonOperators TopologyAwareWorkloadScheduling
+			TopologyManagerPolicyAlphaOptions UserNamespacesHostNetworkSupport VolumeBindMountOptions
+			WindowsCPUAndMemoryAffinity WorkloadWithJob`},
+		{featuregate.FeatureSpec{PreRelease: beta}, `
+			CoordinatedLeaderElection DRAFractionalCapacityRange DRAWorkloadResourceClaims GenericWorkload
+			LocalStorageCapacityIsolationFSQuotaMonitoring PodAndContainerStatsFromCRI
+			PodLevelResourceManagers SchedulerAsyncAPICalls`},
+		{featuregate.FeatureSpec{PreRelease: beta, Default: true}, `
+			APIResponseCompression APIServerIdentity AllowParsingUserUIDFromCertAuth
+			AllowUnsafeMalformedObjectDeletion AtomicFIFO AuthorizePodWebsocketUpgradeCreatePermission
+			CPUManagerPolicyBetaOptions CRDObservedGenerationTracking ClearingNominatedNodeNameAfterBinding
+			ClientsAllowCARotation ClientsAllowTLSCacheGC ComponentFlagz ComponentStatusz
+			ConcurrentWatchObjectDecode ConstrainedImpersonation ContainerCheckpoint ContainerRestartRules
+			ContextualLogging DRAConsumableCapacity DRADeviceBindingConditions DRAPartitionableDevices
+			DRAResourceClaimGranularStatusAuthorization DRASchedulerFilterTimeout DeclarativeValidationBeta
+			DeploymentReplicaSetTerminatingReplicas DetectCacheInconsistency EnvFiles EtcdRangeStream
+			ExcludeAdmissionWebhookVirtualResources ExtendWebSocketsToKubelet GracefulNodeShutdown
+			GracefulNodeShutdownBasedOnPodPriority HPAGeneration HPAOptimizedSelectorStore HPAScaleToZero
+			HugepageAwareEviction InOrderInformersBatchProcess InPlacePodLevelResourcesVerticalScaling
+			KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages KubeletInUserNamespace
+			KubeletSeparateDiskGC KubeletServiceAccountTokenForCredentialProviders ListFromCacheSnapshot
+			LoggingBetaOptions ManifestBasedAdmissionControlConfig MatchLabelKeysInPodTopologySpread
+			MatchLabelKeysInPodTopologySpreadSelectorMerge MaxUnavailableStatefulSet MemoryQoS
+			MutablePodResourcesForSuspendedJobs MutableSchedulingDirectivesForSuspendedJobs NFTablesNetlink
+			NativeHistograms NodeControllerLeaseCircuitBreaker NominatedNodeNameForExpectation OpenAPIEnums
+			OpportunisticBatching PersistentVolumeClaimUnusedSinceTime PodDeletionCost PodLevelResources
+			PodLevelResourcesFixDefaulting PodLevelResourcesFixKubeletQOSClass PodTopologyLabelsAdmission
+			PodsAPI PortForwardWebsockets ReloadKubeletClientCAFile ReloadKubeletServerCertificateFile
+			RemoteRequestHeaderUID ResourceHealthStatus ResourceHealthStatusMessage
+			RestartAllContainersOnContainerExits RotateKubeletServerCertificate SchedulerAsyncPreemption
+			SchedulerPopFromBackoffQ ServiceAccountNodeAudienceRestriction SizeBasedListCostEstimate
+			StaleControllerConsistencyDaemonSet StaleControllerConsistencyHPA StaleControllerConsistencyJob
+			StaleControllerConsistencyReplicaSet StaleControllerConsistencyStatefulSet
+			StatefulSetSemanticRevisionComparison StorageCapacityScoring StorageVersionHash
+			StrictIPCIDRValidation StructuredAuthenticationConfigurationEgressSelector
+			StructuredAuthenticationConfigurationJWKSMetrics TokenRequestServiceAccountUIDValidation
+			TopologyManagerPolicyBetaOptions TranslateStreamCloseWebsocketRequests
+			UnauthenticatedHTTP2DOSMitigation UnknownVersionInteroperabilityProxy UnlockWhileProcessingFIFO
+			VolumeLimitScaling WatchList WatchListClient WatchListCompression WebhookRoundTripLoadBalancing
+			WindowsGracefulNodeShutdown`},
+		{featuregate.FeatureSpec{PreRelease: deprecated}, `
+			AllowDNSOnlyNodeCSR AllowInsecureKubeletCertificateSigningRequests
+			ChangeContainerStatusOnKubeletRestart KMSv1 KubeletRegistrationGetOnExistsOnly WindowsHostNetwork`},
+		{featuregate.FeatureSpec{PreRelease: deprecated, LockToDefault: true}, `
+			AllowOverwriteTerminationGracePeriodSeconds DeclarativeValidationTakeover GitRepoVolumeDriver
+			SeparateCacheWatchRPC`},
+		{featuregate.FeatureSpec{PreRelease: deprecated, Default: true}, `
+			KubeProxyIPVS KubeletPodResourcesListUseActivePods ServiceCIDRStatusFieldWiping
+			StorageNamespaceIndex`},
+		{featuregate.FeatureSpec{PreRelease: deprecated, Default: true, LockToDefault: true}, `
+			AggregatedDiscoveryRemoveBetaType DisableCPUQuotaWithExclusiveCPUs DisableNodeKubeProxyVersion`},
+	}
+}
+
+// gateDependencies returns what has to be on for a gate to be on, a gate with its dependencies in each line.
+func gateDependencies() string {
+	return `ClusterTrustBundleProjection: ClusterTrustBundle
+CompositePodGroup: GenericWorkload TopologyAwareWorkloadScheduling
+DRAAdminAccess: DynamicResourceAllocation
+DRAConsumableCapacity: DynamicResourceAllocation
+DRADerivedAttributes: DynamicResourceAllocation
+DRADeviceBindingConditions: DRAResourceClaimDeviceStatus DynamicResourceAllocation
+DRADeviceCompatibilityGroups: DRAPartitionableDevices DynamicResourceAllocation
+DRADeviceTaintRules: DRADeviceTaints
+DRADeviceTaints: DynamicResourceAllocation
+DRAExtendedResource: DynamicResourceAllocation
+DRAFractionalCapacityRange: DRAConsumableCapacity
+DRAListTypeAttributes: DynamicResourceAllocation
+DRANodeAllocatableResources: DynamicResourceAllocation
+DRAOptionalNodeOperations: DynamicResourceAllocation NodeDeclaredFeatures
+DRAPartitionableDevices: DynamicResourceAllocation
+DRAPartitionableDevicesType: DRAPartitionableDevices DRAResourcePoolStatus DynamicResourceAllocation
+DRAPrioritizedList: DynamicResourceAllocation
+DRAResourceClaimGranularStatusAuthorization: DRAResourceClaimDeviceStatus DynamicResourceAllocation
+DRAResourcePoolStatus: DynamicResourceAllocation
+DRASchedulerFilterTimeout: DynamicResourceAllocation
+DRAWorkloadResourceClaims: DynamicResourceAllocation GenericWorkload
+DeclarativeValidationBeta: DeclarativeValidation
+DeclarativeValidationTakeover: DeclarativeValidation
+DisableAllocatorDualWrite: MultiCIDRServiceAllocator
+EventedPLEG: PLEGOnDemandRelist
+ExtendWebSocketsToKubelet: NodeDeclaredFeatures
+GracefulNodeShutdownBasedOnPodPriority: GracefulNodeShutdown
+H2CContainerProbe: NodeDeclaredFeatures
+ImageVolumeWithDigest: ImageVolume
+InPlacePodLevelResourcesVerticalScaling: InPlacePodVerticalScaling NodeDeclaredFeatures PodLevelResources
+InPlacePodVerticalScalingExclusiveCPUs: InPlacePodVerticalScaling
+InPlacePodVerticalScalingExclusiveMemory: InPlacePodVerticalScaling
+InPlacePodVerticalScalingInitContainers: InPlacePodVerticalScaling NodeDeclaredFeatures
+InPlacePodVerticalScalingMemoryBackedVolumes: InPlacePodVerticalScaling NodeDeclaredFeatures
+InPlacePodVerticalScalingSchedulerPreemption: InPlacePodVerticalScaling
+KubeletAllocatedPodsEndpoint: InPlacePodVerticalScaling
+MatchLabelKeysInPodTopologySpreadSelectorMerge: MatchLabelKeysInPodTopologySpread
+NodeControllerLeaseCircuitBreaker: AtomicFIFO
+PodGroupPreemptionPolicy: GenericWorkload
+PodLevelResourceManagers: PodLevelResources
+PodLevelResourcesFixDefaulting: PodLevelResources
+PodLevelResourcesFixKubeletQOSClass: PodLevelResources
+ProcMountType: UserNamespacesSupport
+ResourceHealthStatus: DynamicResourceAllocation
+ResourceHealthStatusMessage: ResourceHealthStatus
+RestartAllContainersOnContainerExits: ContainerRestartRules NodeDeclaredFeatures
+ServiceAccountTokenNodeBinding: ServiceAccountTokenNodeBindingValidation
+StaleControllerConsistencyDaemonSet: AtomicFIFO
+StaleControllerConsistencyHPA: AtomicFIFO
+StaleControllerConsistencyJob: AtomicFIFO
+StaleControllerConsistencyReplicaSet: AtomicFIFO
+StaleControllerConsistencyStatefulSet: AtomicFIFO
+StorageVersionAPI: APIServerIdentity
+TopologyAwareWorkloadScheduling: GenericWorkload
+UnknownVersionInteroperabilityProxy: APIServerIdentity
+UserNamespacesHostNetworkSupport: NodeDeclaredFeatures UserNamespacesSupport
+WindowsGracefulNodeShutdown: GracefulNodeShutdown
+WorkloadWithJob: GenericWorkload`
+}
