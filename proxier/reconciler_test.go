@@ -280,7 +280,7 @@ func TestSuspicionIsDue(t *testing.T) {
 						t.Errorf("after %v, due because of %s", tt.wait, r.due)
 					}
 					s.found, s.checkErr = kernel.Unchanged, nil
-					time.Sleep(1)
+					time.Sleep(time.Microsecond)
 					r.checkDrift()
 					if r.due != suspicion {
 						t.Errorf("after more than %v, due because of %s, want %s", tt.wait, r.due, suspicion)
