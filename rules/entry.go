@@ -2,6 +2,7 @@ package rules
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -17,26 +18,46 @@ type Entry struct {
 	Sticky   *Sticky           // nil: each connection gets any endpoint
 
 	// Serving are all serving endpoints anywhere, also terminating ones, sorted. Flows to them may stay when
-	// rules change. It is empty for TCP: flows of other protocols continue without a new connection.
+	// rules change. For SCTP they are service.Service.Present instead. It is empty for TCP: flows of other
+	// protocols continue without a new connection.
 	Serving []service.Backend
 
 	Restricted bool // only Sources are admitted
 	Sources    []netip.Prefix
 }
 
-// stale returns the frontend with the backends whose flows may stay. The entry is nil if the frontend is
-// gone.
-func stale(f service.Frontend, e *Entry) service.StaleFlows {
-	if e == nil {
-		return service.StaleFlows{Frontend: f}
-	}
-	return service.StaleFlows{Frontend: f, Keep: e.Serving}
+// stale returns the frontend with the backends whose flows may stay.
+func (e *Entry) stale() service.StaleFlows {
+	return service.StaleFlows{Frontend: e.Frontend, Service: ownerOf(e.Port), Keep: e.Serving}
 }
 
-// staleFlows reports whether flows to the frontend may have become stale between two entries, each of which
-// may be nil.
+// staleGone returns a frontend that is gone. port is the name that its entry had.
+func staleGone(f service.Frontend, port string) service.StaleFlows {
+	return service.StaleFlows{Frontend: f, Service: ownerOf(port), Gone: true}
+}
+
+// ownerOf returns the Service from the name of one of its ports, which begins with it: see portName.
+func ownerOf(port string) service.Name {
+	namespace, rest, _ := strings.Cut(port, "/")
+	name, _, _ := strings.Cut(rest, ":")
+	return service.Name{Namespace: namespace, Name: name}
+}
+
+// stale adds a frontend if flows to it may have become stale between two entries, each of which may be nil.
+func (d *Delta) stale(f service.Frontend, before, after *Entry) {
+	switch {
+	case !staleFlows(f, before, after):
+	case after == nil:
+		d.Stale = append(d.Stale, staleGone(f, before.Port))
+	default:
+		d.Stale = append(d.Stale, after.stale())
+	}
+}
+
 func staleFlows(f service.Frontend, before, after *Entry) bool {
 	switch {
+	case before == nil && after == nil:
+		return false
 	case f.Protocol == service.TCP:
 		return false
 	case before == nil || after == nil:

@@ -87,8 +87,11 @@ func TestClean(t *testing.T) {
 					name := fmt.Sprintf("%s/%s/%s/filtered=%t", tt.name, family, protocol, filtered)
 					t.Run(name, func(t *testing.T) {
 						gone := tt.gone
-						if protocol == service.TCP {
+						switch protocol {
+						case service.TCP:
 							gone = nil
+						case service.SCTP: // an association cannot move to another endpoint
+							gone = slices.DeleteFunc(slices.Clone(gone), untranslated)
 						}
 						testClean(t, family, staleOf(family, protocol, tt.stale), filtered,
 							func(f service.Family, p service.Protocol, name string) bool {
@@ -101,12 +104,15 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// untranslated reports whether a flow of the zoo goes to its frontend itself.
+func untranslated(name string) bool { return zoo[name].to == zoo[name].answered }
+
 // testClean fills a table with the zoo, cleans it and compares the flows that are left with those of the zoo
 // for which gone is false.
 func testClean(
 	t *testing.T, family service.Family, stale []service.StaleFlows, filtered bool,
 	gone func(service.Family, service.Protocol, string) bool,
-) {
+) (former []service.Frontend) {
 	t.Helper()
 	ns := newNamespace(t)
 	var all []entry
@@ -125,7 +131,7 @@ func testClean(
 	slices.Sort(want)
 	create(t, ns, all)
 
-	deleted, err := cleanIn(ns, family, stale, filtered)
+	deleted, former, err := cleanIn(ns, family, stale, filtered)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +141,7 @@ func testClean(
 	if want := len(all) - len(want); deleted != want {
 		t.Errorf("deleted %d flows, want %d", deleted, want)
 	}
+	return former
 }
 
 func staleOf(family service.Family, protocol service.Protocol, texts []staleText) []service.StaleFlows {
@@ -161,8 +168,53 @@ func TestCleanSeveral(t *testing.T) {
 	}
 	testClean(t, service.IPv6, stale, true, func(f service.Family, p service.Protocol, name string) bool {
 		return f == service.IPv6 && p != service.TCP &&
-			(name == "untranslated" || name == "other backend port")
+			(name == "untranslated" && p == service.UDP || name == "other backend port")
 	})
+}
+
+// TestCleanFormer cleans frontends that are gone: flows to backends that live stay, and so do flows that were
+// not translated. Clean names the frontends that have flows of the former kind.
+func TestCleanFormer(t *testing.T) {
+	anyPort := netip.AddrPortFrom(netip.MustParseAddrPort(backend1).Addr(), 0).String()
+	for _, tt := range []struct {
+		name   string
+		stale  []staleText
+		gone   []string
+		former []string
+	}{
+		{"a backend lives", []staleText{{clusterIP, []string{backend2}}},
+			[]string{"1", "other backend port", "zone"}, []string{clusterIP}},
+		{"a backend lives, at any port", []staleText{{clusterIP, []string{anyPort}}}, []string{"2"},
+			[]string{clusterIP}},
+		{"no backend lives", []staleText{{clusterIP, nil}, {nodePort, nil}},
+			[]string{"1", "2", "nodePort", "other backend port", "zone"}, nil},
+		{"some have no flow", []staleText{{external, []string{backend2}}, {nodePort2, []string{backend1}},
+			{"10.96.0.12:53", []string{backend1}}}, []string{"external"}, []string{nodePort2}},
+	} {
+		for _, family := range service.Families() {
+			for _, protocol := range []service.Protocol{service.UDP, service.SCTP} {
+				t.Run(fmt.Sprintf("%s/%s/%s", tt.name, family, protocol), func(t *testing.T) {
+					stale := staleOf(family, protocol, tt.stale)
+					for i := range stale {
+						stale[i].Gone = true
+					}
+					former := testClean(t, family, stale, true,
+						func(f service.Family, p service.Protocol, name string) bool {
+							return f == family && p == protocol && slices.Contains(tt.gone, name)
+						})
+					var want []service.Frontend
+					for _, text := range tt.former {
+						at := in(family, text)
+						f := service.Frontend{Addr: at.Addr(), Protocol: protocol, Port: at.Port()}
+						want = append(want, f)
+					}
+					if !slices.Equal(former, want) {
+						t.Errorf("former frontends with flows: %v, want %v", former, want)
+					}
+				})
+			}
+		}
+	}
 }
 
 // TestCleanMany cleans more flows than one datagram holds, of a dump and of deletions.
@@ -187,7 +239,7 @@ func TestCleanMany(t *testing.T) {
 	slices.Sort(want)
 	stale := staleOf(service.IPv4, service.UDP, []staleText{{clusterIP, []string{backend2}}})
 	for _, n := range []int{len(all) - len(want), 0} {
-		deleted, err := cleanIn(ns, service.IPv4, stale, true)
+		deleted, _, err := cleanIn(ns, service.IPv4, stale, true)
 		if err != nil || deleted != n {
 			t.Errorf("deleted %d flows, error %v; want %d", deleted, err, n)
 		}
@@ -281,7 +333,7 @@ func TestCleanWithoutPrivilege(t *testing.T) {
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			t.Errorf("give up capabilities: %v", err)
 		}
-		_, err := Clean(service.IPv4, stale)
+		_, _, err := Clean(service.IPv4, stale)
 		result <- err
 	}()
 	if err := <-result; !errors.Is(err, unix.EPERM) {

@@ -70,12 +70,12 @@ func openSocket(t testing.TB, ns *lab.Namespace) (s *netlink.Socket) {
 // cleanIn calls clean in a namespace.
 func cleanIn(
 	ns *lab.Namespace, family service.Family, stale []service.StaleFlows, filtered bool,
-) (deleted int, err error) {
+) (deleted int, former []service.Frontend, err error) {
 	err = ns.Do(func() (err error) {
-		deleted, err = clean(family, stale, filtered)
+		deleted, former, err = clean(family, stale, filtered)
 		return err
 	})
-	return deleted, err
+	return deleted, former, err
 }
 
 // appendNew appends the request to make an entry that is confirmed, answered and lives for an hour.

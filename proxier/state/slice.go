@@ -176,3 +176,24 @@ func (s *slice) appendEndpoints(out []service.Endpoint, name string, protocol se
 	}
 	return out
 }
+
+// appendAlive appends the endpoints to which flows may continue; see State.Alive.
+func (s *slice) appendAlive(out []service.Backend, protocol service.Protocol) []service.Backend {
+	if protocol == service.SCTP {
+		for _, e := range s.endpoints {
+			out = append(out, netip.AddrPortFrom(e.addr, 0))
+		}
+		return out
+	}
+	for _, p := range s.ports {
+		if p.protocol != protocol {
+			continue
+		}
+		for _, e := range s.endpoints {
+			if e.ready || e.serving {
+				out = append(out, netip.AddrPortFrom(e.addr, p.port))
+			}
+		}
+	}
+	return out
+}

@@ -202,7 +202,28 @@ func (s *State) Service(name service.Name) (*service.Service, []string) {
 			p.Endpoints = s.slices[name][n].appendEndpoints(p.Endpoints, p.Name, p.Protocol)
 		}
 	}
+	if slices.ContainsFunc(out.Ports, func(p service.Port) bool { return p.Protocol == service.SCTP }) {
+		out.Present = s.alive(name, service.SCTP)
+	}
 	return &out, problems
+}
+
+// Alive returns the backends to which flows may continue after their frontend is gone, sorted: for UDP the
+// endpoints that serve, at any port in the slices of the Service; for SCTP the addresses of all endpoints in
+// any condition, with port 0, which means all ports. The Service itself may be gone.
+func (s *State) Alive(name service.Name, protocol service.Protocol) []service.Backend {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alive(name, protocol)
+}
+
+func (s *State) alive(name service.Name, protocol service.Protocol) []service.Backend {
+	var out []service.Backend
+	for _, slice := range s.slices[name] {
+		out = slice.appendAlive(out, protocol)
+	}
+	slices.SortFunc(out, service.Backend.Compare)
+	return slices.Compact(out)
 }
 
 // Node returns our Node, which is empty before the first Apply of it.
