@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -108,10 +109,20 @@ func (r *reconciler) staleFlows() []service.StaleFlows {
 		if !has {
 			stale = service.StaleFlows{Frontend: f, Service: name, Gone: true}
 			stale.Keep = r.state.Alive(name, f.Protocol)
+		} else if f.Protocol == service.UDP {
+			stale.Draining = r.draining(f, name)
 		}
 		out = append(out, stale)
 	}
 	return out
+}
+
+// draining returns the endpoints that terminate and that the rules do not choose.
+func (r *reconciler) draining(f service.Frontend, name service.Name) []service.Backend {
+	backends, locals := r.builder.Ruleset().Slots(f)
+	return slices.DeleteFunc(r.state.Draining(name), func(b service.Backend) bool {
+		return slices.Contains(backends, b) || slices.Contains(locals, b)
+	})
 }
 
 // remember keeps a frontend that is gone for the next change of its Service.

@@ -38,11 +38,11 @@ func flowSlice(family service.Family, name string, port int32, endpoints ...stri
 	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
 	s.Namespace, s.Name = "default", fmt.Sprintf("voice-%s-%s", name, family)
 	s.Labels = map[string]string{discoveryv1.LabelServiceName: "voice"}
-	addrs := map[string]string{"pod-a": podA, "pod-b": podB, "pod-c": podC}
+	addrs := map[string]string{"pod-a": podA, "pod-b": podB, "pod-c": podC, "pod-d": podD}
 	if family == service.IPv6 {
 		s.AddressType = discoveryv1.AddressTypeIPv6
 		addrs = map[string]string{"pod-a": "fd00:10:244:1::11", "pod-b": "fd00:10:244:1::12",
-			"pod-c": "fd00:10:244:2::11"}
+			"pod-c": "fd00:10:244:2::11", "pod-d": "fd00:10:244:2::12"}
 	}
 	for _, p := range []corev1.Protocol{corev1.ProtocolUDP, corev1.ProtocolSCTP} {
 		s.Ports = append(s.Ports, discoveryv1.EndpointPort{

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -54,6 +55,8 @@ func (d *Delta) stale(f service.Frontend, before, after *Entry) {
 	}
 }
 
+// staleFlows reports whether the frontend may have stale flows: an endpoint is gone, or gets no new flows any
+// more, or flows began before the frontend had endpoints.
 func staleFlows(f service.Frontend, before, after *Entry) bool {
 	switch {
 	case before == nil && after == nil:
@@ -64,7 +67,18 @@ func staleFlows(f service.Frontend, before, after *Entry) bool {
 		return true
 	}
 	unserved := len(before.Backends)+len(before.Locals) == 0 && len(after.Backends)+len(after.Locals) > 0
-	return unserved || lost(before.Serving, after.Serving)
+	return unserved || lost(before.Serving, after.Serving) ||
+		released(before.Backends, after.Backends) || released(before.Locals, after.Locals)
+}
+
+// released reports whether a backend has lost its slot.
+func released(before, after []service.Backend) bool {
+	for slot, b := range before {
+		if (slot >= len(after) || after[slot] != b) && !slices.Contains(after, b) {
+			return true
+		}
+	}
+	return false
 }
 
 // appendElements appends the elements of the entry.

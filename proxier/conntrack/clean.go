@@ -16,6 +16,9 @@ import (
 // It ignores frontends of another family or of TCP. If a frontend is given twice, Clean keeps the backends of
 // both.
 //
+// Flows to draining backends that are idle end early, see drain.go: Clean deletes them or shortens their
+// timeout.
+//
 // It also returns the frontends that are gone and still have flows to backends that they keep. Pass them
 // again when such a backend may have ended.
 //
@@ -61,32 +64,42 @@ func clean(family service.Family, stale []service.StaleFlows, filtered bool) (
 	return deleted, former, errors.Join(errs...)
 }
 
-// run dumps the flows that pass the filter and deletes those that the sweep does not keep.
+// run dumps the flows that pass the filter, deletes those that the sweep does not keep, and lets those to
+// draining backends end early.
 func run(s *sweep, f filter) (deleted int, err error) {
 	socket, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
 	defer socket.Close()
-	// Deletions have a socket of their own, so that run can send them while the dump continues.
-	deletions, err := netlink.Open()
+	// Changes have a socket of their own, so that run can send them while the dump continues.
+	changes, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
-	defer deletions.Close()
+	defer changes.Close()
 
-	d := &deleter{socket: deletions, family: s.family}
+	deletions := &requests{socket: changes, family: s.family}
+	expiries := &requests{socket: changes, family: s.family}
+	timeouts := readTimeouts(sysctlDir)
 	err = dump(socket, f, func(f *flow) error {
-		if s.keeps(f) {
+		if !s.keeps(f) {
+			return deletions.delete(f)
+		}
+		if !s.drains(f) {
 			return nil
 		}
-		return d.add(f)
+		switch left := timeouts.leave(f); left {
+		case f.timeout:
+			return nil
+		case 0:
+			return deletions.delete(f)
+		default:
+			return expiries.expire(f, left)
+		}
 	})
-	err = errors.Join(err, d.flush())
-	if d.refused > 0 {
-		err = errors.Join(err, fmt.Errorf("the kernel refused %d deletions: %w", d.refused, d.reason))
-	}
-	return d.deleted, err
+	err = errors.Join(err, deletions.flush(), deletions.refusal("deletions"))
+	return deletions.done, errors.Join(err, expiries.flush(), expiries.refusal("shorter timeouts"))
 }
 
 // sweep decides which flows of one protocol to delete.
@@ -95,6 +108,7 @@ type sweep struct {
 	protocol  service.Protocol
 	frontends map[netip.AddrPort]*target
 	keep      map[pair]struct{}
+	draining  map[pair]struct{}
 }
 
 type target struct {
@@ -105,7 +119,7 @@ type target struct {
 type pair struct{ frontend, backend netip.AddrPort }
 
 func newSweep(family service.Family, protocol service.Protocol, stale []service.StaleFlows) *sweep {
-	s := &sweep{family, protocol, map[netip.AddrPort]*target{}, map[pair]struct{}{}}
+	s := &sweep{family, protocol, map[netip.AddrPort]*target{}, map[pair]struct{}{}, map[pair]struct{}{}}
 	for _, st := range stale {
 		if st.Frontend.Protocol != protocol || service.FamilyOf(st.Frontend.Addr) != family {
 			continue
@@ -114,6 +128,9 @@ func newSweep(family service.Family, protocol service.Protocol, stale []service.
 		s.frontends[frontend] = &target{gone: st.Gone}
 		for _, backend := range st.Keep {
 			s.keep[pair{frontend, backend}] = struct{}{}
+		}
+		for _, backend := range st.Draining {
+			s.draining[pair{frontend, backend}] = struct{}{}
 		}
 	}
 	return s
@@ -134,6 +151,12 @@ func (s *sweep) keeps(f *flow) bool {
 	}
 	to.left = to.left || kept
 	return kept
+}
+
+// drains reports whether a flow leads to a backend that terminates.
+func (s *sweep) drains(f *flow) bool {
+	_, draining := s.draining[pair{f.frontend, f.backend}]
+	return draining && f.protocol == s.protocol
 }
 
 // appendFormer appends the frontends that are gone and have flows that stay.

@@ -120,7 +120,8 @@ func testClean(
 	for _, f := range service.Families() {
 		for _, p := range service.Protocols() {
 			for name, z := range zoo {
-				e := entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone}
+				e := entry{protocol: p, client: in(f, z.from), frontend: in(f, z.to),
+					backend: in(f, z.answered), zone: z.zone}
 				all = append(all, e)
 				if !gone(f, p, name) {
 					want = append(want, e.String())
@@ -256,7 +257,8 @@ func TestFilter(t *testing.T) {
 	for _, f := range service.Families() {
 		for _, p := range service.Protocols() {
 			for _, z := range zoo {
-				all = append(all, entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone})
+				all = append(all, entry{protocol: p, client: in(f, z.from), frontend: in(f, z.to),
+					backend: in(f, z.answered), zone: z.zone})
 			}
 		}
 	}
@@ -303,23 +305,23 @@ func TestDeleteEnded(t *testing.T) {
 	s, deletions := openSocket(t, ns), openSocket(t, ns)
 	defer s.Close()
 	defer deletions.Close()
-	d := &deleter{socket: deletions, family: service.IPv4}
+	d := &requests{socket: deletions, family: service.IPv4}
 	err := dump(s, filter{family: service.IPv4}, func(f *flow) error {
 		other := *f
 		other.id = []byte{1, 2, 3, 4} // the identity of another flow with the same tuple
-		return errors.Join(d.add(&other), d.flush())
+		return errors.Join(d.delete(&other), d.flush())
 	})
-	if err != nil || d.deleted != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
-		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.deleted, d.refused, err)
+	if err != nil || d.done != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
+		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.done, d.refused, err)
 	}
 	err = dump(s, filter{family: service.IPv4}, func(f *flow) error {
-		return errors.Join(d.add(f), d.add(f), d.flush())
+		return errors.Join(d.delete(f), d.delete(f), d.flush())
 	})
-	if err != nil || d.deleted != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
-		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.deleted, d.refused, err)
+	if err != nil || d.done != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
+		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.done, d.refused, err)
 	}
-	if err := d.add(&flow{}); err == nil {
-		t.Error("add accepts a flow without a tuple")
+	if err := d.delete(&flow{}); err == nil {
+		t.Error("delete accepts a flow without a tuple")
 	}
 }
 

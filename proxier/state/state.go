@@ -217,6 +217,26 @@ func (s *State) Alive(name service.Name, protocol service.Protocol) []service.Ba
 	return s.alive(name, protocol)
 }
 
+// Draining returns the UDP endpoints of a Service that serve and terminate, at any port.
+func (s *State) Draining(name service.Name) []service.Backend {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []service.Backend
+	for _, slice := range s.slices[name] {
+		for _, e := range slice.endpoints {
+			if e.ready || !e.serving || !e.terminating {
+				continue
+			}
+			for _, p := range slice.ports {
+				if p.protocol == service.UDP {
+					out = append(out, netip.AddrPortFrom(e.addr, p.port))
+				}
+			}
+		}
+	}
+	return out
+}
+
 func (s *State) alive(name service.Name, protocol service.Protocol) []service.Backend {
 	var out []service.Backend
 	for _, slice := range s.slices[name] {

@@ -281,6 +281,15 @@ func TestAlive(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", protocol, diff)
 		}
 	}
+	var draining []string
+	for _, b := range s.Draining(webName()) {
+		draining = append(draining, b.String())
+	}
+	slices.Sort(draining)
+	draining = slices.Compact(draining) // it is in both slices
+	if diff := cmp.Diff([]string{"10.244.1.10:53", "10.244.1.10:54"}, draining); diff != "" {
+		t.Errorf("draining (-want +got):\n%s", diff)
+	}
 	svc := web()
 	s.Apply(svc)
 	if got, _ := s.Service(webName()); got.Present != nil {

@@ -12,4 +12,7 @@ type StaleFlows struct {
 	// endpoints that serve, also terminating ones and those that traffic policies or topology exclude. For
 	// SCTP they are all endpoints of the Service, in any condition.
 	Keep []Backend
+	// Draining are the UDP backends among Keep that terminate and get no new flows. Their idle flows end
+	// early.
+	Draining []Backend
 }
