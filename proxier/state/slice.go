@@ -20,6 +20,7 @@ type slice struct {
 	ports     []slicePort
 	endpoints []endpoint
 	problems  []string
+	triggered time.Time // the trigger of the last update
 }
 
 type slicePort struct {
@@ -48,6 +49,9 @@ func newSlice(obj *discoveryv1.EndpointSlice) *slice {
 		return nil
 	}
 	s := &slice{service: service.Name{Namespace: obj.Namespace, Name: name}}
+	if t, ok := trigger(obj); ok {
+		s.triggered = t.At
+	}
 	var family service.Family
 	switch obj.AddressType {
 	case discoveryv1.AddressTypeIPv4:

@@ -32,6 +32,7 @@ import (
 // State is the state of the cluster. It is safe for concurrent use.
 type State struct {
 	nodeName string
+	started  time.Time
 
 	mu       sync.Mutex
 	services map[service.Name]*serviceState
@@ -47,7 +48,9 @@ type Changes struct {
 	Services map[service.Name]struct{}
 	// Environment is true if the Node or a ServiceCIDR changed, which all Services depend on.
 	Environment bool
-	// Triggers are the changes that caused the updates of EndpointSlices, if the slices name them.
+	// Triggers are the changes that caused the updates of EndpointSlices, if the slices name them. As in
+	// kube-proxy, those from before New do not count: this process could not have programmed them sooner.
+	// Each counts once for a slice.
 	Triggers []Trigger
 }
 
@@ -61,6 +64,7 @@ type Trigger struct {
 func New(nodeName string) *State {
 	return &State{
 		nodeName: nodeName,
+		started:  time.Now(),
 		services: map[service.Name]*serviceState{},
 		slices:   map[service.Name]map[string]*slice{},
 		owners:   map[types.NamespacedName]service.Name{},
@@ -77,10 +81,8 @@ func (s *State) Apply(obj runtime.Object) {
 	case *corev1.Service:
 		s.putService(serviceName(obj), newService(obj))
 	case *discoveryv1.EndpointSlice:
+		s.trigger(obj)
 		s.putSlice(obj.Namespace, obj.Name, newSlice(obj))
-		if t, ok := trigger(obj); ok {
-			s.changes.Triggers = append(s.changes.Triggers, t)
-		}
 	case *corev1.Node:
 		if obj.Name == s.nodeName {
 			s.putNode(newNode(obj))
@@ -115,6 +117,19 @@ func (s *State) putService(name service.Name, svc *serviceState) {
 		s.services[name] = svc
 	}
 	s.changes.Services[name] = struct{}{}
+}
+
+// trigger adds the change that caused the last update of a slice. It is called before putSlice.
+func (s *State) trigger(obj *discoveryv1.EndpointSlice) {
+	t, ok := trigger(obj)
+	if !ok || !t.At.After(s.started) {
+		return
+	}
+	id := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
+	if before := s.slices[s.owners[id]][obj.Name]; before != nil && before.triggered.Equal(t.At) {
+		return
+	}
+	s.changes.Triggers = append(s.changes.Triggers, t)
 }
 
 // putSlice adds a slice to its Service, and removes it from the Service that it belonged to before.
