@@ -1,7 +1,6 @@
 package proxier
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -16,16 +15,39 @@ const cleanupPeriod = 30 * time.Second
 
 // cleanup is what is still to be done after a commit. No new connection depends on it.
 type cleanup struct {
-	// flows are the frontends whose flows have to be searched for stale ones. They outlive a transaction that failed:
-	// it may have been committed after all, and then the next one does not contain the frontends that it removed.
-	flows map[service.Frontend]service.StaleFlows
-	due   <-chan time.Time // nil: nothing is left over
+	// flows are the frontends whose flows have to be searched for stale ones, with the Services that have or
+	// had them. They outlive a transaction that failed: it may have been committed after all, and then the
+	// next one does not contain the frontends that it removed.
+	flows map[service.Frontend]service.Name
+	// former are frontends that are gone and whose flows continue, as their endpoints live on. Each is
+	// searched again when its Service changes, until it has no flow.
+	former map[service.Name]map[service.Frontend]struct{}
+	due    <-chan time.Time // nil: nothing is left over
+}
+
+func newCleanup() cleanup {
+	return cleanup{
+		flows:  map[service.Frontend]service.Name{},
+		former: map[service.Name]map[service.Frontend]struct{}{},
+	}
 }
 
 // note remembers which flows to look at once a Delta is committed.
 func (c *cleanup) note(d *rules.Delta) {
 	for _, stale := range d.Stale {
-		c.flows[stale.Frontend] = stale
+		c.flows[stale.Frontend] = stale.Service
+	}
+}
+
+// again remembers the former frontends of Services that have changed.
+func (c *cleanup) again(changed map[service.Name]struct{}) {
+	for name := range changed {
+		for f := range c.former[name] {
+			if _, noted := c.flows[f]; !noted {
+				c.flows[f] = name
+			}
+		}
+		delete(c.former, name)
 	}
 }
 
@@ -55,11 +77,14 @@ func (r *reconciler) cleanFlows() {
 	if len(r.cleanup.flows) == 0 {
 		return
 	}
-	stale := slices.Collect(maps.Values(r.cleanup.flows))
+	stale := r.staleFlows()
 	ok := true
 	for _, f := range r.builder.Environment().Config.Families {
 		begin := time.Now()
-		deleted, err := r.deleteFlows(f, stale)
+		deleted, former, err := r.deleteFlows(f, stale)
+		for _, frontend := range former {
+			r.cleanup.remember(frontend)
+		}
 		r.metrics.ConntrackReconciled(f, time.Since(begin), deleted)
 		if err != nil {
 			r.metrics.NetlinkError(err)
@@ -72,4 +97,38 @@ func (r *reconciler) cleanFlows() {
 		return
 	}
 	clear(r.cleanup.flows)
+}
+
+// staleFlows returns the frontends to search. For a frontend that is gone, the slices of its Service say to
+// which endpoints flows continue: the rules do not have them any more.
+func (r *reconciler) staleFlows() []service.StaleFlows {
+	out := make([]service.StaleFlows, 0, len(r.cleanup.flows))
+	for f, name := range r.cleanup.flows {
+		stale, has := r.builder.Ruleset().Flows(f)
+		if !has {
+			stale = service.StaleFlows{Frontend: f, Service: name, Gone: true}
+			stale.Keep = r.state.Alive(name, f.Protocol)
+		} else if f.Protocol == service.UDP {
+			stale.Draining = r.draining(f, name)
+		}
+		out = append(out, stale)
+	}
+	return out
+}
+
+// draining returns the endpoints that terminate and that the rules do not choose.
+func (r *reconciler) draining(f service.Frontend, name service.Name) []service.Backend {
+	held := r.builder.Ruleset().Slots(f)
+	return slices.DeleteFunc(r.state.Draining(name), func(b service.Backend) bool {
+		return slices.Contains(held.Backends, b) || slices.Contains(held.Locals, b)
+	})
+}
+
+// remember keeps a frontend that is gone for the next change of its Service.
+func (c *cleanup) remember(f service.Frontend) {
+	name := c.flows[f]
+	if c.former[name] == nil {
+		c.former[name] = map[service.Frontend]struct{}{}
+	}
+	c.former[name][f] = struct{}{}
 }

@@ -54,7 +54,7 @@ func startDaemon(t *testing.T, dir string, args ...string) *daemon {
 }
 
 // write puts a manifest into the directory as editors do: it writes another file and renames that.
-func (d *daemon) write(t *testing.T, name, content string) {
+func (d *daemon) write(t testing.TB, name, content string) {
 	t.Helper()
 	file := filepath.Join(d.dir, name)
 	if err := os.WriteFile(file+".new", []byte(content), 0o644); err != nil {

@@ -25,7 +25,7 @@ func TestPagesShowProgrammedFamilies(t *testing.T) {
 		}
 		p.setFamilies(families)
 		r := p.newReconciler(fakekernel.New())
-		r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, nil }
+		r.deleteFlows = noFlows
 		r.env = p.nodeEnvironment
 		changeNode(p)
 		p.Apply(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},

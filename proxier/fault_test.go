@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +39,7 @@ type faulty struct {
 	behind func()
 	faults map[string]int // how often each happened
 	flows  map[flow]struct{}
+	owners map[service.Frontend]service.Name // the last Service that had each frontend
 }
 
 // flow is a flow of UDP or SCTP that clients could have.
@@ -100,6 +103,10 @@ func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 		return err
 	}
 	for _, e := range d.Add {
+		if e.Set.Kind == nftables.Services {
+			namespace, name, _ := strings.Cut(strings.Split(e.Comment, ":")[0], "/")
+			f.owners[e.KeyValues().Frontend()] = service.Name{Namespace: namespace, Name: name}
+		}
 		if e.Set.Kind != nftables.Endpoints && e.Set.Kind != nftables.LocalEndpoints {
 			continue
 		}
@@ -112,28 +119,45 @@ func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 }
 
 // deleteFlows deletes flows, as conntrack.Clean does.
-func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) (int, error) {
+func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) (
+	int, []service.Frontend, error) {
 	if f.happens("deletion of flows") {
-		return 0, unix.ENOBUFS
+		return 0, nil, unix.ENOBUFS
 	}
 	before := len(f.flows)
+	former := map[service.Frontend]struct{}{}
 	for _, s := range stale {
 		maps.DeleteFunc(f.flows, func(l flow, _ struct{}) bool {
-			return l.frontend == s.Frontend && service.FamilyOf(l.frontend.Addr) == family &&
-				!slices.Contains(s.Keep, l.backend)
+			if l.frontend != s.Frontend || service.FamilyOf(l.frontend.Addr) != family {
+				return false
+			}
+			if s.Gone && l.among(s.Keep) {
+				former[s.Frontend] = struct{}{}
+			}
+			return !l.among(s.Keep)
 		})
 	}
-	return before - len(f.flows), nil
+	return before - len(f.flows), slices.Collect(maps.Keys(former)), nil
 }
 
-// checkFlows fails if a flow goes on to an endpoint that was removed.
-func (f *faulty) checkFlows(t *testing.T, meant []service.StaleFlows) {
+// among reports whether the flow leads to one of the backends; port 0 means all ports.
+func (l flow) among(backends []service.Backend) bool {
+	return slices.Contains(backends, l.backend) ||
+		slices.Contains(backends, netip.AddrPortFrom(l.backend.Addr(), 0))
+}
+
+// checkFlows fails if a flow goes on to an endpoint that was removed. If the frontend is gone, the endpoint
+// has to be in a slice of the Service that had it.
+func (f *faulty) checkFlows(t *testing.T, r *reconciler, meant []service.StaleFlows) {
 	t.Helper()
 	for l := range f.flows {
-		mayGoOn := func(s service.StaleFlows) bool {
-			return s.Frontend == l.frontend && slices.Contains(s.Keep, l.backend)
+		keep := r.state.Alive(f.owners[l.frontend], l.frontend.Protocol)
+		for _, s := range meant {
+			if s.Frontend == l.frontend {
+				keep = s.Keep
+			}
 		}
-		if !slices.ContainsFunc(meant, mayGoOn) {
+		if !l.among(keep) {
 			t.Errorf("a flow goes on to an endpoint that was removed: %s to %s", l.frontend, l.backend)
 		}
 	}
@@ -245,7 +269,8 @@ func TestFaultsInKernel(t *testing.T) {
 
 // suffer changes objects and syncs, that often, with faults, and checks the result.
 func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
-	f.t, f.w, f.percent, f.flows = t, newWorld(seed, 12), 15, map[flow]struct{}{}
+	f.t, f.w, f.percent = t, newWorld(seed, 12), 15
+	f.flows, f.owners = map[flow]struct{}{}, map[service.Frontend]service.Name{}
 	c := caseConfig(t, "", t.TempDir())
 	p, r := newStandalone(t, c, f)
 	r.deleteFlows = f.deleteFlows
@@ -267,7 +292,7 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 		written := f.checkDrift(r)
 		if err == nil && !written {
 			if mayFlow := f.w.checkSync(t, r, c, f.kernel); r.cleanup.due == nil {
-				f.checkFlows(t, mayFlow)
+				f.checkFlows(t, r, mayFlow)
 			}
 		}
 	}
@@ -281,7 +306,7 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 		}
 		f.checkDrift(r)
 	}
-	f.checkFlows(t, f.w.checkSync(t, r, c, f.kernel))
+	f.checkFlows(t, r, f.w.checkSync(t, r, c, f.kernel))
 	if r.cleanup.due != nil {
 		t.Error("something is left over")
 	}

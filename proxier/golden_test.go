@@ -38,7 +38,7 @@ func cases(t *testing.T, dir string) []string {
 
 // caseConfig returns the configuration of a case: its config.yaml, the lines of its file flags, or a cluster
 // with pod ranges of both families.
-func caseConfig(t *testing.T, dir, source string) *config.Config {
+func caseConfig(t testing.TB, dir, source string) *config.Config {
 	t.Helper()
 	args := []string{"--source=" + source, "--hostname-override=node-a"}
 	if file := filepath.Join(dir, "config.yaml"); exists(file) {
@@ -51,7 +51,7 @@ func caseConfig(t *testing.T, dir, source string) *config.Config {
 	return parseConfig(t, args...)
 }
 
-func parseConfig(t *testing.T, args ...string) *config.Config {
+func parseConfig(t testing.TB, args ...string) *config.Config {
 	t.Helper()
 	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
 	options.AddFlags(fs)

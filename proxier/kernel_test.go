@@ -66,7 +66,7 @@ func newNamespace(t *testing.T) *lab.Namespace {
 	return ns
 }
 
-func newLab(t *testing.T, o lab.Options) *lab.Lab {
+func newLab(t testing.TB, o lab.Options) *lab.Lab {
 	t.Helper()
 	l, err := lab.New(o)
 	if err != nil {
@@ -88,7 +88,7 @@ func ownNamespace(t *testing.T) *lab.Namespace {
 }
 
 // dial opens a Conn in a namespace, where it stays while its socket is not opened anew.
-func dial(t *testing.T, ns *lab.Namespace, o kernel.Options) (conn *kernel.Conn) {
+func dial(t testing.TB, ns *lab.Namespace, o kernel.Options) (conn *kernel.Conn) {
 	t.Helper()
 	err := ns.Do(func() (err error) {
 		conn, err = kernel.Dial(o)
@@ -109,7 +109,7 @@ type node struct {
 	reconciler *reconciler
 }
 
-func newNode(t *testing.T, dir, manifests string, ns *lab.Namespace) *node {
+func newNode(t testing.TB, dir, manifests string, ns *lab.Namespace) *node {
 	t.Helper()
 	p, err := New(Options{Config: caseConfig(t, dir, manifests)})
 	if err != nil {
@@ -131,7 +131,7 @@ func (p *Proxier) nodeEnvironment() (desired.Environment, error) {
 }
 
 // load applies the objects of the manifests and returns the slices among them.
-func (n *node) load(t *testing.T, manifests string) []*discoveryv1.EndpointSlice {
+func (n *node) load(t testing.TB, manifests string) []*discoveryv1.EndpointSlice {
 	t.Helper()
 	objects, _, err := source.NewDir(manifests).Load()
 	if err != nil {
@@ -147,7 +147,7 @@ func (n *node) load(t *testing.T, manifests string) []*discoveryv1.EndpointSlice
 	return slices
 }
 
-func (n *node) sync(t *testing.T) {
+func (n *node) sync(t testing.TB) {
 	t.Helper()
 	if err := n.trySync(); err != nil {
 		t.Fatal(err)

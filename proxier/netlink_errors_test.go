@@ -91,11 +91,11 @@ func newFailing(t *testing.T, f failing) *reconciler {
 	}
 	p.families = []service.Family{service.IPv4}
 	r := p.newReconciler(f)
-	r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) {
-		return 0, f.do("search for flows")
+	r.deleteFlows = func(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+		return 0, nil, f.do("search for flows")
 	}
 	udp := service.Frontend{Addr: netip.MustParseAddr("10.96.0.10"), Protocol: service.UDP, Port: 53}
-	r.cleanup.flows[udp] = service.StaleFlows{Frontend: udp}
+	r.cleanup.flows[udp] = service.Name{Namespace: "default", Name: "dns"}
 	return r
 }
 

@@ -26,7 +26,8 @@ type tables interface {
 }
 
 // deleteFlows deletes stale flows of a family from connection tracking: conntrack.Clean.
-type deleteFlows func(f service.Family, stale []service.StaleFlows) (deleted int, err error)
+type deleteFlows func(f service.Family, stale []service.StaleFlows) (
+	deleted int, former []service.Frontend, err error)
 
 // reason says why a sync has to be full: it reads the kernel and compares everything. Without a reason a sync is
 // incremental: it programs the Services that changed. Of several reasons the greatest counts.
@@ -79,7 +80,7 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 		}),
 		env:     p.environment,
 		due:     start,
-		cleanup: cleanup{flows: map[service.Frontend]service.StaleFlows{}},
+		cleanup: newCleanup(),
 	}
 }
 

@@ -303,7 +303,9 @@ func TestCleanupIsRetried(t *testing.T) {
 	for name, fail := range map[string]func(r *reconciler, s *scripted, err error){
 		"chains and sets": func(_ *reconciler, s *scripted, err error) { s.deleteErr = err },
 		"flows": func(r *reconciler, _ *scripted, err error) {
-			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, err }
+			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+				return 0, nil, err
+			}
 			stale := service.StaleFlows{Frontend: service.Frontend{Protocol: service.UDP}}
 			r.cleanup.note(&rules.Delta{Stale: []service.StaleFlows{stale}})
 		},
@@ -346,13 +348,13 @@ func TestFlowsOutliveFailure(t *testing.T) {
 	r, s := newScripted(t)
 	gone := service.Frontend{Addr: netip.MustParseAddr("10.96.0.53"), Protocol: service.UDP, Port: 53}
 	var cleaned []service.Frontend
-	r.deleteFlows = func(f service.Family, stale []service.StaleFlows) (int, error) {
+	r.deleteFlows = func(f service.Family, stale []service.StaleFlows) (int, []service.Frontend, error) {
 		for _, flows := range stale {
 			if f == service.IPv4 {
 				cleaned = append(cleaned, flows.Frontend)
 			}
 		}
-		return 0, nil
+		return 0, nil, nil
 	}
 	s.lacks = oneChain()
 	s.lacks.Stale = []service.StaleFlows{{Frontend: gone}}

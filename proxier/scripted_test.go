@@ -54,6 +54,11 @@ func (s *scripted) Apply(_ *rules.Delta, generation uint32) (err error) {
 	return err
 }
 
+// noFlows is connection tracking without an entry.
+func noFlows(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+	return 0, nil, nil
+}
+
 func (s *scripted) DeleteStale(*rules.Delta) error { return s.deleteErr }
 
 func (s *scripted) CheckDrift(*rules.Ruleset) (kernel.Drift, error) { return s.found, s.checkErr }
@@ -63,7 +68,7 @@ func newScripted(t *testing.T) (*reconciler, *scripted) {
 	t.Helper()
 	s := &scripted{}
 	_, r := newStandalone(t, caseConfig(t, "", t.TempDir()), s)
-	r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, nil }
+	r.deleteFlows = noFlows
 	mustSync(t, r, s, true)
 	return r, s
 }

@@ -22,6 +22,7 @@ func (r *reconciler) sync() error {
 	r.metrics.ServiceChangesPending.Set(0)
 	r.metrics.EndpointChangesPending.Set(0)
 	changes := r.take()
+	r.cleanup.again(changes.Services)
 	if changes.Environment {
 		r.require(environment)
 	}

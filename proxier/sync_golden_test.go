@@ -89,7 +89,7 @@ func TestGoldenSync(t *testing.T) {
 			p.setFamilies(service.Families())
 			k := &recorder{Kernel: fakekernel.New()}
 			r := p.newReconciler(k)
-			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, error) { return 0, nil }
+			r.deleteFlows = noFlows
 			r.env = func() (desired.Environment, error) {
 				return desired.NewEnvironment(p.config, p.name, p.state, p.families, nil), nil
 			}

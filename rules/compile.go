@@ -98,9 +98,15 @@ func (c *compiler) port(p *service.Port, family service.Family) {
 	if c.svc.ExternalLocal {
 		external = localShape(cluster, local, anywhere)
 	}
-	if p.Protocol != service.TCP {
+	switch p.Protocol {
+	case service.UDP:
 		all := serving(p.Endpoints, family)
 		internal.serving, external.serving = all, all
+	case service.SCTP:
+		present := slices.DeleteFunc(slices.Clone(c.svc.Present), func(b service.Backend) bool {
+			return service.FamilyOf(b.Addr()) != family
+		})
+		internal.serving, external.serving = present, present
 	}
 	if c.svc.ExternalLocal {
 		c.loopback(p, family, local)

@@ -25,7 +25,8 @@ type Delta struct {
 	StaleChains []nftables.Chain
 	StaleSets   []nftables.Set
 
-	// Stale are frontends of UDP and SCTP that flows must not lead from as before.
+	// Stale are frontends of UDP and SCTP whose established flows may lead to endpoints that they no
+	// longer have. Those that are Gone have no Keep: the endpoints of their Service may live on.
 	Stale []service.StaleFlows
 }
 
@@ -57,9 +58,7 @@ func (r *Ruleset) Changes() *Delta {
 	for f, before := range r.changes.entries {
 		after := r.owners[f].entry
 		d.entry(r, before, after)
-		if staleFlows(f, before, after) {
-			d.Stale = append(d.Stale, stale(f, after))
-		}
+		d.stale(f, before, after)
 	}
 	for a, was := range r.changes.clusters {
 		d.addr(nftables.ClusterIPs, a, 1, was, r.clusters[a] > 0)

@@ -101,7 +101,7 @@ func (r *Ruleset) allStale(gone []nftables.Element) []service.StaleFlows {
 	var out []service.StaleFlows
 	for f, c := range r.owners {
 		if f.Protocol != service.TCP {
-			out = append(out, stale(f, c.entry))
+			out = append(out, c.entry.stale())
 		}
 	}
 	for _, e := range gone {
@@ -110,7 +110,7 @@ func (r *Ruleset) allStale(gone []nftables.Element) []service.StaleFlows {
 		}
 		f := e.KeyValues().Frontend()
 		if _, held := r.owners[f]; !held && f.Protocol != service.TCP {
-			out = append(out, stale(f, nil))
+			out = append(out, staleGone(f, e.Comment))
 		}
 	}
 	slices.SortFunc(out, func(a, b service.StaleFlows) int { return a.Frontend.Compare(b.Frontend) })

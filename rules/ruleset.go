@@ -138,6 +138,15 @@ func (r *Ruleset) Slots(f service.Frontend) Held {
 	return Held{e.Backends, e.Locals, e.Numbers, e.LocalNumbers}
 }
 
+// Flows returns which flows to a frontend may stay, and false if no Service has the frontend.
+func (r *Ruleset) Flows(f service.Frontend) (service.StaleFlows, bool) {
+	c, ok := r.owners[f]
+	if !ok {
+		return service.StaleFlows{}, false
+	}
+	return c.entry.stale(), true
+}
+
 // HealthCheck is a healthCheckNodePort with the numbers that it answers.
 type HealthCheck struct {
 	Port uint16

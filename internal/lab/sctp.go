@@ -9,17 +9,22 @@ import (
 	"net/netip"
 )
 
-// The lab does not need SCTP sockets in the kernel: it exchanges the first two packets of an association,
-// INIT and INIT ACK (RFC 9260, sections 3.3.2 and 3.3.3), over raw sockets. Connection tracking needs no more
-// to translate it.
+// The lab does not need SCTP sockets in the kernel: it exchanges packets with one chunk (RFC 9260, section
+// 3.3) over raw sockets. A request is an INIT and its INIT ACK; connection tracking needs no more to
+// translate it. COOKIE ECHO and COOKIE ACK establish an association, and HEARTBEATs follow.
 const (
-	sctpInit    = 1
-	sctpInitAck = 2
-	sctpAbort   = 6
+	sctpInit         = 1
+	sctpInitAck      = 2
+	sctpHeartbeat    = 4
+	sctpHeartbeatAck = 5
+	sctpAbort        = 6
+	sctpCookieEcho   = 10
+	sctpCookieAck    = 11
 
 	sctpStateCookie = 7 // the parameter of an INIT ACK with any content: it carries the greeting
 
 	sctpCommonHeader = 12
+	sctpChunkHeader  = 4
 	sctpInitChunk    = 20
 )
 
@@ -29,7 +34,7 @@ type sctpPacket struct {
 	verificationTag  uint32
 	chunk            byte   // its type
 	initiateTag      uint32 // of INIT and INIT ACK
-	cookie           []byte // of INIT ACK
+	data             []byte // the cookie of INIT ACK; the content of other chunks
 }
 
 func sctpNetwork(ip netip.Addr) string {
@@ -39,12 +44,16 @@ func sctpNetwork(ip netip.Addr) string {
 	return "ip6:132"
 }
 
-// encode returns the packet of an INIT or INIT ACK.
+// encode returns the bytes of the packet.
 func (p sctpPacket) encode() []byte {
-	length := sctpInitChunk
-	if len(p.cookie) > 0 {
-		length += 4 + len(p.cookie)
+	header := sctpChunkHeader
+	if p.initial() {
+		header = sctpInitChunk
+		if len(p.data) > 0 {
+			header += 4 // of the parameter
+		}
 	}
+	length := header + len(p.data)
 	// The chunk's length counts the padding between parameters, but not that of the last one.
 	b := make([]byte, sctpCommonHeader+(length+3)/4*4)
 	binary.BigEndian.PutUint16(b[0:], p.srcPort)
@@ -54,23 +63,28 @@ func (p sctpPacket) encode() []byte {
 	chunk := b[sctpCommonHeader:]
 	chunk[0] = p.chunk
 	binary.BigEndian.PutUint16(chunk[2:], uint16(length))
-	binary.BigEndian.PutUint32(chunk[4:], p.initiateTag)
-	binary.BigEndian.PutUint32(chunk[8:], 65536) // receiver window
-	binary.BigEndian.PutUint16(chunk[12:], 1)    // outbound streams
-	binary.BigEndian.PutUint16(chunk[14:], 1)    // inbound streams
-	binary.BigEndian.PutUint32(chunk[16:], p.initiateTag)
-	if len(p.cookie) > 0 {
-		binary.BigEndian.PutUint16(chunk[20:], sctpStateCookie)
-		binary.BigEndian.PutUint16(chunk[22:], uint16(4+len(p.cookie)))
-		copy(chunk[24:], p.cookie)
+	if p.initial() {
+		binary.BigEndian.PutUint32(chunk[4:], p.initiateTag)
+		binary.BigEndian.PutUint32(chunk[8:], 65536) // receiver window
+		binary.BigEndian.PutUint16(chunk[12:], 1)    // outbound streams
+		binary.BigEndian.PutUint16(chunk[14:], 1)    // inbound streams
+		binary.BigEndian.PutUint32(chunk[16:], p.initiateTag)
+		if len(p.data) > 0 {
+			binary.BigEndian.PutUint16(chunk[20:], sctpStateCookie)
+			binary.BigEndian.PutUint16(chunk[22:], uint16(4+len(p.data)))
+		}
 	}
+	copy(chunk[header:], p.data)
 	binary.LittleEndian.PutUint32(b[8:], sctpChecksum(b))
 	return b
 }
 
+// initial reports whether the chunk is an INIT or INIT ACK.
+func (p sctpPacket) initial() bool { return p.chunk == sctpInit || p.chunk == sctpInitAck }
+
 // decodeSCTP returns the packet in b, and false if it is damaged.
 func decodeSCTP(b []byte) (sctpPacket, bool) {
-	if len(b) < sctpCommonHeader+4 || binary.LittleEndian.Uint32(b[8:]) != sctpChecksum(b) {
+	if len(b) < sctpCommonHeader+sctpChunkHeader || binary.LittleEndian.Uint32(b[8:]) != sctpChecksum(b) {
 		return sctpPacket{}, false
 	}
 	chunk := b[sctpCommonHeader:]
@@ -80,17 +94,23 @@ func decodeSCTP(b []byte) (sctpPacket, bool) {
 		verificationTag: binary.BigEndian.Uint32(b[4:]),
 		chunk:           chunk[0],
 	}
-	if p.chunk != sctpInit && p.chunk != sctpInitAck {
+	length := int(binary.BigEndian.Uint16(chunk[2:]))
+	if length < sctpChunkHeader || length > len(chunk) {
+		return sctpPacket{}, false
+	}
+	if !p.initial() {
+		if length > sctpChunkHeader {
+			p.data = chunk[sctpChunkHeader:length]
+		}
 		return p, true
 	}
-	length := int(binary.BigEndian.Uint16(chunk[2:]))
-	if length < sctpInitChunk || length > len(chunk) {
+	if length < sctpInitChunk {
 		return sctpPacket{}, false
 	}
 	p.initiateTag = binary.BigEndian.Uint32(chunk[4:])
 	param := chunk[sctpInitChunk:length]
 	if len(param) > 4 && binary.BigEndian.Uint16(param) == sctpStateCookie {
-		p.cookie = param[4:]
+		p.data = param[4:]
 	}
 	return p, true
 }
@@ -103,9 +123,16 @@ func sctpChecksum(b []byte) uint32 {
 	return crc32.Update(sum, table, b[sctpCommonHeader:])
 }
 
-// serveSCTP answers each INIT for port, until conn is closed.
+// sctpPeer is the client of an association.
+type sctpPeer struct {
+	addr netip.Addr
+	port uint16
+}
+
+// serveSCTP answers the packets for port, until conn is closed. It aborts associations that it does not have.
 func serveSCTP(conn *net.IPConn, port uint16, name string) {
 	buf := make([]byte, 2048)
+	tags := map[sctpPeer][2]uint32{} // the tags of the client and of the server
 	for {
 		n, from, err := conn.ReadFromIP(buf)
 		if errors.Is(err, net.ErrClosed) {
@@ -116,12 +143,26 @@ func serveSCTP(conn *net.IPConn, port uint16, name string) {
 		}
 		in, ok := decodeSCTP(buf[:n])
 		seen, fromOK := netip.AddrFromSlice(from.IP)
-		if !ok || !fromOK || in.chunk != sctpInit || in.dstPort != port {
+		if !ok || !fromOK || in.dstPort != port {
 			continue
 		}
-		out := sctpPacket{
-			srcPort: in.dstPort, dstPort: in.srcPort, verificationTag: in.initiateTag,
-			chunk: sctpInitAck, initiateTag: sctpTag(), cookie: greeting(name, seen),
+		peer := sctpPeer{seen, in.srcPort}
+		out := sctpPacket{srcPort: in.dstPort, dstPort: in.srcPort, data: greeting(name, seen)}
+		switch in.chunk {
+		case sctpInit:
+			tags[peer] = [2]uint32{in.initiateTag, sctpTag()}
+			out.chunk, out.initiateTag = sctpInitAck, tags[peer][1]
+		case sctpCookieEcho:
+			out.chunk, out.data = sctpCookieAck, nil
+		case sctpHeartbeat:
+			out.chunk = sctpHeartbeatAck
+		default:
+			continue
+		}
+		out.verificationTag = tags[peer][0]
+		if in.chunk != sctpInit && (tags[peer][1] != in.verificationTag || in.verificationTag == 0) {
+			// An abort of an unknown association carries the tag of the packet (RFC 9260, section 8.4).
+			out.chunk, out.data, out.verificationTag = sctpAbort, nil, in.verificationTag
 		}
 		conn.WriteToIP(out.encode(), from)
 	}
@@ -131,24 +172,35 @@ func serveSCTP(conn *net.IPConn, port uint16, name string) {
 // before the deadline. An aborted association counts as refused.
 func askSCTP(conn *net.IPConn, srcPort, dstPort uint16) ([]byte, error) {
 	init := sctpPacket{srcPort: srcPort, dstPort: dstPort, chunk: sctpInit, initiateTag: sctpTag()}
-	if _, err := conn.Write(init.encode()); err != nil && !rejectedLocally(err) {
-		return nil, err
+	in, err := exchangeSCTP(conn, init, init.initiateTag, sctpInitAck)
+	return in.data, err
+}
+
+// exchangeSCTP sends a packet over conn, which is connected, and returns the answer with that chunk. tag is
+// the client's own verification tag.
+func exchangeSCTP(conn *net.IPConn, out sctpPacket, tag uint32, want byte) (sctpPacket, error) {
+	if _, err := conn.Write(out.encode()); err != nil && !rejectedLocally(err) {
+		return sctpPacket{}, err
 	}
 	buf := make([]byte, 2048)
 	for {
 		n, _, err := conn.ReadFromIP(buf)
 		if err != nil {
-			return nil, err
+			return sctpPacket{}, err
 		}
 		in, ok := decodeSCTP(buf[:n])
-		if !ok || in.srcPort != dstPort || in.dstPort != srcPort || in.verificationTag != init.initiateTag {
+		if !ok || in.srcPort != out.dstPort || in.dstPort != out.srcPort {
 			continue // for another request
 		}
+		reflected := in.chunk == sctpAbort && in.verificationTag == out.verificationTag
+		if in.verificationTag != tag && !reflected {
+			continue
+		}
 		switch in.chunk {
-		case sctpInitAck:
-			return in.cookie, nil
+		case want:
+			return in, nil
 		case sctpAbort:
-			return nil, errAborted
+			return sctpPacket{}, errAborted
 		}
 	}
 }

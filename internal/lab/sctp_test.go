@@ -10,7 +10,9 @@ func TestSCTPRoundTrip(t *testing.T) {
 	for _, want := range []sctpPacket{
 		{srcPort: 1, dstPort: 65535, chunk: sctpInit, initiateTag: 7},
 		{srcPort: 80, dstPort: 33000, verificationTag: 1 << 31, chunk: sctpInitAck, initiateTag: 9,
-			cookie: []byte("pod-a 10.0.0.1\n")},
+			data: []byte("pod-a 10.0.0.1\n")},
+		{srcPort: 80, dstPort: 33000, verificationTag: 3, chunk: sctpHeartbeatAck, data: []byte("pod-a\n")},
+		{srcPort: 80, dstPort: 33000, verificationTag: 3, chunk: sctpCookieAck},
 	} {
 		packet := want.encode()
 		if len(packet)%4 != 0 {

@@ -47,6 +47,19 @@ func (l *Lab) Serve(addr netip.AddrPort, proto string) error {
 	return nil
 }
 
+// Stop stops a server. From then on its address refuses requests.
+func (l *Lab) Stop(addr netip.AddrPort, proto string) error {
+	s := server{proto, addr}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stop, ok := l.servers[s]
+	if !ok {
+		return fmt.Errorf("stop %s: the lab does not have this server", s)
+	}
+	delete(l.servers, s)
+	return stop.Close()
+}
+
 // ServeEndpoints starts servers for all ports of all endpoints, ready or not, whose addresses belong to the
 // lab.
 func (l *Lab) ServeEndpoints(slices []*discoveryv1.EndpointSlice) error {

@@ -39,7 +39,7 @@ func BenchmarkClean(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/filtered=%t", family, filtered), func(b *testing.B) {
 				b.ReportAllocs()
 				for range b.N {
-					deleted, err := cleanIn(ns, family, stale, filtered)
+					deleted, _, err := cleanIn(ns, family, stale, filtered)
 					if err != nil || deleted != len(some) {
 						b.Fatalf("deleted %d flows, error %v; want %d", deleted, err, len(some))
 					}
@@ -49,7 +49,7 @@ func BenchmarkClean(b *testing.B) {
 				}
 			})
 		}
-		if _, err := cleanIn(ns, family, allOf(all), true); err != nil {
+		if _, _, err := cleanIn(ns, family, allOf(all), true); err != nil {
 			b.Fatal(err) // the kernel's limit is for both families
 		}
 	}

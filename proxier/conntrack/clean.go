@@ -10,9 +10,17 @@ import (
 )
 
 // Clean deletes all UDP and SCTP flows of the family to the frontends, except flows to the backends that a
-// frontend keeps, and returns how many flows it deleted. It also deletes flows that started before a frontend
-// existed, and so were not translated. It ignores frontends of another family or of TCP. If a frontend is
-// given twice, Clean keeps the backends of both.
+// frontend keeps, and returns how many flows it deleted. It also deletes UDP flows that started before a
+// frontend existed, and so were not translated. It leaves such flows alone if the frontend is gone, because
+// another program serves them, and if they are SCTP, because an association cannot move to another endpoint.
+// It ignores frontends of another family or of TCP. If a frontend is given twice, Clean keeps the backends of
+// both.
+//
+// Flows to draining backends that are idle end early, see drain.go: Clean deletes them or shortens their
+// timeout.
+//
+// It also returns the frontends that are gone and still have flows to backends that they keep. Pass them
+// again when such a backend may have ended.
 //
 // Call Clean after the rules were committed: the next packet of a deleted flow creates the flow again, by the
 // rules of that moment. Clean deletes no more flows if the caller passes frontends that did not change, even
@@ -22,7 +30,8 @@ import (
 // Like kube-proxy, Clean deletes flows of all zones: the rules translate packets of any zone.
 //
 // It needs CAP_NET_ADMIN. After an error there may be flows left; it is safe to call Clean again.
-func Clean(family service.Family, stale []service.StaleFlows) (deleted int, err error) {
+func Clean(family service.Family, stale []service.StaleFlows) (
+	deleted int, former []service.Frontend, err error) {
 	return clean(family, stale, true)
 }
 
@@ -33,7 +42,8 @@ func Clean(family service.Family, stale []service.StaleFlows) (deleted int, err 
 // addresses they delete all flows except the requested ones, with SCTP the flows of every port (see filter),
 // and they do not report how many they deleted. Nor is it faster, because nearly all the time is spent on the
 // walk of the table.
-func clean(family service.Family, stale []service.StaleFlows, filtered bool) (deleted int, err error) {
+func clean(family service.Family, stale []service.StaleFlows, filtered bool) (
+	deleted int, former []service.Frontend, err error) {
 	var errs []error
 	for _, protocol := range []service.Protocol{service.UDP, service.SCTP} {
 		s := newSweep(family, protocol, stale)
@@ -46,61 +56,81 @@ func clean(family service.Family, stale []service.StaleFlows, filtered bool) (de
 		}
 		n, err := run(s, f)
 		deleted += n
+		former = s.appendFormer(former)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delete stale %s flows of %s: %w", protocol, family, err))
 		}
 	}
-	return deleted, errors.Join(errs...)
+	return deleted, former, errors.Join(errs...)
 }
 
-// run dumps the flows that pass the filter and deletes those that the sweep does not keep.
+// run dumps the flows that pass the filter, deletes those that the sweep does not keep, and lets those to
+// draining backends end early.
 func run(s *sweep, f filter) (deleted int, err error) {
 	socket, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
 	defer socket.Close()
-	// Deletions have a socket of their own, so that run can send them while the dump continues.
-	deletions, err := netlink.Open()
+	// Changes have a socket of their own, so that run can send them while the dump continues.
+	changes, err := netlink.Open()
 	if err != nil {
 		return 0, err
 	}
-	defer deletions.Close()
+	defer changes.Close()
 
-	d := &deleter{socket: deletions, family: s.family}
+	deletions := &requests{socket: changes, family: s.family}
+	expiries := &requests{socket: changes, family: s.family}
+	timeouts := readTimeouts(timeoutDir)
 	err = dump(socket, f, func(f *flow) error {
-		if s.keeps(f) {
+		if !s.keeps(f) {
+			return deletions.delete(f)
+		}
+		if !s.drains(f) {
 			return nil
 		}
-		return d.add(f)
+		switch left := timeouts.leave(f); left {
+		case f.timeout:
+			return nil
+		case 0:
+			return deletions.delete(f)
+		default:
+			return expiries.expire(f, left)
+		}
 	})
-	err = errors.Join(err, d.flush())
-	if d.refused > 0 {
-		err = errors.Join(err, fmt.Errorf("the kernel refused %d deletions: %w", d.refused, d.reason))
-	}
-	return d.deleted, err
+	err = errors.Join(err, deletions.flush(), deletions.refusal("deletions"))
+	return deletions.done, errors.Join(err, expiries.flush(), expiries.refusal("shorter timeouts"))
 }
 
 // sweep decides which flows of one protocol to delete.
 type sweep struct {
 	family    service.Family
 	protocol  service.Protocol
-	frontends map[netip.AddrPort]struct{}
+	frontends map[netip.AddrPort]*target
 	keep      map[pair]struct{}
+	draining  map[pair]struct{}
+}
+
+type target struct {
+	gone bool // no Service has the frontend
+	left bool // there are flows to backends that it keeps
 }
 
 type pair struct{ frontend, backend netip.AddrPort }
 
 func newSweep(family service.Family, protocol service.Protocol, stale []service.StaleFlows) *sweep {
-	s := &sweep{family, protocol, map[netip.AddrPort]struct{}{}, map[pair]struct{}{}}
+	s := &sweep{family, protocol, map[netip.AddrPort]*target{}, map[pair]struct{}{}, map[pair]struct{}{}}
 	for _, st := range stale {
 		if st.Frontend.Protocol != protocol || service.FamilyOf(st.Frontend.Addr) != family {
 			continue
 		}
 		frontend := netip.AddrPortFrom(st.Frontend.Addr, st.Frontend.Port)
-		s.frontends[frontend] = struct{}{}
+		s.frontends[frontend] = &target{gone: st.Gone}
 		for _, backend := range st.Keep {
 			s.keep[pair{frontend, backend}] = struct{}{}
+		}
+		for _, backend := range st.Draining {
+			s.draining[pair{frontend, backend}] = struct{}{}
 		}
 	}
 	return s
@@ -108,11 +138,35 @@ func newSweep(family service.Family, protocol service.Protocol, stale []service.
 
 // keeps reports whether a flow stays.
 func (s *sweep) keeps(f *flow) bool {
-	if _, ours := s.frontends[f.frontend]; !ours || f.protocol != s.protocol {
+	to, ours := s.frontends[f.frontend]
+	if !ours || f.protocol != s.protocol {
+		return true
+	}
+	if f.backend == f.frontend && (to.gone || s.protocol == service.SCTP) {
 		return true
 	}
 	_, kept := s.keep[pair{f.frontend, f.backend}]
+	if !kept {
+		_, kept = s.keep[pair{f.frontend, netip.AddrPortFrom(f.backend.Addr(), 0)}]
+	}
+	to.left = to.left || kept
 	return kept
+}
+
+// drains reports whether a flow leads to a backend that terminates.
+func (s *sweep) drains(f *flow) bool {
+	_, draining := s.draining[pair{f.frontend, f.backend}]
+	return draining && f.protocol == s.protocol
+}
+
+// appendFormer appends the frontends that are gone and have flows that stay.
+func (s *sweep) appendFormer(out []service.Frontend) []service.Frontend {
+	for at, to := range s.frontends {
+		if to.gone && to.left {
+			out = append(out, service.Frontend{Addr: at.Addr(), Protocol: s.protocol, Port: at.Port()})
+		}
+	}
+	return out
 }
 
 // filter returns the narrowest filter that all frontends of the sweep pass.

@@ -87,8 +87,11 @@ func TestClean(t *testing.T) {
 					name := fmt.Sprintf("%s/%s/%s/filtered=%t", tt.name, family, protocol, filtered)
 					t.Run(name, func(t *testing.T) {
 						gone := tt.gone
-						if protocol == service.TCP {
+						switch protocol {
+						case service.TCP:
 							gone = nil
+						case service.SCTP: // an association cannot move to another endpoint
+							gone = slices.DeleteFunc(slices.Clone(gone), untranslated)
 						}
 						testClean(t, family, staleOf(family, protocol, tt.stale), filtered,
 							func(f service.Family, p service.Protocol, name string) bool {
@@ -101,12 +104,15 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// untranslated reports whether a flow of the zoo goes to its frontend itself.
+func untranslated(name string) bool { return zoo[name].to == zoo[name].answered }
+
 // testClean fills a table with the zoo, cleans it and compares the flows that are left with those of the zoo
 // for which gone is false.
 func testClean(
 	t *testing.T, family service.Family, stale []service.StaleFlows, filtered bool,
 	gone func(service.Family, service.Protocol, string) bool,
-) {
+) (former []service.Frontend) {
 	t.Helper()
 	ns := newNamespace(t)
 	var all []entry
@@ -114,7 +120,8 @@ func testClean(
 	for _, f := range service.Families() {
 		for _, p := range service.Protocols() {
 			for name, z := range zoo {
-				e := entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone}
+				e := entry{protocol: p, client: in(f, z.from), frontend: in(f, z.to),
+					backend: in(f, z.answered), zone: z.zone}
 				all = append(all, e)
 				if !gone(f, p, name) {
 					want = append(want, e.String())
@@ -125,7 +132,7 @@ func testClean(
 	slices.Sort(want)
 	create(t, ns, all)
 
-	deleted, err := cleanIn(ns, family, stale, filtered)
+	deleted, former, err := cleanIn(ns, family, stale, filtered)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +142,7 @@ func testClean(
 	if want := len(all) - len(want); deleted != want {
 		t.Errorf("deleted %d flows, want %d", deleted, want)
 	}
+	return former
 }
 
 func staleOf(family service.Family, protocol service.Protocol, texts []staleText) []service.StaleFlows {
@@ -161,8 +169,53 @@ func TestCleanSeveral(t *testing.T) {
 	}
 	testClean(t, service.IPv6, stale, true, func(f service.Family, p service.Protocol, name string) bool {
 		return f == service.IPv6 && p != service.TCP &&
-			(name == "untranslated" || name == "other backend port")
+			(name == "untranslated" && p == service.UDP || name == "other backend port")
 	})
+}
+
+// TestCleanFormer cleans frontends that are gone: flows to backends that live stay, and so do flows that were
+// not translated. Clean names the frontends that have flows of the former kind.
+func TestCleanFormer(t *testing.T) {
+	anyPort := netip.AddrPortFrom(netip.MustParseAddrPort(backend1).Addr(), 0).String()
+	for _, tt := range []struct {
+		name   string
+		stale  []staleText
+		gone   []string
+		former []string
+	}{
+		{"a backend lives", []staleText{{clusterIP, []string{backend2}}},
+			[]string{"1", "other backend port", "zone"}, []string{clusterIP}},
+		{"a backend lives, at any port", []staleText{{clusterIP, []string{anyPort}}}, []string{"2"},
+			[]string{clusterIP}},
+		{"no backend lives", []staleText{{clusterIP, nil}, {nodePort, nil}},
+			[]string{"1", "2", "nodePort", "other backend port", "zone"}, nil},
+		{"some have no flow", []staleText{{external, []string{backend2}}, {nodePort2, []string{backend1}},
+			{"10.96.0.12:53", []string{backend1}}}, []string{"external"}, []string{nodePort2}},
+	} {
+		for _, family := range service.Families() {
+			for _, protocol := range []service.Protocol{service.UDP, service.SCTP} {
+				t.Run(fmt.Sprintf("%s/%s/%s", tt.name, family, protocol), func(t *testing.T) {
+					stale := staleOf(family, protocol, tt.stale)
+					for i := range stale {
+						stale[i].Gone = true
+					}
+					former := testClean(t, family, stale, true,
+						func(f service.Family, p service.Protocol, name string) bool {
+							return f == family && p == protocol && slices.Contains(tt.gone, name)
+						})
+					var want []service.Frontend
+					for _, text := range tt.former {
+						at := in(family, text)
+						f := service.Frontend{Addr: at.Addr(), Protocol: protocol, Port: at.Port()}
+						want = append(want, f)
+					}
+					if !slices.Equal(former, want) {
+						t.Errorf("former frontends with flows: %v, want %v", former, want)
+					}
+				})
+			}
+		}
+	}
 }
 
 // TestCleanMany cleans more flows than one datagram holds, of a dump and of deletions.
@@ -187,7 +240,7 @@ func TestCleanMany(t *testing.T) {
 	slices.Sort(want)
 	stale := staleOf(service.IPv4, service.UDP, []staleText{{clusterIP, []string{backend2}}})
 	for _, n := range []int{len(all) - len(want), 0} {
-		deleted, err := cleanIn(ns, service.IPv4, stale, true)
+		deleted, _, err := cleanIn(ns, service.IPv4, stale, true)
 		if err != nil || deleted != n {
 			t.Errorf("deleted %d flows, error %v; want %d", deleted, err, n)
 		}
@@ -204,7 +257,8 @@ func TestFilter(t *testing.T) {
 	for _, f := range service.Families() {
 		for _, p := range service.Protocols() {
 			for _, z := range zoo {
-				all = append(all, entry{p, in(f, z.from), in(f, z.to), in(f, z.answered), z.zone})
+				all = append(all, entry{protocol: p, client: in(f, z.from), frontend: in(f, z.to),
+					backend: in(f, z.answered), zone: z.zone})
 			}
 		}
 	}
@@ -251,23 +305,23 @@ func TestDeleteEnded(t *testing.T) {
 	s, deletions := openSocket(t, ns), openSocket(t, ns)
 	defer s.Close()
 	defer deletions.Close()
-	d := &deleter{socket: deletions, family: service.IPv4}
+	d := &requests{socket: deletions, family: service.IPv4}
 	err := dump(s, filter{family: service.IPv4}, func(f *flow) error {
 		other := *f
 		other.id = []byte{1, 2, 3, 4} // the identity of another flow with the same tuple
-		return errors.Join(d.add(&other), d.flush())
+		return errors.Join(d.delete(&other), d.flush())
 	})
-	if err != nil || d.deleted != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
-		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.deleted, d.refused, err)
+	if err != nil || d.done != 0 || d.refused != 0 || len(list(t, ns)) != 1 {
+		t.Errorf("deleted %d, refused %d, error %v; want nothing", d.done, d.refused, err)
 	}
 	err = dump(s, filter{family: service.IPv4}, func(f *flow) error {
-		return errors.Join(d.add(f), d.add(f), d.flush())
+		return errors.Join(d.delete(f), d.delete(f), d.flush())
 	})
-	if err != nil || d.deleted != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
-		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.deleted, d.refused, err)
+	if err != nil || d.done != 1 || d.refused != 0 || len(list(t, ns)) != 0 {
+		t.Errorf("deleted %d, refused %d, error %v; want one deleted", d.done, d.refused, err)
 	}
-	if err := d.add(&flow{}); err == nil {
-		t.Error("add accepts a flow without a tuple")
+	if err := d.delete(&flow{}); err == nil {
+		t.Error("delete accepts a flow without a tuple")
 	}
 }
 
@@ -281,7 +335,7 @@ func TestCleanWithoutPrivilege(t *testing.T) {
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			t.Errorf("give up capabilities: %v", err)
 		}
-		_, err := Clean(service.IPv4, stale)
+		_, _, err := Clean(service.IPv4, stale)
 		result <- err
 	}()
 	if err := <-result; !errors.Is(err, unix.EPERM) {

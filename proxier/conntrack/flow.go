@@ -16,6 +16,8 @@ type flow struct {
 	protocol service.Protocol
 	frontend netip.AddrPort // the destination of the client's packets
 	backend  netip.AddrPort // the source of the answers; the frontend, if it was not translated
+	status   uint32
+	timeout  uint32 // seconds left
 
 	// tuple, zone and id identify the flow to the kernel, in the kernel's encoding. They are parts of the
 	// datagram.
@@ -31,6 +33,10 @@ func parseFlow(attributes []byte) flow {
 			f.protocol, _, f.frontend = parseTuple(v)
 		case ctaTupleReply:
 			_, f.backend, _ = parseTuple(v)
+		case ctaStatus:
+			f.status = number(v)
+		case ctaTimeout:
+			f.timeout = number(v)
 		case ctaZone:
 			f.zone = v
 		case ctaID:
@@ -38,6 +44,14 @@ func parseFlow(attributes []byte) flow {
 		}
 	}
 	return f
+}
+
+// number returns the value of an attribute of 32 bits, and 0 for any other attribute.
+func number(v []byte) uint32 {
+	if len(v) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(v)
 }
 
 func parseTuple(v []byte) (protocol service.Protocol, src, dst netip.AddrPort) {
@@ -115,53 +129,77 @@ func dump(s *netlink.Socket, f filter, each func(*flow) error) error {
 	})
 }
 
-// batchSize is the number of flows to delete with one system call. The receive buffer holds an answer for
+// batchSize is the number of flows to change with one system call. The receive buffer holds an answer for
 // each.
 const batchSize = 128
 
-// deleter deletes flows, many with one system call.
-type deleter struct {
+// requests are requests to change flows, many in one system call.
+type requests struct {
 	socket  *netlink.Socket
 	family  service.Family
 	batch   netlink.Writer // pending requests
-	deleted int
+	done    int
 	refused int
 	reason  error // of the last refusal
 }
 
-// add deletes a flow, now or with the next flush. The request includes the flow's ID, so that the kernel does
-// not delete another flow that has the same tuple meanwhile.
-func (d *deleter) add(f *flow) error {
+// delete deletes a flow, now or with the next flush. The request includes the flow's ID, so that the kernel
+// does not delete another flow that has the same tuple meanwhile.
+func (r *requests) delete(f *flow) error {
 	// A request without a tuple makes the kernel delete every flow.
 	if len(f.tuple) == 0 || len(f.id) == 0 {
 		return fmt.Errorf("delete flow to %s: the kernel sent no tuple or ID: %w", f.frontend, unix.EBADMSG)
 	}
-	d.batch.Message(unix.NFNL_SUBSYS_CTNETLINK, msgDelete, 0, d.family.Number())
-	d.batch.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, f.tuple)
-	d.batch.Bytes(ctaID, f.id)
+	r.message(msgDelete, f)
+	r.batch.Bytes(ctaID, f.id)
+	return r.flushFull()
+}
+
+// expire lets a flow end in that many seconds if it has no packet until then, now or with the next flush.
+func (r *requests) expire(f *flow, seconds uint32) error {
+	r.message(msgNew, f)
+	r.batch.U32(ctaTimeout, seconds)
+	return r.flushFull()
+}
+
+// message begins a request about a flow.
+func (r *requests) message(typ uint16, f *flow) {
+	r.batch.Message(unix.NFNL_SUBSYS_CTNETLINK, typ, 0, r.family.Number())
+	r.batch.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, f.tuple)
 	if f.zone != nil {
-		d.batch.Bytes(ctaZone, f.zone)
+		r.batch.Bytes(ctaZone, f.zone)
 	}
-	if d.batch.Len() == batchSize {
-		return d.flush()
+}
+
+func (r *requests) flushFull() error {
+	if r.batch.Len() < batchSize {
+		return nil
 	}
-	return nil
+	return r.flush()
 }
 
 // flush sends the pending requests. The kernel answers only those that it refuses.
-func (d *deleter) flush() error {
-	n := d.batch.Len()
-	err := d.socket.Send(&d.batch, func(e *netlink.Error) {
+func (r *requests) flush() error {
+	n := r.batch.Len()
+	err := r.socket.Send(&r.batch, func(e *netlink.Error) {
 		n--
 		if e.Errno != unix.ENOENT { // otherwise the flow ended by itself
-			d.refused++
-			d.reason = e
+			r.refused++
+			r.reason = e
 		}
 	})
-	d.batch.Reset()
+	r.batch.Reset()
 	if err != nil {
 		return err
 	}
-	d.deleted += n
+	r.done += n
 	return nil
+}
+
+// refusal returns an error if the kernel refused requests.
+func (r *requests) refusal(what string) error {
+	if r.refused == 0 {
+		return nil
+	}
+	return fmt.Errorf("the kernel refused %d %s: %w", r.refused, what, r.reason)
 }

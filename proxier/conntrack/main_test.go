@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -31,6 +32,8 @@ type entry struct {
 	protocol                  service.Protocol
 	client, frontend, backend netip.AddrPort
 	zone                      uint16
+	status                    uint32 // besides confirmed and answered
+	timeout                   uint32 // in seconds; 0: an hour
 }
 
 func (e entry) String() string {
@@ -70,27 +73,22 @@ func openSocket(t testing.TB, ns *lab.Namespace) (s *netlink.Socket) {
 // cleanIn calls clean in a namespace.
 func cleanIn(
 	ns *lab.Namespace, family service.Family, stale []service.StaleFlows, filtered bool,
-) (deleted int, err error) {
+) (deleted int, former []service.Frontend, err error) {
 	err = ns.Do(func() (err error) {
-		deleted, err = clean(family, stale, filtered)
+		deleted, former, err = clean(family, stale, filtered)
 		return err
 	})
-	return deleted, err
+	return deleted, former, err
 }
 
-// appendNew appends the request to make an entry that is confirmed, answered and lives for an hour.
+// appendNew appends the request to make an entry that is confirmed and answered.
 func appendNew(w *netlink.Writer, e entry) {
-	const (
-		msgNew     = 0 // IPCTNL_MSG_CT_NEW
-		ctaStatus  = 3
-		ctaTimeout = 7
-	)
 	family := service.FamilyOf(e.client.Addr())
 	w.Message(unix.NFNL_SUBSYS_CTNETLINK, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, family.Number())
 	appendTuple(w, ctaTupleOrig, e.protocol, e.client, e.frontend)
 	appendTuple(w, ctaTupleReply, e.protocol, e.backend, e.client)
-	w.U32(ctaStatus, 1<<3|1<<1) // IPS_CONFIRMED, IPS_SEEN_REPLY
-	w.U32(ctaTimeout, 3600)
+	w.U32(ctaStatus, 1<<3|1<<1|e.status) // IPS_CONFIRMED, IPS_SEEN_REPLY
+	w.U32(ctaTimeout, cmp.Or(e.timeout, 3600))
 	if e.zone != 0 {
 		w.U16(ctaZone, e.zone)
 	}

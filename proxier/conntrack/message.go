@@ -9,14 +9,20 @@ import (
 
 // Messages and attributes of ctnetlink, from linux/netfilter/nfnetlink_conntrack.h.
 const (
+	msgNew    = 0 // IPCTNL_MSG_CT_NEW: create or change
 	msgGet    = 1 // IPCTNL_MSG_CT_GET
 	msgDelete = 2 // IPCTNL_MSG_CT_DELETE
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaTimeout    = 7
 	ctaID         = 12
 	ctaZone       = 18
 	ctaFilter     = 25
+
+	statusAssured      = 1 << 2  // IPS_ASSURED: packets in both directions, for more than two seconds
+	statusFixedTimeout = 1 << 10 // IPS_FIXED_TIMEOUT
 
 	ctaTupleIP    = 1
 	ctaTupleProto = 2

@@ -48,7 +48,7 @@ func TestTraffic(t *testing.T) {
 			} {
 				translate(t, ns, family, to, step.translate)
 				if step.clean != nil {
-					deleted, err := cleanIn(ns, family, step.clean, true)
+					deleted, _, err := cleanIn(ns, family, step.clean, true)
 					if err != nil || deleted != step.deleted {
 						t.Errorf("%s: deleted %d flows, error %v; want %d",
 							step.name, deleted, err, step.deleted)

@@ -20,6 +20,7 @@ type slice struct {
 	ports     []slicePort
 	endpoints []endpoint
 	problems  []string
+	triggered time.Time // the trigger of the last update
 }
 
 type slicePort struct {
@@ -48,6 +49,9 @@ func newSlice(obj *discoveryv1.EndpointSlice) *slice {
 		return nil
 	}
 	s := &slice{service: service.Name{Namespace: obj.Namespace, Name: name}}
+	if t, ok := trigger(obj); ok {
+		s.triggered = t.At
+	}
 	var family service.Family
 	switch obj.AddressType {
 	case discoveryv1.AddressTypeIPv4:
@@ -172,6 +176,27 @@ func (s *slice) appendEndpoints(out []service.Endpoint, name string, protocol se
 				ep.ZoneHints, ep.NodeHints = e.hints.zones, e.hints.nodes
 			}
 			out = append(out, ep)
+		}
+	}
+	return out
+}
+
+// appendAlive appends the endpoints to which flows may continue; see State.Alive.
+func (s *slice) appendAlive(out []service.Backend, protocol service.Protocol) []service.Backend {
+	if protocol == service.SCTP {
+		for _, e := range s.endpoints {
+			out = append(out, netip.AddrPortFrom(e.addr, 0))
+		}
+		return out
+	}
+	for _, p := range s.ports {
+		if p.protocol != protocol {
+			continue
+		}
+		for _, e := range s.endpoints {
+			if e.ready || e.serving {
+				out = append(out, netip.AddrPortFrom(e.addr, p.port))
+			}
 		}
 	}
 	return out

@@ -33,6 +33,7 @@ import (
 // State is the state of the cluster. It is safe for concurrent use.
 type State struct {
 	nodeName string
+	started  time.Time
 
 	mu       sync.Mutex
 	services map[service.Name]*serviceState
@@ -48,7 +49,9 @@ type Changes struct {
 	Services map[service.Name]struct{}
 	// Environment is true if the Node or a ServiceCIDR changed, which all Services depend on.
 	Environment bool
-	// Triggers are the changes that caused the updates of EndpointSlices, if the slices name them.
+	// Triggers are the changes that caused the updates of EndpointSlices, if the slices name them. As in
+	// kube-proxy, those from before New do not count: this process could not have programmed them sooner.
+	// Each counts once for a slice.
 	Triggers []Trigger
 }
 
@@ -62,6 +65,7 @@ type Trigger struct {
 func New(nodeName string) *State {
 	return &State{
 		nodeName: nodeName,
+		started:  time.Now(),
 		services: map[service.Name]*serviceState{},
 		slices:   map[service.Name]map[string]*slice{},
 		owners:   map[types.NamespacedName]service.Name{},
@@ -78,10 +82,8 @@ func (s *State) Apply(obj runtime.Object) {
 	case *corev1.Service:
 		s.putService(serviceName(obj), newService(obj))
 	case *discoveryv1.EndpointSlice:
+		s.trigger(obj)
 		s.putSlice(obj.Namespace, obj.Name, newSlice(obj))
-		if t, ok := trigger(obj); ok {
-			s.changes.Triggers = append(s.changes.Triggers, t)
-		}
 	case *corev1.Node:
 		if obj.Name == s.nodeName {
 			s.putNode(newNode(obj))
@@ -116,6 +118,19 @@ func (s *State) putService(name service.Name, svc *serviceState) {
 		s.services[name] = svc
 	}
 	s.changes.Services[name] = struct{}{}
+}
+
+// trigger adds the change that caused the last update of a slice. It is called before putSlice.
+func (s *State) trigger(obj *discoveryv1.EndpointSlice) {
+	t, ok := trigger(obj)
+	if !ok || !t.At.After(s.started) {
+		return
+	}
+	id := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
+	if before := s.slices[s.owners[id]][obj.Name]; before != nil && before.triggered.Equal(t.At) {
+		return
+	}
+	s.changes.Triggers = append(s.changes.Triggers, t)
 }
 
 // putSlice adds a slice to its Service, and removes it from the Service that it belonged to before.
@@ -204,7 +219,48 @@ func (s *State) Service(name service.Name) (*service.Service, []string) {
 			p.Endpoints = s.slices[name][n].appendEndpoints(p.Endpoints, p.Name, p.Protocol)
 		}
 	}
+	if slices.ContainsFunc(out.Ports, func(p service.Port) bool { return p.Protocol == service.SCTP }) {
+		out.Present = s.alive(name, service.SCTP)
+	}
 	return &out, problems
+}
+
+// Alive returns the backends to which flows may continue after their frontend is gone, sorted: for UDP the
+// endpoints that serve, at any port in the slices of the Service; for SCTP the addresses of all endpoints in
+// any condition, with port 0, which means all ports. The Service itself may be gone.
+func (s *State) Alive(name service.Name, protocol service.Protocol) []service.Backend {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alive(name, protocol)
+}
+
+// Draining returns the UDP endpoints of a Service that serve and terminate, at any port.
+func (s *State) Draining(name service.Name) []service.Backend {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []service.Backend
+	for _, slice := range s.slices[name] {
+		for _, e := range slice.endpoints {
+			if e.ready || !e.serving || !e.terminating {
+				continue
+			}
+			for _, p := range slice.ports {
+				if p.protocol == service.UDP {
+					out = append(out, netip.AddrPortFrom(e.addr, p.port))
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (s *State) alive(name service.Name, protocol service.Protocol) []service.Backend {
+	var out []service.Backend
+	for _, slice := range s.slices[name] {
+		out = slice.appendAlive(out, protocol)
+	}
+	slices.SortFunc(out, service.Backend.Compare)
+	return slices.Compact(out)
 }
 
 // Node returns our Node, which is empty before the first Apply of it.

@@ -247,3 +247,59 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("services are not sorted: %v", s.Services())
 	}
 }
+
+// TestAlive returns to what flows of a Service may continue, from all of its slices, after the Service itself
+// is gone.
+func TestAlive(t *testing.T) {
+	s := New("node-a")
+	for name, addr := range map[string]string{"a": "10.244.1.1", "b": "10.244.1.2"} {
+		slice := webSlice(name, addr, "10.244.1.9", "10.244.1.10")
+		slice.Ports = []discoveryv1.EndpointPort{
+			{Name: new("dns"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(53))},
+			{Name: new("old"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(54))},
+			{Name: new("sip"), Protocol: new(corev1.ProtocolSCTP), Port: new(int32(5060))},
+		}
+		drained := discoveryv1.EndpointConditions{
+			Ready: new(false), Serving: new(false), Terminating: new(true)}
+		draining := discoveryv1.EndpointConditions{
+			Ready: new(false), Serving: new(true), Terminating: new(true)}
+		slice.Endpoints[1].Conditions, slice.Endpoints[2].Conditions = drained, draining
+		s.Apply(slice)
+	}
+	want := map[service.Protocol][]string{
+		service.UDP: {"10.244.1.1:53", "10.244.1.1:54", "10.244.1.2:53", "10.244.1.2:54", "10.244.1.10:53",
+			"10.244.1.10:54"},
+		service.SCTP: {"10.244.1.1:0", "10.244.1.2:0", "10.244.1.9:0", "10.244.1.10:0"},
+		service.TCP:  nil,
+	}
+	for protocol, backends := range want {
+		var got []string
+		for _, b := range s.Alive(webName(), protocol) {
+			got = append(got, b.String())
+		}
+		if diff := cmp.Diff(backends, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", protocol, diff)
+		}
+	}
+	var draining []string
+	for _, b := range s.Draining(webName()) {
+		draining = append(draining, b.String())
+	}
+	slices.Sort(draining)
+	draining = slices.Compact(draining) // it is in both slices
+	if diff := cmp.Diff([]string{"10.244.1.10:53", "10.244.1.10:54"}, draining); diff != "" {
+		t.Errorf("draining (-want +got):\n%s", diff)
+	}
+	svc := web()
+	s.Apply(svc)
+	if got, _ := s.Service(webName()); got.Present != nil {
+		t.Errorf("without SCTP, present are %v", got.Present)
+	}
+	svc.Spec.Ports[0].Protocol = corev1.ProtocolSCTP // of a name that no slice has
+	s.Apply(svc)
+	got, _ := s.Service(webName())
+	if diff := cmp.Diff(s.Alive(webName(), service.SCTP), got.Present, cmp.Comparer(
+		func(a, b service.Backend) bool { return a == b })); diff != "" {
+		t.Errorf("with SCTP, present (-want +got):\n%s", diff)
+	}
+}

@@ -45,6 +45,10 @@ type Service struct {
 	HealthCheckPort uint16 // healthCheckNodePort; 0: none
 
 	Ports []Port
+
+	// Present are the addresses of all endpoints in all slices, in any condition, with port 0, sorted. It is
+	// empty if the Service has no port of SCTP.
+	Present []Backend
 }
 
 // Port is one port of a Service with the endpoints that serve it.
