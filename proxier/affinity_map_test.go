@@ -55,7 +55,8 @@ func addClients(tb testing.TB, conn *netlink.Conn, f service.Frontend, first net
 	return first
 }
 
-// appendClients appends n clients of a frontend that are remembered for three hours, with a number that no backend has.
+// appendClients appends n clients of a frontend that are remembered for three hours, with a number that no
+// backend has.
 func appendClients(b *netlink.Batch, f service.Frontend, first netip.Addr, n int) netip.Addr {
 	const timeout = 4 // NFTA_SET_ELEM_TIMEOUT, in milliseconds
 	client := first
@@ -85,8 +86,8 @@ func appendValue(b *netlink.Batch, typ uint16, value []byte) {
 	b.EndNest(data)
 }
 
-// collision returns two addresses of the client's network, the first as a client of frontend f and the second of g,
-// that are remembered by the same hash.
+// collision returns two addresses of the client's network, the first as a client of frontend f and the second
+// of g, that are remembered by the same hash.
 func collision(t *testing.T, f, g netip.AddrPort) (a, b netip.Addr) {
 	t.Helper()
 	seen, random := map[uint32]netip.Addr{}, rand.New(rand.NewPCG(1, 2))
@@ -103,8 +104,8 @@ func collision(t *testing.T, f, g netip.AddrPort) (a, b netip.Addr) {
 	return a, b
 }
 
-// clientHash is nft's jhash of a client and a frontend of TCP: jhash of linux/jhash.h over the concatenation as in
-// registers, scaled to the modulus as by reciprocal_scale of linux/kernel.h.
+// clientHash is nft's jhash of a client and a frontend of TCP: jhash of linux/jhash.h over the concatenation
+// as in registers, scaled to the modulus as by reciprocal_scale of linux/kernel.h.
 func clientHash(client netip.Addr, frontend netip.AddrPort) uint32 {
 	key := append(client.AsSlice(), frontend.Addr().AsSlice()...)
 	key = append(key, unix.IPPROTO_TCP, 0, 0, 0)

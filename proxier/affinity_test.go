@@ -1,11 +1,9 @@
 package proxier
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,191 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-const (
-	stickyManifest = `apiVersion: v1
-kind: Service
-metadata: {name: sticky, namespace: default, creationTimestamp: "2026-01-01T00:00:00Z"}
-spec:
-  type: LoadBalancer
-  clusterIPs: [10.96.0.20, "fd00:10:96::20"]
-  clusterIP: 10.96.0.20
-  externalIPs: [198.51.100.20, "2001:db8:1::120"]
-  sessionAffinity: ClientIP
-  ports: [{port: 80}]
-`
-	// stickyWeb is another Service with session affinity.
-	stickyWeb = `apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default, creationTimestamp: "2026-01-01T00:00:00Z"}
-spec:
-  type: LoadBalancer
-  clusterIPs: [10.96.0.30, "fd00:10:96::30"]
-  clusterIP: 10.96.0.30
-  externalIPs: ["2001:db8:1::130"]
-  sessionAffinity: ClientIP
-  ports: [{port: 80}]
-`
-	stickyAddr  = "198.51.100.20:80"
-	stickyAddr6 = "[2001:db8:1::120]:80"
-	webAddr6    = "[2001:db8:1::130]:80"
-)
-
-// pods6 has the IPv6 addresses of the lab's pods.
-func pods6() map[string]string {
-	return map[string]string{
-		podA: "fd00:10:244:1::11", podB: "fd00:10:244:1::12", podC: "fd00:10:244:2::11", podD: "fd00:10:244:2::12",
-	}
-}
-
-// stickyEndpoints returns the slices of a Service in both families. A pod with a leading - is terminating.
-func stickyEndpoints(service string, pods ...string) string {
-	var b strings.Builder
-	for _, family := range []string{"IPv4", "IPv6"} {
-		fmt.Fprintf(&b, "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: %s-%s, "+
-			"namespace: default, labels: {kubernetes.io/service-name: %s}}\naddressType: %s\n"+
-			"ports: [{port: 8080}]\nendpoints:\n", service, strings.ToLower(family), service, family)
-		for _, pod := range pods {
-			pod, terminating := strings.CutPrefix(pod, "-")
-			node := "node-b"
-			if strings.HasPrefix(pod, "10.244.1.") {
-				node = "node-a"
-			}
-			if family == "IPv6" {
-				pod = pods6()[pod]
-			}
-			fmt.Fprintf(&b, "- {addresses: [%q], nodeName: %s, conditions: {ready: %t, serving: true, terminating: %t}}\n",
-				pod, node, !terminating, terminating)
-		}
-		b.WriteString("---\n")
-	}
-	return b.String()
-}
-
-// stickyWorld is a lab with a node that serves the Service sticky, and clients with many addresses.
-type stickyWorld struct {
-	*lab.Lab
-	dir  *daemon
-	node *node
-}
-
-func newStickyWorld(t *testing.T, manifest string, pods ...string) *stickyWorld {
-	t.Helper()
-	w := &stickyWorld{Lab: newLab(t, lab.Options{}), dir: &daemon{dir: t.TempDir()}}
-	for v4, v6 := range pods6() {
-		serve(t, w.Lab, v4, v6)
-	}
-	w.dir.write(t, "node.yaml", nodeManifest)
-	w.dir.write(t, "sticky.yaml", manifest)
-	w.dir.write(t, "endpoints.yaml", stickyEndpoints("sticky", pods...))
-	w.node = newNode(t, w.dir.dir, w.dir.dir, w.Node())
-	w.sync(t)
-	return w
-}
-
-// sync programs the manifests.
-func (w *stickyWorld) sync(t *testing.T) {
-	t.Helper()
-	w.node.load(t, w.dir.dir)
-	w.node.sync(t)
-}
-
-// scale gives the Service these pods.
-func (w *stickyWorld) scale(t *testing.T, pods ...string) {
-	t.Helper()
-	w.dir.write(t, "endpoints.yaml", stickyEndpoints("sticky", pods...))
-	w.sync(t)
-}
-
-// clients gives the client's machine n more addresses, from first on, and returns them.
-func (w *stickyWorld) clients(t *testing.T, n int, first netip.Addr) []netip.Addr {
-	t.Helper()
-	var addrs []netip.Addr
-	for a := first; len(addrs) < n; a = a.Next() {
-		addrs = append(addrs, a)
-	}
-	w.addAddrs(t, addrs...)
-	return addrs
-}
-
-func (w *stickyWorld) addAddrs(t *testing.T, addrs ...netip.Addr) {
-	t.Helper()
-	h, err := netlink.NewHandleAt(netns.NsHandle(w.Namespace("client").FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	links, err := h.LinkList()
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := slices.IndexFunc(links, func(l netlink.Link) bool { return l.Attrs().Name != "lo" })
-	const noDAD = 0x02 // IFA_F_NODAD
-	for _, a := range addrs {
-		bits := 24
-		if a.Is6() {
-			bits = 64
-		}
-		ip := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}
-		if err := h.AddrAdd(links[link], &netlink.Addr{IPNet: ip, Flags: noDAD}); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// ask makes one TCP connection from an address of the client's machine and returns the pod that answers.
-func (w *stickyWorld) ask(from netip.Addr, to string) (pod string, err error) {
-	var conn net.Conn
-	err = w.Namespace("client").Do(func() (err error) {
-		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 2 * time.Second}
-		conn, err = d.Dial("tcp", to)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	text, err := bufio.NewReader(conn).ReadString(' ')
-	return strings.TrimSpace(text), err
-}
-
-// askAll returns the pod that answers each client.
-func (w *stickyWorld) askAll(t *testing.T, clients []netip.Addr, to string) map[netip.Addr]string {
-	t.Helper()
-	pods := map[netip.Addr]string{}
-	for _, c := range clients {
-		pod, err := w.ask(c, to)
-		if err != nil {
-			t.Fatalf("%s to %s: %v", c, to, err)
-		}
-		pods[c] = pod
-	}
-	return pods
-}
-
-// expectSame asks again and fails for each client that another pod answers.
-func (w *stickyWorld) expectSame(t *testing.T, want map[netip.Addr]string, to string) {
-	t.Helper()
-	for c, pod := range w.askAll(t, slices.SortedFunc(maps.Keys(want), netip.Addr.Compare), to) {
-		if want[c] != pod {
-			t.Errorf("client %s moved from %s to %s", c, want[c], pod)
-		}
-	}
-}
-
-var (
-	firstClient  = netip.MustParseAddr("192.0.2.130")
-	firstClient6 = netip.MustParseAddr("2001:db8::1:1")
-)
-
-// TestAffinityFollowsEndpoints removes and adds endpoints. Clients of endpoints that stay keep them; clients of a
-// removed one choose anew and keep that.
+// TestAffinityFollowsEndpoints removes and adds endpoints. Clients of endpoints that stay keep them; clients
+// of a removed one choose anew and keep that.
 func TestAffinityFollowsEndpoints(t *testing.T) {
 	for _, f := range []struct {
 		name, to string
@@ -228,7 +47,8 @@ func TestAffinityFollowsEndpoints(t *testing.T) {
 	}
 }
 
-// TestAffinityRemovalIsImmediate removes an endpoint under load: no connection that begins after the commit reaches it.
+// TestAffinityRemovalIsImmediate removes an endpoint under load: no connection that begins after the commit
+// reaches it.
 func TestAffinityRemovalIsImmediate(t *testing.T) {
 	w := newStickyWorld(t, stickyManifest, podA, podB, podC)
 	clients := w.clients(t, 30, firstClient)
@@ -279,19 +99,20 @@ func TestAffinityRemovalIsImmediate(t *testing.T) {
 	}
 }
 
-// TestAffinityBesideMasquerade lets another program masquerade everything before nftproxy's chain, as kindnet does. A
-// client keeps its endpoint, because nftproxy remembers clients when it translates.
+// TestAffinityBesideMasquerade lets another program masquerade everything before nftproxy's chain, as kindnet
+// does. A client keeps its endpoint, because nftproxy remembers clients when it translates.
 func TestAffinityBesideMasquerade(t *testing.T) {
 	w := newStickyWorld(t, stickyManifest, podA, podB, podC)
-	nftIn(t, w.Node(), "table ip other { chain p { type nat hook postrouting priority 95; masquerade; }; }\n", "-f", "-")
+	nftIn(t, w.Node(),
+		"table ip other { chain p { type nat hook postrouting priority 95; masquerade; }; }\n", "-f", "-")
 	first := w.askAll(t, w.clients(t, 20, firstClient), stickyAddr)
 	for range 3 {
 		w.expectSame(t, first, stickyAddr)
 	}
 }
 
-// TestAffinityLocalTerminating has a pod with session affinity to a local endpoint, under policy Local. When that
-// endpoint terminates and another node has a ready one, the pod goes there.
+// TestAffinityLocalTerminating has a pod with session affinity to a local endpoint, under policy Local. When
+// that endpoint terminates and another node has a ready one, the pod goes there.
 func TestAffinityLocalTerminating(t *testing.T) {
 	w := newStickyWorld(t, strings.Replace(stickyManifest,
 		"  sessionAffinity:", "  externalTrafficPolicy: Local\n  sessionAffinity:", 1), podA)
@@ -299,16 +120,18 @@ func TestAffinityLocalTerminating(t *testing.T) {
 	checkRows(t, w.Lab, row)
 	w.scale(t, "-"+podA, podC)
 	row.By = []string{"pod-c"}
-	// Traffic from outside goes to endpoints on this node only, and to terminating ones if there are no others.
+	// Traffic from outside goes to endpoints on this node only, and to terminating ones if there are no
+	// others.
 	checkRows(t, w.Lab, row, lab.Row{From: "client", To: target(t, "tcp "+stickyAddr), By: []string{"pod-a"}})
 }
 
-// TestAffinityLeavesNothing removes the session affinity of the last Service that has it: a full sync finds nothing to
-// do.
+// TestAffinityLeavesNothing removes the session affinity of the last Service that has it: a full sync finds
+// nothing to do.
 func TestAffinityLeavesNothing(t *testing.T) {
 	w := newStickyWorld(t, stickyManifest, podA, podB)
 	w.askAll(t, w.clients(t, 5, firstClient), stickyAddr)
-	w.dir.write(t, "sticky.yaml", strings.Replace(stickyManifest, "sessionAffinity: ClientIP", "sessionAffinity: None", 1))
+	w.dir.write(t, "sticky.yaml",
+		strings.Replace(stickyManifest, "sessionAffinity: ClientIP", "sessionAffinity: None", 1))
 	w.sync(t)
 	if d := w.node.diff(t); !d.Empty() {
 		t.Errorf("a full sync would change\n%s", deltaText(d))
@@ -323,7 +146,8 @@ func TestAffinityTimeoutChanges(t *testing.T) {
 		"  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}\n  ports:", 1))
 	w.sync(t)
 	w.expectSame(t, first, stickyAddr)
-	if text := nftIn(t, w.Node(), "", "list", "map", "ip", "nftproxy", "affinity"); !strings.Contains(text, "expires 9m") {
+	text := nftIn(t, w.Node(), "", "list", "map", "ip", "nftproxy", "affinity")
+	if !strings.Contains(text, "expires 9m") {
 		t.Errorf("no client is remembered for 10 minutes:\n%s", text)
 	}
 }
@@ -346,8 +170,8 @@ func TestAffinityExpires(t *testing.T) {
 	t.Errorf("a client reached %v only, with pauses longer than the timeout", slices.Collect(maps.Keys(seen)))
 }
 
-// TestAffinityRestart starts a new process with clients remembered: it writes nothing, and the clients keep their
-// endpoints.
+// TestAffinityRestart starts a new process with clients remembered: it writes nothing, and the clients keep
+// their endpoints.
 func TestAffinityRestart(t *testing.T) {
 	w := newStickyWorld(t, stickyManifest, podA, podB, podC)
 	w.scale(t, podB, podC, podD) // slots are not in the order of addresses
@@ -382,9 +206,9 @@ func TestAffinityMapIsFull(t *testing.T) {
 	}
 }
 
-// TestAffinityCollisions lets clients collide in the hash by which IPv6 clients are remembered: with a client of another
-// Service, a connection goes to an endpoint of its own Service all the same; two clients of one frontend share what is
-// remembered.
+// TestAffinityCollisions lets clients collide in the hash by which IPv6 clients are remembered: with a client
+// of another Service, a connection goes to an endpoint of its own Service all the same; two clients of one
+// frontend share what is remembered.
 func TestAffinityCollisions(t *testing.T) {
 	w := newStickyWorld(t, stickyManifest, podA, podB)
 	w.dir.write(t, "web.yaml", stickyWeb)
@@ -399,7 +223,8 @@ func TestAffinityCollisions(t *testing.T) {
 		if pod, err := w.ask(b, webAddr6); err != nil || pod != "pod-c" {
 			t.Errorf("web: reached %q, %v", pod, err)
 		}
-		if text := nftIn(t, w.Node(), "", "list", "map", "ip6", "nftproxy", "affinity"); strings.Count(text, "expires") != 1 {
+		text := nftIn(t, w.Node(), "", "list", "map", "ip6", "nftproxy", "affinity")
+		if strings.Count(text, "expires") != 1 {
 			t.Fatalf("%s and %s do not collide:\n%s", a, b, text)
 		}
 	}
@@ -413,11 +238,12 @@ func TestAffinityCollisions(t *testing.T) {
 	}
 }
 
-// TestPriorityLeavesNoTrace counts packets that leave the node with a priority: forwarded or its own, with session
-// affinity or without.
+// TestPriorityLeavesNoTrace counts packets that leave the node with a priority: forwarded or its own, with
+// session affinity or without.
 func TestPriorityLeavesNoTrace(t *testing.T) {
 	w := newStickyWorld(t, stickyManifest, podA, podB, podC)
-	w.dir.write(t, "web.yaml", strings.Replace(stickyWeb, "sessionAffinity: ClientIP", "sessionAffinity: None", 1))
+	w.dir.write(t, "web.yaml",
+		strings.Replace(stickyWeb, "sessionAffinity: ClientIP", "sessionAffinity: None", 1))
 	w.dir.write(t, "web-endpoints.yaml", stickyEndpoints("web", podA, podC))
 	w.sync(t)
 	nftIn(t, w.Node(), `table inet watch {

@@ -11,8 +11,8 @@ import (
 // checkPeriod is how often the tables are checked for changes by other processes.
 const checkPeriod = 250 * time.Millisecond
 
-// Other processes may change their own tables all the time. Reading ours because of that takes at most one part in
-// compareShare of the time, and happens no more often than every comparePeriod.
+// Other processes may change their own tables all the time. Reading ours because of that takes at most one
+// part in compareShare of the time, and happens no more often than every comparePeriod.
 const (
 	compareShare  = 50
 	comparePeriod = 5 * time.Second
@@ -35,7 +35,8 @@ func (t *compareTimer) due() bool {
 	return t.suspected && time.Since(t.last) > max(comparePeriod, compareShare*t.took)
 }
 
-// checkDrift finds out whether another process changed our tables, and requires a full sync that repairs them.
+// checkDrift finds out whether another process changed our tables, and requires a full sync that repairs
+// them.
 func (r *reconciler) checkDrift() {
 	if r.due != none {
 		return

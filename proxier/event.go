@@ -16,7 +16,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// eventer reports to operators by Events and the log: each text once while it does not change, at a limited rate.
+// eventer reports to operators by Events and the log: each text once while it does not change, at a limited
+// rate.
 type eventer struct {
 	node     string
 	limit    flowcontrol.PassiveRateLimiter
@@ -28,8 +29,8 @@ type event struct {
 	object, reason, note string
 }
 
-// The eventer sends eventRate Events a second, with bursts of eventBurst. maxReported bounds the texts that it
-// remembers; after that it may report a text again.
+// The eventer sends eventRate Events a second, with bursts of eventBurst. maxReported bounds the texts that
+// it remembers; after that it may report a text again.
 const (
 	eventRate   = 1
 	eventBurst  = 25
@@ -54,7 +55,8 @@ func (e *eventer) reportService(name service.Name, reason, note string) {
 // reportNode reports an event on this node.
 func (e *eventer) reportNode(kind, reason, note string) {
 	klog.InfoS("Node event", "reason", reason, "note", note)
-	e.send(corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: e.node, UID: types.UID(e.node)}, kind, reason, note)
+	node := corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: e.node, UID: types.UID(e.node)}
+	e.send(node, kind, reason, note)
 }
 
 func (e *eventer) first(ev event) bool {
@@ -71,7 +73,8 @@ func (e *eventer) first(ev event) bool {
 // maxNote is how long the note of an Event may be: events.k8s.io/v1.
 const maxNote = 1024
 
-// send queues an Event. It drops the Event when there are too many, or no client sends them: the log has the text.
+// send queues an Event. It drops the Event when there are too many, or no client sends them: the log has the
+// text.
 func (e *eventer) send(about corev1.ObjectReference, kind, reason, note string) {
 	if !e.limit.TryAccept() {
 		return
@@ -109,7 +112,8 @@ func (e *eventer) run(ctx context.Context, create func(context.Context, *eventsv
 	}
 }
 
-// post creates an Event. It gives up when the API server refuses the Event, and retries while the server does not answer.
+// post creates an Event. It gives up when the API server refuses the Event, and retries while the server does
+// not answer.
 func post(ctx context.Context, ev *eventsv1.Event, create func(context.Context, *eventsv1.Event) error) {
 	for try := 1; ; try++ {
 		err := create(ctx, ev)

@@ -15,8 +15,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestPreviousLayoutIsReplaced finds a table of the previous version, whose map of Services had chains instead of
-// numbers, and replaces it in one transaction: an open connection goes on, and no new one fails.
+// TestPreviousLayoutIsReplaced finds a table of the previous version, whose map of Services had chains
+// instead of numbers, and replaces it in one transaction: an open connection goes on, and no new one fails.
 func TestPreviousLayoutIsReplaced(t *testing.T) {
 	w := &stickyWorld{Lab: newLab(t, lab.Options{}), dir: &daemon{dir: t.TempDir()}}
 	w.dir.write(t, "node.yaml", nodeManifest)
@@ -93,7 +93,8 @@ func echoServer(t *testing.T, l *lab.Lab, addr string) {
 	}()
 }
 
-// echoClient connects the client with the Service sticky. The function that it returns sends a line and waits for it.
+// echoClient connects the client with the Service sticky. The function that it returns sends a line and waits
+// for it.
 func echoClient(t *testing.T, l *lab.Lab) func() {
 	t.Helper()
 	var conn net.Conn

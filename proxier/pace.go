@@ -11,8 +11,8 @@ const (
 	maxRetry = 10 * time.Second
 )
 
-// retry is when a failed sync is due again: after minRetry, and twice as long with each failure up to maxRetry. The
-// zero value is ready to use.
+// retry is when a failed sync is due again: after minRetry, and twice as long with each failure up to
+// maxRetry. The zero value is ready to use.
 type retry struct {
 	due  <-chan time.Time // nil: the last sync succeeded
 	next time.Duration
@@ -42,8 +42,8 @@ func (p *Proxier) pace() pace {
 	return pace{p.config.Kube.NFTables.MinSyncPeriod.Duration, p.config.MinSyncPeriodSet}
 }
 
-// pauseAfter returns how long to wait after a sync that began at begin. Without a configured period the pause is as
-// long as the sync took.
+// pauseAfter returns how long to wait after a sync that began at begin. Without a configured period the pause
+// is as long as the sync took.
 func (p pace) pauseAfter(begin time.Time) time.Duration {
 	took := time.Since(begin)
 	if p.configured {

@@ -1,10 +1,10 @@
-// Package proxier is the daemon: it follows the cluster's objects and programs the Services of one node into the
-// kernel.
+// Package proxier is the daemon: it follows the cluster's objects and programs the Services of one node into
+// the kernel.
 //
-// Sources push objects into the state from goroutines of their own; one goroutine, the [reconciler], turns what
-// changed into transactions. Everything that must be in order (what is programmed, what is pending, why a sync is
-// due) belongs to that goroutine, so there are no locks around it. Programming waits for nothing else: Events, health
-// checks and metrics follow a commit.
+// Sources push objects into the state from goroutines of their own; one goroutine, the [reconciler], turns
+// what changed into transactions. Everything that must be in order (what is programmed, what is pending, why
+// a sync is due) belongs to that goroutine, so there are no locks around it. Programming waits for nothing
+// else: Events, health checks and metrics follow a commit.
 //
 // Start reading at [Proxier.Run], then reconciler.go.
 package proxier
@@ -94,8 +94,9 @@ func New(o Options) (*Proxier, error) {
 // errConfigChanged ends a Run whose configuration file has changed.
 var errConfigChanged = errors.New("the configuration file changed")
 
-// Run follows the source and programs the kernel until ctx ends or the configuration file changes, and returns nil
-// then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the rules need.
+// Run follows the source and programs the kernel until ctx ends or the configuration file changes, and
+// returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the
+// rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
@@ -149,7 +150,8 @@ func (p *Proxier) probe() error {
 	}
 	p.setFamilies(families)
 	for _, sysctl := range host.NotForwarding(p.families) {
-		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1", "sysctl", sysctl)
+		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1",
+			"sysctl", sysctl)
 	}
 	return nil
 }
@@ -170,8 +172,8 @@ func usableFamilies() ([]service.Family, error) {
 	return usable(missing)
 }
 
-// usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of what a
-// family needs.
+// usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of
+// what a family needs.
 func usable(missing []kernel.Missing) ([]service.Family, error) {
 	families := service.Families()
 	var lacks []string
@@ -184,13 +186,14 @@ func usable(missing []kernel.Missing) ([]service.Family, error) {
 		lacks = append(lacks, m.String())
 	}
 	if len(lacks) > 0 {
-		return nil, fmt.Errorf("the kernel lacks features that the rules need:\n  %s", strings.Join(lacks, "\n  "))
+		return nil, fmt.Errorf("the kernel lacks features that the rules need:\n  %s",
+			strings.Join(lacks, "\n  "))
 	}
 	return families, nil
 }
 
-// takeOver takes over from kube-proxy. It begins when everything is programmed, so that no connection finds neither
-// rules.
+// takeOver takes over from kube-proxy. It begins when everything is programmed, so that no connection finds
+// neither rules.
 func (p *Proxier) takeOver(ctx context.Context) error {
 	select {
 	case <-p.done:

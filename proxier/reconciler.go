@@ -29,8 +29,8 @@ type tables interface {
 type deleteFlows func(f service.Family, stale []service.StaleFlows) (
 	deleted int, former []service.Frontend, err error)
 
-// reason says why a sync has to be full: it reads the kernel and compares everything. Without a reason a sync is
-// incremental: it programs the Services that changed. Of several reasons the greatest counts.
+// reason says why a sync has to be full: it reads the kernel and compares everything. Without a reason a sync
+// is incremental: it programs the Services that changed. Of several reasons the greatest counts.
 type reason int
 
 const (
@@ -87,8 +87,8 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 // require makes the next sync a full one.
 func (r *reconciler) require(why reason) { r.due = max(r.due, why) }
 
-// run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one sync. It
-// retries a failed sync at growing intervals; a change meanwhile syncs as well.
+// run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one
+// sync. It retries a failed sync at growing intervals; a change meanwhile syncs as well.
 func (r *reconciler) run(ctx context.Context) {
 	select {
 	case <-r.synced:
@@ -132,8 +132,8 @@ func (r *reconciler) run(ctx context.Context) {
 	}
 }
 
-// markDone says that everything was programmed once. The start takes several times the memory of what follows, and
-// the system gets that back.
+// markDone says that everything was programmed once. The start takes several times the memory of what
+// follows, and the system gets that back.
 func (r *reconciler) markDone() {
 	select {
 	case <-r.done:
@@ -143,8 +143,8 @@ func (r *reconciler) markDone() {
 	}
 }
 
-// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of pods
-// come and go all the time; their addresses serve neither.
+// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of
+// pods come and go all the time; their addresses serve neither.
 func (r *reconciler) addressesChanged() bool {
 	e, err := r.env()
 	before := r.builder.Environment()

@@ -50,8 +50,8 @@ func (r *reconciler) reportUnrestricted(families []service.Family) {
 	}
 }
 
-// reopenPorts tries again to open healthCheckNodePorts, and nodePorts on loopback addresses, that could not be
-// opened.
+// reopenPorts tries again to open healthCheckNodePorts, and nodePorts on loopback addresses, that could not
+// be opened.
 func (r *reconciler) reopenPorts() {
 	if r.closed {
 		r.reportPorts(r.checks.Retry())
@@ -69,8 +69,8 @@ func (r *reconciler) reportPorts(errs []*health.ListenError) {
 	}
 }
 
-// reportRepaired reports that a sync repaired changes by another process. On mere suspicion it did so only if nothing
-// else changed that a full sync programs.
+// reportRepaired reports that a sync repaired changes by another process. On mere suspicion it did so only if
+// nothing else changed that a full sync programs.
 func (r *reconciler) reportRepaired(why reason, changed bool, d *rules.Delta) {
 	if d.Size() == 0 || why != drift && (why != suspicion || changed) {
 		return

@@ -16,8 +16,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// sync programs all changes of the state. After an error nothing is recorded as programmed: the next sync is full and
-// reads back what the kernel holds.
+// sync programs all changes of the state. After an error nothing is recorded as programmed: the next sync is
+// full and reads back what the kernel holds.
 func (r *reconciler) sync() error {
 	r.metrics.ServiceChangesPending.Set(0)
 	r.metrics.EndpointChangesPending.Set(0)
@@ -60,7 +60,8 @@ func (r *reconciler) sync() error {
 	r.cleanUp(d)
 	r.reportProgress()
 	if !d.Empty() {
-		klog.InfoS("Synced", "reason", why, "services", len(changes.Services), "frontends", r.builder.Ruleset().Len(),
+		klog.InfoS("Synced", "reason", why, "services", len(changes.Services),
+			"frontends", r.builder.Ruleset().Len(),
 			"chains", len(d.Chains), "added", len(d.Add), "deleted", len(d.Delete), "duration", took)
 	}
 	return nil
@@ -83,8 +84,8 @@ func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
 	return d, r.commit(d, 0)
 }
 
-// staleAttempts bounds how often a full sync starts over because another process, perhaps in another table, changed
-// the ruleset between reading and writing.
+// staleAttempts bounds how often a full sync starts over because another process, perhaps in another table,
+// changed the ruleset between reading and writing.
 const staleAttempts = 5
 
 // full reads the kernel, builds everything anew and programs the difference.

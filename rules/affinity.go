@@ -10,17 +10,18 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// stickyRules send a client to the endpoint that it had, and choose one of n for others. Endpoints are named by
-// numbers, see assignNumbers. The number that the rules work on is in the packet's priority.
+// stickyRules send a client to the endpoint that it had, and choose one of n for others. Endpoints are named
+// by numbers, see assignNumbers. The number that the rules work on is in the packet's priority.
 //
-//   - A known client whose endpoint the frontend still has goes there, and is remembered for the whole timeout again.
-//     If the endpoint is gone, the last lookup of the rule fails, and the next rules choose anew.
+//   - A known client whose endpoint the frontend still has goes there, and is remembered for the whole
+//     timeout again. If the endpoint is gone, the last lookup of the rule fails, and the next rules choose
+//     anew.
 //   - The client is forgotten: remembering it does not change a number that the map has.
 //   - A slot is chosen, its endpoint's number remembered, and the connection goes there.
 //   - When the map is full, the rule before ends at remembering, and the connection goes there all the same.
 //
-// So an endpoint that is removed gets no connection after the transaction that removes it, and nobody has to look for
-// its clients.
+// So an endpoint that is removed gets no connection after the transaction that removes it, and nobody has to
+// look for its clients.
 func stickyRules(n int, timeout time.Duration, slots, backends nftables.SetKind) []nftables.Rule {
 	affinity := nftables.Affinity.String()
 	remember := nftables.Remember{Map: affinity, Timeout: timeout}
@@ -33,13 +34,14 @@ func stickyRules(n int, timeout time.Duration, slots, backends nftables.SetKind)
 	}
 }
 
-// assignNumbers returns the numbers of the backends in slots. A backend keeps the number that it has in prev. A new one
-// gets that of its address, which a person can read: an IPv4 address itself, of an IPv6 address a hash; or the next one
-// that is free, if another backend of the frontend has that.
+// assignNumbers returns the numbers of the backends in slots. A backend keeps the number that it has in prev.
+// A new one gets that of its address, which a person can read: an IPv4 address itself, of an IPv6 address a
+// hash; or the next one that is free, if another backend of the frontend has that.
 //
-// So a number names the same address and port for as long as they serve, on every node and in every process, and
-// another endpoint gets it only if both addresses have the same number. Even then a client that is remembered with it
-// reaches an endpoint of the Service that it asks for, as numbers are looked up together with the frontend.
+// So a number names the same address and port for as long as they serve, on every node and in every process,
+// and another endpoint gets it only if both addresses have the same number. Even then a client that is
+// remembered with it reaches an endpoint of the Service that it asks for, as numbers are looked up together
+// with the frontend.
 func assignNumbers(prev numbered, slots []service.Backend) []nftables.Class {
 	known := make(map[service.Backend]nftables.Class, len(prev.numbers))
 	for slot, n := range prev.numbers {
@@ -60,8 +62,8 @@ func assignNumbers(prev numbered, slots []service.Backend) []nftables.Class {
 	return numbers
 }
 
-// takenNumbers has a number after each taken one, from which the search for a free number goes on. Taking one costs
-// nearly the same, however many are taken in a row.
+// takenNumbers has a number after each taken one, from which the search for a free number goes on. Taking one
+// costs nearly the same, however many are taken in a row.
 type takenNumbers map[nftables.Class]nftables.Class
 
 func (t takenNumbers) free(n nftables.Class) bool {

@@ -43,8 +43,8 @@ func baseChains(f service.Family, c Config) []nftables.Chain {
 	}
 }
 
-// postroutingRules clear the priority that the rules of Services worked on. They masquerade connections with the mark,
-// and those of an endpoint to itself, whose replies would otherwise not pass the host.
+// postroutingRules clear the priority that the rules of Services worked on. They masquerade connections with
+// the mark, and those of an endpoint to itself, whose replies would otherwise not pass the host.
 func postroutingRules(c Config) []nftables.Rule {
 	mark := c.MasqueradeMark
 	both := []nftables.Field{nftables.SrcAddr, nftables.DstAddr}
@@ -56,9 +56,9 @@ func postroutingRules(c Config) []nftables.Rule {
 	}
 }
 
-// servicesChain returns the chain that decides on every new connection: a frontend has a number, and a number has a
-// chain. A packet to another address leaves the last rule at its first lookup, so a priority that a socket has set
-// never chooses a chain.
+// servicesChain returns the chain that decides on every new connection: a frontend has a number, and a number
+// has a chain. A packet to another address leaves the last rule at its first lookup, so a priority that a
+// socket has set never chooses a chain.
 func servicesChain(f service.Family) nftables.Chain {
 	source := []nftables.Field{nftables.DstAddr, nftables.CtProto, nftables.DstPort, nftables.SrcAddr}
 	return nftables.Chain{Family: f, Name: chainServices, Rules: []nftables.Rule{

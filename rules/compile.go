@@ -32,7 +32,8 @@ type NoLocal struct {
 // Slots returns what a frontend has programmed.
 type Slots func(service.Frontend) Held
 
-// Held are the backends that a frontend has by slot, those on this node too, and with session affinity their numbers.
+// Held are the backends that a frontend has by slot, those on this node too, and with session affinity their
+// numbers.
 type Held struct {
 	Backends, Locals      []service.Backend
 	Numbers, LocalNumbers []nftables.Class
@@ -148,7 +149,8 @@ func localShape(cluster, local []service.Backend, anywhere bool) target {
 	if !anywhere {
 		return target{shape: Shape{Kind: ShapeReject}}
 	}
-	return target{shape: Shape{Kind: ShapeLocal, N: len(cluster), Locals: len(local)}, backends: cluster, locals: local}
+	shape := Shape{Kind: ShapeLocal, N: len(cluster), Locals: len(local)}
+	return target{shape: shape, backends: cluster, locals: local}
 }
 
 // addresses are addresses of one kind on which clients reach a port.

@@ -52,9 +52,11 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	d.Delete = append(d.Delete, gone...)
 	d.Stale = desired.allStale(gone)
 	if d.Size()+len(d.StaleSets) == 0 && len(unused) <= MaxUnused {
-		// Shapes that no frontend has any more do no harm: a few of them alone are no reason to write, so that a
-		// restart in an unchanged cluster writes nothing.
-		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool { return isShapeChain(c.Name) })
+		// Shapes that no frontend has any more do no harm: a few of them alone are no reason to write, so
+		// that a restart in an unchanged cluster writes nothing.
+		d.StaleChains = slices.DeleteFunc(d.StaleChains, func(c nftables.Chain) bool {
+			return isShapeChain(c.Name)
+		})
 		for _, e := range unused {
 			desired.unused[e.ElementID] = e
 		}

@@ -97,8 +97,8 @@ type chosen struct {
 	numbers         []nftables.Class // nil: without session affinity
 }
 
-// choices returns the backends of the entry in maps without and with session affinity. Those that it does not use are
-// empty.
+// choices returns the backends of the entry in maps without and with session affinity. Those that it does not
+// use are empty.
 func (e *Entry) choices() [4]chosen {
 	all := [4]chosen{
 		{slots: nftables.Endpoints}, {slots: nftables.LocalEndpoints},

@@ -8,8 +8,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// number returns the number that a shape has in the map shapes of its table. Shapes with session affinity get the next
-// free one when they are first asked for.
+// number returns the number that a shape has in the map shapes of its table. Shapes with session affinity get
+// the next free one when they are first asked for.
 func (r *Ruleset) number(s tableShape) nftables.Class {
 	if n, computed := s.shape.number(); computed {
 		return n
@@ -28,8 +28,8 @@ func (r *Ruleset) takeNumber(s tableShape, n nftables.Class) {
 	r.numbers[s] = r.taken[s.family].take(n)
 }
 
-// adoptNumbers gives shapes with session affinity the numbers that the kernel has for them, and then the others free
-// ones, so that a new process writes nothing where nothing has changed.
+// adoptNumbers gives shapes with session affinity the numbers that the kernel has for them, and then the
+// others free ones, so that a new process writes nothing where nothing has changed.
 func (r *Ruleset) adoptNumbers(programmed Programmed) {
 	clear(r.numbers)
 	clear(r.taken)

@@ -31,7 +31,8 @@ func NewTableState() *TableState {
 	}
 }
 
-// Slots returns what frontends have in the kernel, so that a new process continues where the one before it stopped.
+// Slots returns what frontends have in the kernel, so that a new process continues where the one before it
+// stopped.
 func (p Programmed) Slots() Slots {
 	held := map[service.Frontend]*Held{}
 	of := func(e nftables.Element) (*Held, int) {

@@ -236,7 +236,8 @@ func checkOrder(t *testing.T, seed uint64) {
 	}
 }
 
-// checkOwner checks that the frontend belongs to a Service whose ClusterIP it is at, and otherwise to the oldest.
+// checkOwner checks that the frontend belongs to a Service whose ClusterIP it is at, and otherwise to the
+// oldest.
 func checkOwner(t *testing.T, services []*service.Service, node service.Node, f service.Frontend,
 	owner service.Name) {
 	t.Helper()

@@ -22,7 +22,8 @@ type Ruleset struct {
 	shapes   map[tableShape]int            // frontends of the shape; those with none keep their chain
 	numbers  map[tableShape]nftables.Class // of shapes with session affinity
 	taken    map[service.Family]takenNumbers
-	// unused are elements of the map shapes that the kernel has from an earlier process, and no frontend needs.
+	// unused are elements of the map shapes that the kernel has from an earlier process, and no frontend
+	// needs.
 	unused   map[nftables.ElementID]nftables.Element
 	checks   map[service.Name]HealthCheck
 	loopback map[service.Name]*Compiled // Services with nodePorts on loopback addresses
@@ -172,8 +173,8 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 	}
 }
 
-// Conflict returns the conflict of a Service that claims a frontend which another one has. It returns false if the
-// Service has the frontend, or no longer claims it.
+// Conflict returns the conflict of a Service that claims a frontend which another one has. It returns false
+// if the Service has the frontend, or no longer claims it.
 func (r *Ruleset) Conflict(f service.Frontend, loser service.Name) (Conflict, bool) {
 	losers := r.losers[f]
 	i := slices.IndexFunc(losers, func(l claim) bool { return l.by.Name == loser })
@@ -213,7 +214,8 @@ func (r *Ruleset) Counts() map[nftables.SetID]int {
 	return counts
 }
 
-// MaxUnused is the number of shapes without a frontend that stay in the kernel until something else is written.
+// MaxUnused is the number of shapes without a frontend that stay in the kernel until something else is
+// written.
 const MaxUnused = 256
 
 // Unused returns the number of shapes in the kernel that no frontend needs.

@@ -9,8 +9,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Shape is what frontends have in common for the data path: connections to all frontends of one shape run through one
-// chain.
+// Shape is what frontends have in common for the data path: connections to all frontends of one shape run
+// through one chain.
 type Shape struct {
 	Kind    ShapeKind
 	N       int           // endpoints to choose from
@@ -28,11 +28,11 @@ const (
 	ShapeDrop
 	// ShapeCluster is a ClusterIP: it masquerades traffic that does not come from a pod.
 	ShapeCluster
-	// ShapeExternal is a nodePort, load-balancer or external IP with policy Cluster: it always masquerades, as the
-	// reply must come back through this node.
+	// ShapeExternal is a nodePort, load-balancer or external IP with policy Cluster: it always masquerades,
+	// as the reply must come back through this node.
 	ShapeExternal
-	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node with its own source
-	// address.
+	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node with its
+	// own source address.
 	ShapeLocal
 	// shapeAny chooses among all endpoints for a ShapeLocal with session affinity, which jumps to it.
 	shapeAny
@@ -74,9 +74,9 @@ func isShapeChain(name string) bool {
 	return false
 }
 
-// Major parts of the numbers of shapes. They lie between the handles that people give to queueing disciplines, which
-// are small, and those that the kernel gives, which begin with 8001 (net/sched/sch_api.c): none takes a packet with
-// such a priority for one of its classes.
+// Major parts of the numbers of shapes. They lie between the handles that people give to queueing
+// disciplines, which are small, and those that the kernel gives, which begin with 8001 (net/sched/sch_api.c):
+// none takes a packet with such a priority for one of its classes.
 const (
 	majorCluster  = 0x4c00
 	majorDrop     = 0x4d00
@@ -86,9 +86,9 @@ const (
 	majorLocal    = 0x5000 // and the endpoints on this node
 )
 
-// number returns the number of a shape without session affinity, in the map shapes: 4c00:3 is a ClusterIP with 3
-// endpoints, 4e00:3 an external frontend with 3, 5001:3 policy Local with 1 of 3 on this node (in hexadecimal). The
-// numbers of shapes with session affinity are assigned, see [Ruleset].
+// number returns the number of a shape without session affinity, in the map shapes: 4c00:3 is a ClusterIP
+// with 3 endpoints, 4e00:3 an external frontend with 3, 5001:3 policy Local with 1 of 3 on this node (in
+// hexadecimal). The numbers of shapes with session affinity are assigned, see [Ruleset].
 func (s Shape) number() (n nftables.Class, ok bool) {
 	switch {
 	case s.Timeout > 0:
@@ -132,8 +132,8 @@ func (s Shape) chain(f service.Family, c Config) nftables.Chain {
 	return nftables.Chain{Family: f, Name: s.ChainName(), Rules: rules}
 }
 
-// refuseRules refuse a connection at once. For TCP that is a reset: an ICMPv6 error to a socket of the same host is
-// lost while the socket connects, and it would learn of it after a second only.
+// refuseRules refuse a connection at once. For TCP that is a reset: an ICMPv6 error to a socket of the same
+// host is lost while the socket connects, and it would learn of it after a second only.
 func refuseRules() []nftables.Rule {
 	return []nftables.Rule{
 		{nftables.IsProtocol{Protocol: service.TCP}, nftables.Reset{}},
@@ -171,11 +171,12 @@ func (s Shape) chooseLocal() []nftables.Rule {
 	if s.Timeout > 0 {
 		return stickyRules(s.Locals, s.Timeout, nftables.StickyLocalSlots, nftables.StickyLocalBackends)
 	}
-	return []nftables.Rule{{nftables.DNAT{Key: nftables.SlotKey(s.Locals), Map: nftables.LocalEndpoints.String()}}}
+	dnat := nftables.DNAT{Key: nftables.SlotKey(s.Locals), Map: nftables.LocalEndpoints.String()}
+	return []nftables.Rule{{dnat}}
 }
 
-// localRules send traffic of this host and of the cluster's pods to any endpoint, as if it had gone through the load
-// balancer, and all other to one on this node.
+// localRules send traffic of this host and of the cluster's pods to any endpoint, as if it had gone through
+// the load balancer, and all other to one on this node.
 func (s Shape) localRules(f service.Family, c Config) []nftables.Rule {
 	var rules []nftables.Rule
 	if s.N > 0 {

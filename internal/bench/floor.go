@@ -171,7 +171,8 @@ func (f *floor) put(name string, slots rules.Slots) {
 			endpoints = append(endpoints, service.Endpoint{Backend: backend, Ready: true, Node: *e.NodeName})
 		}
 	}
-	protocols := map[corev1.Protocol]service.Protocol{corev1.ProtocolTCP: service.TCP, corev1.ProtocolUDP: service.UDP}
+	protocols := map[corev1.Protocol]service.Protocol{
+		corev1.ProtocolTCP: service.TCP, corev1.ProtocolUDP: service.UDP}
 	s := &service.Service{Name: id, ClusterIPs: []netip.Addr{netip.MustParseAddr(svc.Spec.ClusterIP)}}
 	for _, p := range svc.Spec.Ports {
 		s.Ports = append(s.Ports, service.Port{

@@ -140,7 +140,8 @@ func kernelCases() []reportCase {
 			f.tables = []kernel.Table{{Family: "ip", Name: "filter", Chains: []kernel.TableChain{drops}}}
 		},
 			"note forwarding: a chain of table ip filter drops forwarded packets " +
-				"unless a rule in it accepts them -> check that the CNI plugin accepts the pods' traffic there, or set its policy to accept"},
+				"unless a rule in it accepts them -> check that the CNI plugin accepts the pods' " +
+				"traffic there, or set its policy to accept"},
 		{func(f *facts) { f.host.flows.count = 901 },
 			"problem conntrack: 901 of at most 1000 flows: " +
 				"when the table is full, the kernel drops new connections -> " +

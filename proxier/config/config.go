@@ -1,7 +1,7 @@
 // Package config builds the Config that nftproxy runs with, from kube-proxy's configuration file
 // (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1) and kube-proxy's flags, with the defaults and
-// the validation of kube-proxy 1.37.1. A cluster can thus change from kube-proxy to nftproxy and back with one
-// configuration.
+// the validation of kube-proxy 1.37.1. A cluster can thus change from kube-proxy to nftproxy and back with
+// one configuration.
 //
 // As with kube-proxy, --config makes the proxy ignore the flags for fields of the file, except
 // --hostname-override and the logging flags. Unlike with kube-proxy, the flags that the ruleset depends on

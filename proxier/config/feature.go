@@ -20,8 +20,9 @@ import (
 // on by default in kube-proxy 1.37; the KEP turns it off in 1.40.
 const allowServiceExternalIPs featuregate.Feature = "AllowServiceExternalIPs"
 
-// kubeProxyNFTablesLocalhostNodePorts is the feature gate of KEP-6032: nodePorts on loopback addresses in nftables
-// mode. It is off by default in kube-proxy 1.37. Here it is on, as nodePortAddresses has to name loopback anyway.
+// kubeProxyNFTablesLocalhostNodePorts is the feature gate of KEP-6032: nodePorts on loopback addresses in
+// nftables mode. It is off by default in kube-proxy 1.37. Here it is on, as nodePortAddresses has to name
+// loopback anyway.
 const kubeProxyNFTablesLocalhostNodePorts featuregate.Feature = "KubeProxyNFTablesLocalhostNodePorts"
 
 // Features returns the feature gates of kube-proxy with the values of featureGates.
@@ -50,8 +51,8 @@ func localhostNodePorts(gates map[string]bool) bool {
 	return enabled || !set
 }
 
-// isEffective reports whether a feature gate has an effect in nftproxy. The gates of all alpha and of all beta
-// features turn on those of logging.
+// isEffective reports whether a feature gate has an effect in nftproxy. The gates of all alpha and of all
+// beta features turn on those of logging.
 func isEffective(name string) bool {
 	switch featuregate.Feature(name) {
 	case allowServiceExternalIPs, kubeProxyNFTablesLocalhostNodePorts, "AllAlpha", "AllBeta",

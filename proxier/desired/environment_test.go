@@ -36,8 +36,9 @@ func parseConfig(t *testing.T, args ...string) *config.Config {
 func newState() *state.State {
 	s := state.New("node-a")
 	s.Apply(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "node-a", Labels: map[string]string{corev1.LabelTopologyZone: "zone-1"}},
-		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00:10:244:1::/64"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "node-a", Labels: map[string]string{corev1.LabelTopologyZone: "zone-1"}},
+		Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00:10:244:1::/64"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
 			{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
@@ -82,14 +83,16 @@ func TestNodeAddresses(t *testing.T) {
 		{[]string{"--nodeport-addresses=127.0.0.0/8,169.254.0.0/16,fe80::/10"}, addrs("192.0.2.1", "2001:db8::1"),
 			addrs("169.254.1.1", "fe80::1"), addrs("127.0.0.1", "169.254.1.1"), addrs("127.0.0.1")},
 		{[]string{"--nodeport-addresses=primary,localhost"}, addrs("192.0.2.1", "2001:db8::1"),
-			addrs("192.0.2.1", "2001:db8::1"), addrs("127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"), addrs("127.0.0.1", "::1")},
+			addrs("192.0.2.1", "2001:db8::1"), addrs("127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"),
+			addrs("127.0.0.1", "::1")},
 		{[]string{"--nodeport-addresses=primary,0.0.0.0/0"}, addrs("192.0.2.1", "2001:db8::1"),
 			addrs("192.0.2.1", "203.0.113.9", "2001:db8::1"), addrs("0.0.0.0", "2001:db8::1"), nil},
 	} {
 		e := NewEnvironment(parseConfig(t, test.args...), "node-a", newState(), service.Families(), hostAddrs)
 		want := service.Node{Name: "node-a", Zone: "zone-1", Addrs: test.primary,
 			NodePortAddrs: test.nodePorts, LoopbackAddrs: test.loopback}
-		if diff := cmp.Diff(want, e.Node, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
+		if diff := cmp.Diff(want, e.Node, options); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test.args, diff)
 		}
 		if !slices.Equal(test.checks, e.HealthCheckAddrs) {

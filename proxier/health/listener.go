@@ -20,8 +20,8 @@ type listener struct {
 	server *http.Server
 }
 
-// listen opens addr and serves handler there, with connections that count towards limit. An unspecified address opens the addresses of its own family
-// only.
+// listen opens addr and serves handler there, with connections that count towards limit. An unspecified
+// address opens the addresses of its own family only.
 func listen(addr netip.AddrPort, handler http.Handler, limit *connLimit) (*listener, error) {
 	network, config := "tcp4", net.ListenConfig{}
 	if addr.Addr().Is6() {

@@ -129,8 +129,8 @@ const (
 	udataDataInterval  = 6
 )
 
-// setUserdata returns what nft 1.0 stores with a set in order to list it: byte orders and, where a type has no name, the
-// expressions whose types the columns have.
+// setUserdata returns what nft 1.0 stores with a set in order to list it: byte orders and, where a type has
+// no name, the expressions whose types the columns have.
 func setUserdata(id nftables.SetID) []byte {
 	schema := id.Schema()
 	isMap := schema.Verdict || schema.Data != nil

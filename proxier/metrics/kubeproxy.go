@@ -133,7 +133,7 @@ func (m *Metrics) CleanupFailed() {
 // endpoints.kubernetes.io/last-change-trigger-time of an EndpointSlice of this family) a change was
 // committed. It ignores a family that is not programmed.
 func (m *Metrics) NetworkProgrammed(family service.Family, took time.Duration) {
-	if label := familyLabel(family); slices.Contains(m.families, label) {
+	if label := family.APIName(); slices.Contains(m.families, label) {
 		m.kube.programmingDuration.WithLabelValues(label).Observe(took.Seconds())
 	}
 }
@@ -141,7 +141,7 @@ func (m *Metrics) NetworkProgrammed(family service.Family, took time.Duration) {
 // NoLocalEndpoints sets how many Service ports with internalTrafficPolicy or externalTrafficPolicy Local have
 // endpoints, but none on this node.
 func (m *Metrics) NoLocalEndpoints(family service.Family, internal, external int) {
-	label := familyLabel(family)
+	label := family.APIName()
 	m.kube.noLocalEndpoints.WithLabelValues("internal", label).Set(float64(internal))
 	m.kube.noLocalEndpoints.WithLabelValues("external", label).Set(float64(external))
 }
@@ -158,7 +158,7 @@ func (m *Metrics) LivezServed(code int) {
 
 // ConntrackReconciled records a search for stale flows and how many flows it deleted.
 func (m *Metrics) ConntrackReconciled(family service.Family, took time.Duration, deleted int) {
-	label := familyLabel(family)
+	label := family.APIName()
 	m.kube.conntrackDuration.WithLabelValues(label).Observe(took.Seconds())
 	m.kube.conntrackDeleted.WithLabelValues(label).Add(float64(deleted))
 }
@@ -166,7 +166,7 @@ func (m *Metrics) ConntrackReconciled(family service.Family, took time.Duration,
 // LocalhostNodePorts sets how many listeners for nodePorts are open on the loopback address of a family, and
 // counts those that could not be opened.
 func (m *Metrics) LocalhostNodePorts(family service.Family, open, failed int) {
-	label := familyLabel(family)
+	label := family.APIName()
 	m.kube.localhostListeners.WithLabelValues(label).Set(float64(open))
 	m.kube.localhostFailures.WithLabelValues(label).Add(float64(failed))
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -77,7 +76,7 @@ func New() *Metrics {
 func (m *Metrics) SetFamilies(families []service.Family) {
 	m.families = nil
 	for _, f := range families {
-		m.families = append(m.families, familyLabel(f))
+		m.families = append(m.families, f.APIName())
 	}
 	m.kube.startAtZero(m.families)
 }
@@ -85,14 +84,6 @@ func (m *Metrics) SetFamilies(families []service.Family) {
 // Handler serves the registry in the formats of Prometheus. If a collector fails, it serves the others.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
-}
-
-// familyLabel returns the value of the label ip_family: the name of the family in the Kubernetes API.
-func familyLabel(f service.Family) string {
-	if f == service.IPv4 {
-		return string(corev1.IPv4Protocol)
-	}
-	return string(corev1.IPv6Protocol)
 }
 
 // registerer makes metrics and registers them. It panics if two have the same name, which no input can cause.

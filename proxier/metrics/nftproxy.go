@@ -77,7 +77,7 @@ func errnoName(err error) string {
 // counts does not have, or has with 0, goes away; the other series are there all the time. SetFrontends keeps
 // counts, which must not be changed afterwards.
 func (m *Metrics) SetFrontends(family service.Family, counts map[string]int) {
-	label := familyLabel(family)
+	label := family.APIName()
 	for shape := range m.own.shapes[label] {
 		if counts[shape] == 0 {
 			m.own.frontends.DeleteLabelValues(shape, label)

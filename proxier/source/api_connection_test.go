@@ -130,10 +130,12 @@ func TestRootCause(t *testing.T) {
 		return &url.Error{Op: "Get", URL: "https://" + name, Err: &net.OpError{Op: "dial", Net: "tcp", Err: dns}}
 	}
 	first := rootCause(lookup("api", "read udp 192.0.2.1:40001->10.96.0.10:53: i/o timeout"))
-	if again := rootCause(lookup("api", "read udp 192.0.2.1:40002->10.96.0.10:53: i/o timeout")); again != first {
+	again := rootCause(lookup("api", "read udp 192.0.2.1:40002->10.96.0.10:53: i/o timeout"))
+	if again != first {
 		t.Errorf("%q and %q differ", first, again)
 	}
-	if other := rootCause(lookup("api2", "read udp 192.0.2.1:40001->10.96.0.10:53: i/o timeout")); other == first {
+	other := rootCause(lookup("api2", "read udp 192.0.2.1:40001->10.96.0.10:53: i/o timeout"))
+	if other == first {
 		t.Errorf("the error for another name is the same, %q", other)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// parseAddr parses the address of a Service or an endpoint. It refuses addresses that cannot be one: the rules would
-// capture the host's own traffic.
+// parseAddr parses the address of a Service or an endpoint. It refuses addresses that cannot be one: the
+// rules would capture the host's own traffic.
 func parseAddr(text string) (netip.Addr, error) {
 	addr, err := address.ParseAddr(text)
 	if err != nil {

@@ -159,7 +159,9 @@ func (s *slice) count(name string, protocol service.Protocol) int {
 }
 
 // appendEndpoints appends the endpoints for a port.
-func (s *slice) appendEndpoints(out []service.Endpoint, name string, protocol service.Protocol) []service.Endpoint {
+func (s *slice) appendEndpoints(
+	out []service.Endpoint, name string, protocol service.Protocol,
+) []service.Endpoint {
 	for _, p := range s.ports {
 		if p.name != name || p.protocol != protocol {
 			continue

@@ -2,8 +2,8 @@ package nftables
 
 import "fmt"
 
-// Class is a number of nft's type classid, major:minor in hexadecimal. It names a shape or a backend. The type is that
-// of the packet's priority, which rules use as a register.
+// Class is a number of nft's type classid, major:minor in hexadecimal. It names a shape or a backend. The
+// type is that of the packet's priority, which rules use as a register.
 type Class uint32
 
 // NewClass returns major:minor.

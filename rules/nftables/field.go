@@ -24,15 +24,15 @@ const (
 	DstPort        // th dport
 	Priority       // meta priority, the scratch register of a connection's first packet
 
-	// ClientHash is a hash of client and frontend: nft 1.0.6 aborts on an update statement whose key is longer than
-	// 16 bytes, which all keys with two IPv6 addresses are.
+	// ClientHash is a hash of client and frontend: nft 1.0.6 aborts on an update statement whose key is
+	// longer than 16 bytes, which all keys with two IPv6 addresses are.
 	ClientHash
 
 	randomField
 )
 
-// hashSeed is the seed of ClientHash. It is a constant, so that a new process finds the clients that the one before
-// it remembered.
+// hashSeed is the seed of ClientHash. It is a constant, so that a new process finds the clients that the one
+// before it remembered.
 const hashSeed = 0x6e667470
 
 // Random is a random number below n, in the host's byte order.
@@ -97,7 +97,8 @@ func (field Field) text(f service.Family) string {
 	case Priority:
 		return "meta priority"
 	case ClientHash:
-		return fmt.Sprintf("jhash %s mod %d seed 0x%x", keyText(clientFields(), f), uint32(math.MaxUint32), hashSeed)
+		return fmt.Sprintf("jhash %s mod %d seed 0x%x",
+			keyText(clientFields(), f), uint32(math.MaxUint32), hashSeed)
 	}
 	return fmt.Sprintf("numgen random mod %d", field.RandomMod())
 }

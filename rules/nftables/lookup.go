@@ -42,8 +42,8 @@ func (s Dispatch) expressions(f service.Family) []expr.Any {
 
 func (s Dispatch) requires(service.Family) string { return keyRequires(s.Key) }
 
-// DNAT sends the connection to the address and port that the map has for the fields. It does not match when the map
-// does not have the fields.
+// DNAT sends the connection to the address and port that the map has for the fields. It does not match when
+// the map does not have the fields.
 type DNAT struct {
 	Key []Field
 	Map string
@@ -57,7 +57,8 @@ func (s DNAT) text(f service.Family) string {
 func (s DNAT) expressions(f service.Family) []expr.Any {
 	port := register(f.AddrSize())
 	return append(loadKey(s.Key, f),
-		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map,
+			IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
 		&expr.NAT{
 			Type: expr.NATTypeDestNAT, Family: uint32(f.Number()), Specified: true,
 			RegAddrMin: unix.NFT_REG_1, RegAddrMax: unix.NFT_REG_1, RegProtoMin: port, RegProtoMax: port,

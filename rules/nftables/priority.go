@@ -10,11 +10,11 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// SetPriority sets the priority of the packet to the number that the map has for the fields. It does not match when
-// the map does not have the fields.
+// SetPriority sets the priority of the packet to the number that the map has for the fields. It does not
+// match when the map does not have the fields.
 //
-// The priority (skb->priority) is the one register that nft can write and read by name within a rule, so that a
-// number from one map can be a part of the key of the next one. nft 1.0.6 aborts on nested lookups.
+// The priority (skb->priority) is the one register that nft can write and read by name within a rule, so that
+// a number from one map can be a part of the key of the next one. nft 1.0.6 aborts on nested lookups.
 type SetPriority struct {
 	Key []Field
 	Map string
@@ -26,14 +26,15 @@ func (s SetPriority) text(f service.Family) string {
 
 func (s SetPriority) expressions(f service.Family) []expr.Any {
 	return append(loadKey(s.Key, f),
-		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map,
+			IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
 		writePriority())
 }
 
 func (s SetPriority) requires(service.Family) string { return keyRequires(s.Key) }
 
-// Recall sets the priority of the packet to the number that the map has for the client of the frontend. It does not
-// match when the map does not have the client.
+// Recall sets the priority of the packet to the number that the map has for the client of the frontend. It
+// does not match when the map does not have the client.
 type Recall struct{ Map string }
 
 func (s Recall) text(f service.Family) string { return s.set(f).text(f) }
@@ -59,8 +60,8 @@ func writePriority() expr.Any {
 	return &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: unix.NFT_REG_1, SourceRegister: true}
 }
 
-// Remember maps the client of the frontend to the number in the priority, for the given time. If the map has the
-// client already, it keeps its number and its time starts anew. It does not match when the map is full.
+// Remember maps the client of the frontend to the number in the priority, for the given time. If the map has
+// the client already, it keeps its number and its time starts anew. It does not match when the map is full.
 type Remember struct {
 	Map     string
 	Timeout time.Duration

@@ -48,8 +48,8 @@ func SetKinds() []SetKind {
 // String returns the name of the set in the table.
 func (k SetKind) String() string { return setNames[k] }
 
-// MaxSlots is how many endpoints one frontend can have, and MaxLocalSlots how many on this node: the number of a shape
-// has so many bits for them.
+// MaxSlots is how many endpoints one frontend can have, and MaxLocalSlots how many on this node: the number
+// of a shape has so many bits for them.
 const (
 	MaxSlots      = 65535
 	MaxLocalSlots = 4095
@@ -86,14 +86,16 @@ type Schema struct {
 	Dynamic  bool // rules add elements, with timeouts
 }
 
-// schemas are the layouts of the kinds, for Affinity that of IPv4; hashed is that of IPv6. Nobody writes to them.
+// schemas are the layouts of the kinds, for Affinity that of IPv4; hashed is that of IPv6. Nobody writes to
+// them.
 var schemas, hashed = func() ([len(setNames)]Schema, Schema) {
 	addr, class := []Column{ColumnAddr}, []Column{ColumnClass}
 	frontend := []Column{ColumnAddr, ColumnProto, ColumnPort}
 	and := func(c Column) []Column { return append(frontend[:3:3], c) }
 	backend := []Column{ColumnAddr, ColumnPort}
 	endpoints := Schema{Key: and(ColumnIndex), Data: backend}
-	stickySlots, stickyBackends := Schema{Key: and(ColumnIndex), Data: class}, Schema{Key: and(ColumnClass), Data: backend}
+	stickySlots := Schema{Key: and(ColumnIndex), Data: class}
+	stickyBackends := Schema{Key: and(ColumnClass), Data: backend}
 	ranges := Schema{Key: addr, Interval: true}
 	return [...]Schema{
 		Services: {Key: frontend, Data: class}, Shapes: {Key: class, Verdict: true},
@@ -116,8 +118,8 @@ func (id SetID) Schema() *Schema {
 	return &schemas[id.Kind]
 }
 
-// AffinitySize is how many clients a table remembers, of all Services together. When the map is full a new client is
-// served, but not remembered.
+// AffinitySize is how many clients a table remembers, of all Services together. When the map is full a new
+// client is served, but not remembered.
 const AffinitySize = 524288
 
 // SetID is a kind of set in the table of a family.
@@ -152,8 +154,8 @@ func columnsSize(f service.Family, columns []Column) int {
 	return size
 }
 
-// Definition returns the lines that define the set. nft has no name for the type of an index, so it is defined by an
-// expression of that type; then all columns are.
+// Definition returns the lines that define the set. nft has no name for the type of an index, so it is
+// defined by an expression of that type; then all columns are.
 func (s Set) Definition() []string {
 	schema, f := s.ID.Schema(), s.ID.Family
 	line := "type " + typeText(schema.Key, f)
