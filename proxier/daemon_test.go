@@ -70,7 +70,7 @@ func eventually(t *testing.T, ns *lab.Namespace, want bool, text string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		listing, err := tryNft(ns, "", "list", "ruleset")
+		listing, err := ns.Nft("", "list", "ruleset")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,7 +381,7 @@ func TestOwnedTablesStay(t *testing.T) {
 	eventually(t, ns, true, "goto cluster-2")
 	want := bytecode(t, ns)
 	nftIn(t, ns, "", "flush", "ruleset")
-	if _, err := tryNft(ns, "", "delete", "table", "ip", "nftproxy"); err == nil {
+	if _, err := ns.Nft("", "delete", "table", "ip", "nftproxy"); err == nil {
 		t.Error("another process deleted the table")
 	}
 	if diff := cmp.Diff(want, bytecode(t, ns)); diff != "" {

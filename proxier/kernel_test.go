@@ -1,10 +1,7 @@
 package proxier
 
 import (
-	"bytes"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -29,31 +26,11 @@ func TestMain(m *testing.M) { lab.Main(m) }
 // nftIn runs the nft command in a namespace. Tests compare with it; they fail without it.
 func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string {
 	t.Helper()
-	out, err := tryNft(ns, stdin, args...)
+	out, err := ns.Nft(stdin, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
-}
-
-func tryNft(ns *lab.Namespace, stdin string, args ...string) (out string, err error) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		return "", fmt.Errorf("these tests need nft, to compare with: install it with `make tools`, "+
-			"or install the package nftables: %w", err)
-	}
-	err = ns.Do(func() error {
-		cmd := exec.Command(path, args...)
-		cmd.Stdin = strings.NewReader(stdin)
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("nft %s: %w: %s", strings.Join(args, " "), err, stderr.String())
-		}
-		out = stdout.String()
-		return nil
-	})
-	return out, err
 }
 
 func newNamespace(t *testing.T) *lab.Namespace {
@@ -255,7 +232,7 @@ func bytecode(t *testing.T, ns *lab.Namespace) string {
 func tryBytecode(ns *lab.Namespace) (string, error) {
 	var out strings.Builder
 	for _, f := range service.Families() {
-		text, err := tryNft(ns, "", "--debug=netlink", "list", "table", f.String(), nftables.TableName)
+		text, err := ns.Nft("", "--debug=netlink", "list", "table", f.String(), nftables.TableName)
 		if err != nil {
 			return "", err
 		}

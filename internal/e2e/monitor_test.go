@@ -110,14 +110,8 @@ func (m *monitor) becomes(t *testing.T, want map[string]float64) {
 // nft runs a script of nft on the node.
 func (m *monitor) nft(t *testing.T, script string) {
 	t.Helper()
-	must(t, m.lab.Node().Do(func() error {
-		cmd := exec.Command("nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(script)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("nft: %w: %s", err, out)
-		}
-		return nil
-	}))
+	_, err := m.lab.Node().Nft(script)
+	must(t, err)
 }
 
 // logs waits until nftproxy has logged the text.

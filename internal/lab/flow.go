@@ -64,14 +64,7 @@ func (f *Flow) Ask() Result {
 	} else {
 		text, err = ask(f.conn, f.srcPort, f.dstPort)
 	}
-	if err == nil {
-		result.By, result.Source, err = parseGreeting(text)
-	}
-	result.Outcome, result.Err = Answered, err
-	if err != nil {
-		result.Outcome = outcome(err)
-	}
-	return result
+	return result.answered(text, err)
 }
 
 // exchange sends a packet and returns the answer with that chunk.

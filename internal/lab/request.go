@@ -88,14 +88,19 @@ func (l *Lab) request(from, proto string, to netip.AddrPort, timeout time.Durati
 	if err == nil {
 		err = sentAgain(conn)
 	}
+	return result.answered(text, err)
+}
+
+// answered completes the result with the answer of a server, or the error that came instead.
+func (r Result) answered(text []byte, err error) Result {
 	if err == nil {
-		result.By, result.Source, err = parseGreeting(text)
+		r.By, r.Source, err = parseGreeting(text)
 	}
-	result.Outcome, result.Err = Answered, err
+	r.Outcome, r.Err = Answered, err
 	if err != nil {
-		result.Outcome = outcome(err)
+		r.Outcome = outcome(err)
 	}
-	return result
+	return r
 }
 
 // dial connects p with to, from a source port that was not used recently: connection tracking may still know

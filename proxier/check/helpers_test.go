@@ -2,9 +2,7 @@ package check
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -64,16 +62,9 @@ func newLab(t *testing.T, o lab.Options) *lab.Lab {
 // nftIn runs the nft command in a namespace; these tests need it.
 func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string {
 	t.Helper()
-	var out []byte
-	err := ns.Do(func() (err error) {
-		cmd := exec.Command("nft", args...)
-		cmd.Stdin = strings.NewReader(stdin)
-		cmd.Stderr = os.Stderr
-		out, err = cmd.Output()
-		return err
-	})
+	out, err := ns.Nft(stdin, args...)
 	if err != nil {
-		t.Fatalf("nft %s: %v", strings.Join(args, " "), err)
+		t.Fatal(err)
 	}
-	return string(out)
+	return out
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -155,8 +153,7 @@ func translate(t *testing.T, ns *lab.Namespace, family service.Family, to netip.
 		rule = fmt.Sprintf("%s daddr %s udp dport %d dnat to %s",
 			family, to.Addr(), to.Port(), in(family, backend))
 	}
-	nft := exec.Command("nft", "-f", "-")
-	nft.Stdin = strings.NewReader(fmt.Sprintf(`table %s test
+	_, err := ns.Nft(fmt.Sprintf(`table %s test
 delete table %[1]s test
 table %[1]s test {
 	chain output {
@@ -166,13 +163,7 @@ table %[1]s test {
 	}
 }
 `, family, rule))
-	err := ns.Do(func() error {
-		if output, err := nft.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, output)
-		}
-		return nil
-	})
 	if err != nil {
-		t.Fatalf("nft: %v", err)
+		t.Fatal(err)
 	}
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -76,19 +75,11 @@ func mustProgram(t *testing.T, c *Conn, d *rules.Delta, generation uint32) {
 // mustNft runs commands of nft in a namespace and returns what nft prints.
 func mustNft(t *testing.T, ns *lab.Namespace, commands string) string {
 	t.Helper()
-	var out []byte
-	err := ns.Do(func() (err error) {
-		nft := exec.Command("nft", "-f", "-")
-		nft.Stdin = strings.NewReader(commands)
-		if out, err = nft.CombinedOutput(); err != nil {
-			err = fmt.Errorf("nft: %w: %s", err, out)
-		}
-		return err
-	})
+	out, err := ns.Nft(commands)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(out)
+	return out
 }
 
 // addClients adds a client to the map affinity of each table, as rules do.

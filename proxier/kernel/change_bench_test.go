@@ -3,7 +3,6 @@ package kernel
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -76,15 +75,7 @@ func rememberClients(b *testing.B, ns *lab.Namespace, n int) {
 			elements[j] = fmt.Sprintf("100.64.%d.%d . %s . tcp . 80 timeout 3h : a80:0",
 				j>>8, j&0xff, stickyAddr(i/each))
 		}
-		err := ns.Do(func() error {
-			nft := exec.Command("nft", "-f", "-")
-			nft.Stdin = strings.NewReader("add element ip nftproxy affinity { " + strings.Join(elements, ", ") + " }")
-			out, err := nft.CombinedOutput()
-			if err != nil {
-				err = fmt.Errorf("nft: %w: %s", err, out)
-			}
-			return err
-		})
+		_, err := ns.Nft("add element ip nftproxy affinity { " + strings.Join(elements, ", ") + " }")
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,13 +24,11 @@ func TestListTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
+	if _, err := ns.Nft(otherTables); err != nil {
+		t.Fatal(err)
+	}
 	var tables []Table
 	err = ns.Do(func() error {
-		nft := exec.Command("nft", "-f", "-")
-		nft.Stdin = strings.NewReader(otherTables)
-		if out, err := nft.CombinedOutput(); err != nil {
-			t.Fatalf("nft: %v: %s", err, out)
-		}
 		conn, err := netlink.Dial()
 		if err != nil {
 			return err
