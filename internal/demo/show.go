@@ -141,31 +141,40 @@ func (s *show) removePodC() error {
 	return s.dir.edit(c.removeFrom, "web.yaml", "dns.yaml")
 }
 
-// rules prints the map services from the output of nftproxy --dry-run, or its first lines.
+// rules prints the maps that lead from a Service address to a chain, from the output of nftproxy --dry-run.
 func (s *show) rules(ctx context.Context) error {
 	text, err := s.proxy.output(ctx, "--dry-run")
 	if err != nil {
 		return err
 	}
-	_, from, found := strings.Cut(text, "\tmap services {\n")
-	if !found {
-		return fmt.Errorf("the output of nftproxy --dry-run does not contain the map services")
-	}
-	fmt.Fprintln(s.out, "Each line of the map services is a Service address and the chain for its connections:")
-	lines := strings.Split("\tmap services {\n"+from, "\n")
-	for i, line := range lines {
-		if i == 25 {
-			fmt.Fprintln(s.out, "    ...")
-			break
+	for _, m := range []struct{ name, heading string }{
+		{"services", "Each line of the map services is a Service address and the number of its shape:"},
+		{"shapes", "The map shapes has the chain for the connections to Services of one shape:"},
+	} {
+		_, from, found := strings.Cut(text, "\tmap "+m.name+" {\n")
+		if !found {
+			return fmt.Errorf("the output of nftproxy --dry-run does not contain the map %s", m.name)
 		}
-		fmt.Fprintln(s.out, strings.ReplaceAll(line, "\t", "  "))
-		if line == "\t}" {
-			break
-		}
+		fmt.Fprintln(s.out, m.heading)
+		s.lines("\tmap " + m.name + " {\n" + from)
 	}
 	fmt.Fprintf(s.out, "To print all rules, without root and without changing the kernel:\n"+
 		"  nftproxy --dry-run \\\n    %s\n", strings.Join(arguments(s.dir.origin), " "))
 	return nil
+}
+
+// lines prints the first definition of the text, or its first lines.
+func (s *show) lines(text string) {
+	for i, line := range strings.Split(text, "\n") {
+		if i == 25 {
+			fmt.Fprintln(s.out, "    ...")
+			return
+		}
+		fmt.Fprintln(s.out, strings.ReplaceAll(line, "\t", "  "))
+		if line == "\t}" {
+			return
+		}
+	}
 }
 
 // end stops the daemon and removes its rules.

@@ -29,7 +29,7 @@ func newOwn(r registerer) own {
 			"Elements of sets and maps in committed transactions by operation: add or delete.", "operation"),
 		netlinkErrors: r.counterVec(ownPrefix+"netlink_errors_total",
 			"Errors of the kernel by name of the errno, or unknown if there was none: of transactions, reads and "+
-				"drift checks of nftproxy's tables, and of deletions of stale chains, sets, clients and flows.",
+				"drift checks of nftproxy's tables, and of deletions of stale chains, sets and flows.",
 			"errno"),
 		frontends: r.gaugeVec(ownPrefix+"frontends",
 			"Programmed frontends by shape: the chain that they use.", "shape", labelFamily),
@@ -58,7 +58,7 @@ func (m *Metrics) TransactionDone(added, deleted int, err error) {
 }
 
 // NetlinkError counts an error of an operation other than a transaction: a read or a drift check of the
-// tables, or a deletion of stale chains, sets, clients or flows.
+// tables, or a deletion of stale chains, sets or flows.
 func (m *Metrics) NetlinkError(err error) {
 	m.own.netlinkErrors.WithLabelValues(errnoName(err)).Inc()
 }
