@@ -37,15 +37,16 @@ func (c *Conn) DeleteStale(d *rules.Delta) error {
 	for _, chain := range d.StaleChains {
 		appendFlush(b, chain)
 	}
-	for _, chain := range d.StaleChains {
-		b.Message(unix.NFT_MSG_DELCHAIN, 0, chain.Family.Number())
-		b.String(unix.NFTA_CHAIN_TABLE, nftables.TableName)
-		b.String(unix.NFTA_CHAIN_NAME, chain.Name)
-	}
+	// Rules use sets, and elements of maps use chains.
 	for _, set := range d.StaleSets {
 		b.Message(unix.NFT_MSG_DELSET, 0, set.ID.Family.Number())
 		b.String(unix.NFTA_SET_TABLE, nftables.TableName)
 		b.String(unix.NFTA_SET_NAME, set.Name)
+	}
+	for _, chain := range d.StaleChains {
+		b.Message(unix.NFT_MSG_DELCHAIN, 0, chain.Family.Number())
+		b.String(unix.NFTA_CHAIN_TABLE, nftables.TableName)
+		b.String(unix.NFTA_CHAIN_NAME, chain.Name)
 	}
 	return c.Commit(b)
 }
