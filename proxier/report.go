@@ -72,11 +72,11 @@ func (r *reconciler) reportPorts(errs []*health.ListenError) {
 // reportRepaired reports that a sync repaired changes by another process. On mere suspicion it did so only if
 // nothing else changed that a full sync programs.
 func (r *reconciler) reportRepaired(why reason, changed bool, d *rules.Delta) {
-	if d.Size() == 0 || why != drift && (why != suspicion || changed) {
+	chains, elements := d.Repairs()
+	if chains+elements == 0 || why != drift && (why != suspicion || changed) {
 		return
 	}
 	r.metrics.DriftRepaired.Inc()
 	r.events.reportNode(corev1.EventTypeWarning, reasonDriftRepaired, fmt.Sprintf(
-		"another process changed nftproxy's tables: repaired %d chains and %d elements",
-		len(d.Chains), len(d.Add)+len(d.Delete)))
+		"another process changed nftproxy's tables: repaired %d chains and %d elements", chains, elements))
 }

@@ -28,6 +28,8 @@ type Delta struct {
 	// Stale are frontends of UDP and SCTP whose established flows may lead to endpoints that they no
 	// longer have. Those that are Gone have no Keep: the endpoints of their Service may live on.
 	Stale []service.StaleFlows
+
+	unused int // of Delete: shapes without a frontend, which nftproxy itself left
 }
 
 // BrokenTable is a table that cannot be repaired in place, and why.
@@ -42,6 +44,12 @@ func (d *Delta) Empty() bool { return d.Size()+len(d.StaleChains)+len(d.StaleSet
 // Size returns the number of objects in the transaction.
 func (d *Delta) Size() int {
 	return len(d.Reset) + len(d.Tables) + len(d.Sets) + len(d.Chains) + len(d.Delete) + len(d.Add)
+}
+
+// Repairs returns how many chains and elements the Delta changes, without the shapes that nftproxy itself left
+// without a frontend.
+func (d *Delta) Repairs() (chains, elements int) {
+	return len(d.Chains), len(d.Delete) + len(d.Add) - d.unused
 }
 
 // Changes returns the difference between the ruleset and its state at the last call of Done.

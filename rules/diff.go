@@ -62,7 +62,7 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		}
 		return d
 	}
-	d.Delete = append(d.Delete, unused...)
+	d.Delete, d.unused = append(d.Delete, unused...), len(unused)
 	slices.SortFunc(d.Delete, compareElements)
 	return d
 }

@@ -317,8 +317,11 @@ func TestManyUnusedShapesGo(t *testing.T) {
 	if r.Unused() <= rules.MaxUnused {
 		t.Fatalf("%d shapes are unused, want more than %d", r.Unused(), rules.MaxUnused)
 	}
-	r, _ = start(t, k, web())
+	r, d := start(t, k, web())
 	if n := len(shapesOf(k, service.IPv4)); n != 1 || r.Unused() != 0 {
 		t.Errorf("%d shapes are left, %d unused, want 1 and none", n, r.Unused())
+	}
+	if chains, elements := d.Repairs(); d.Size() == 0 || chains+elements != 0 {
+		t.Errorf("%d of %d changes count as repairs, want none: nobody else wrote", chains+elements, d.Size())
 	}
 }
