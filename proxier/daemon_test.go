@@ -290,7 +290,7 @@ func TestDaemonFollowsAddresses(t *testing.T) {
 
 // TestRefusalNamesElement makes the kernel refuse one element of many.
 func TestRefusalNamesElement(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	n := newNode(t, "", webManifests(t, podA), ns)
 	n.load(t, webManifests(t, podA))
 	n.sync(t)
@@ -320,7 +320,7 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 		"table ip nftproxy { " +
 			"set pod-cidrs { type ipv4_addr; flags interval; elements = { 10.0.0.1-10.0.0.5 }; }; }",
 	} {
-		ns := newNamespace(t)
+		ns := lab.TestNamespace(t)
 		nftIn(t, ns, script, "-f", "-")
 		manifests := webManifests(t, podA)
 		n := newNode(t, "", manifests, ns)

@@ -33,16 +33,6 @@ func nftIn(t *testing.T, ns *lab.Namespace, stdin string, args ...string) string
 	return out
 }
 
-func newNamespace(t *testing.T) *lab.Namespace {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 func newLab(t testing.TB, o lab.Options) *lab.Lab {
 	t.Helper()
 	l, err := lab.New(o)
@@ -201,7 +191,7 @@ func labOptions(t *testing.T, dir string) (o lab.Options) {
 func sameAsText(t *testing.T, ns *lab.Namespace, text string) {
 	t.Helper()
 	programmed := bytecode(t, ns)
-	fresh := newNamespace(t)
+	fresh := lab.TestNamespace(t)
 	nftIn(t, fresh, text, "-f", "-")
 	if diff := cmp.Diff(bytecode(t, fresh), programmed); diff != "" {
 		t.Errorf("netlink differs from the text (-text +netlink):\n%s", diff)

@@ -132,6 +132,18 @@ const (
 	podA6, podC6       = "fd00:10:244:1::11", "fd00:10:244:2::11"
 )
 
+// newRegistry returns a lab whose pod-a serves the registry, and the objects of it.
+func newRegistry(t *testing.T) (*lab.Lab, *daemon) {
+	t.Helper()
+	l := newLab(t, lab.Options{Here: true})
+	serve(t, l, podA, podA6)
+	dir := &daemon{dir: t.TempDir()}
+	dir.write(t, "node.yaml", nodeManifest)
+	dir.write(t, "web.yaml", registryManifest)
+	dir.write(t, "endpoints.yaml", registryEndpoints(podA, podA6))
+	return l, dir
+}
+
 // TestLocalhostNodePorts connects from the node to a nodePort on 127.0.0.1 and ::1 while endpoints, the
 // traffic policy and the Service change.
 func TestLocalhostNodePorts(t *testing.T) {
@@ -183,12 +195,7 @@ func TestLocalhostAfterRestart(t *testing.T) {
 	if !lab.Alone(t) {
 		return
 	}
-	l := newLab(t, lab.Options{Here: true})
-	serve(t, l, podA, podA6)
-	dir := &daemon{dir: t.TempDir()}
-	dir.write(t, "node.yaml", nodeManifest)
-	dir.write(t, "web.yaml", registryManifest)
-	dir.write(t, "endpoints.yaml", registryEndpoints(podA, podA6))
+	l, dir := newRegistry(t)
 	for _, start := range []struct {
 		addresses, gates string
 		v4, v6           bool
@@ -226,12 +233,7 @@ func TestLocalhostPortTaken(t *testing.T) {
 	if !lab.Alone(t) {
 		return
 	}
-	l := newLab(t, lab.Options{Here: true})
-	serve(t, l, podA, podA6)
-	dir := &daemon{dir: t.TempDir()}
-	dir.write(t, "node.yaml", nodeManifest)
-	dir.write(t, "web.yaml", registryManifest)
-	dir.write(t, "endpoints.yaml", registryEndpoints(podA, podA6))
+	l, dir := newRegistry(t)
 	other, err := net.Listen("tcp", "127.0.0.1:30080")
 	if err != nil {
 		t.Fatal(err)

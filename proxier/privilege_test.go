@@ -230,7 +230,7 @@ func checkLog(t *testing.T, log string) {
 // manifests, and leaves the rules when it ends.
 func TestPrivileges(t *testing.T) {
 	root := scratch(t)
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	netAdmin := []uintptr{unix.CAP_NET_ADMIN}
 	for _, c := range []confinement{
 		{name: "root", caps: netAdmin, ns: ns, root: root},
@@ -262,7 +262,7 @@ func TestPrivileges(t *testing.T) {
 // capability that it needs, and does not claim that there is nothing to remove.
 func TestCleanupNeedsPrivileges(t *testing.T) {
 	root := scratch(t)
-	empty, programmed := newNamespace(t), newNamespace(t)
+	empty, programmed := lab.TestNamespace(t), lab.TestNamespace(t)
 	nftIn(t, programmed, "", "add", "table", "ip", "nftproxy")
 	for _, c := range []confinement{
 		{name: "without tables", ns: empty, root: root},

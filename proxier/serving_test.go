@@ -68,7 +68,7 @@ func TestListenFailed(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			ns := newNamespace(t)
+			ns := lab.TestNamespace(t)
 			stop := listenIn(t, ns, test.addrs...)
 			c := confinement{caps: []uintptr{unix.CAP_NET_ADMIN}, ns: ns, root: root}
 			p := c.start(t, "--source=/manifests", "--hostname-override=node-a", "--conntrack-max-per-core=0",

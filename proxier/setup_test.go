@@ -33,7 +33,7 @@ const closeWait = "nf_conntrack_tcp_timeout_close_wait"
 // with sysctls that can be written. It sets kube-proxy's defaults, after which the daemon has nothing to
 // complain about. It needs no API server.
 func TestInitOnly(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := confinement{caps: []uintptr{unix.CAP_NET_ADMIN}, ns: ns, root: scratch(t), sysctls: true}
 	// Only the namespace of the host can set the number of flows.
 	const noMax = "--conntrack-max-per-core=0"
@@ -75,7 +75,7 @@ func TestInitOnlyFails(t *testing.T) {
 		{"no such directory", true, []string{"--sysctl-dir=/manifests"}, "no such file", "60"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ns := newNamespace(t)
+			ns := lab.TestNamespace(t)
 			c := confinement{caps: []uintptr{unix.CAP_NET_ADMIN}, ns: ns, root: root, sysctls: test.sysctls}
 			p := c.start(t, append(test.args, "--init-only")...)
 			var exit *exec.ExitError

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/rules"
@@ -125,7 +126,7 @@ func TestKernelSync(t *testing.T) {
 	for _, name := range cases(t, stepsDir) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(stepsDir, name)
-			ns := newNamespace(t)
+			ns := lab.TestNamespace(t)
 			n := newNode(t, dir, dir, ns)
 			for steps := (&steps{dir: dir}); steps.next(t, n.Proxier); {
 				n.sync(t)

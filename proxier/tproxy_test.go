@@ -96,13 +96,8 @@ func TestTransparentProxy(t *testing.T) {
 	if !lab.Alone(t) {
 		return
 	}
-	l := newLab(t, lab.Options{Here: true})
-	serve(t, l, podA, podA6)
-	dir := &daemon{dir: t.TempDir()}
-	dir.write(t, "node.yaml", nodeManifest)
+	l, dir := newRegistry(t)
 	dir.write(t, "cidrs.yaml", serviceCIDRManifest)
-	dir.write(t, "web.yaml", registryManifest)
-	dir.write(t, "endpoints.yaml", registryEndpoints(podA, podA6))
 	startDaemon(t, dir.dir)
 	eventuallyHealthy(t)
 	startTransparentProxy(t, l.Node())

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -85,6 +86,17 @@ func currentNamespace() (*Namespace, error) {
 		return nil, err
 	}
 	return &Namespace{file}, nil
+}
+
+// TestNamespace returns a network namespace that lives as long as the test.
+func TestNamespace(t testing.TB) *Namespace {
+	t.Helper()
+	ns, err := NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return ns
 }
 
 // FD returns the file descriptor of the namespace, which is valid until Close.

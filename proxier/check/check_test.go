@@ -127,7 +127,7 @@ func TestCheckNotReady(t *testing.T) {
 		"ok kube-proxy: does not run on this node and has no rules here",
 		"ok other rule sets: none that nftproxy recognises",
 	}
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	if diff := cmp.Diff(want, checkIn(t, ns, nodes, "--detect-local-mode=NodeCIDR")); diff != "" {
 		t.Errorf("with a Node object (-want +got):\n%s", diff)
 	}

@@ -39,16 +39,6 @@ func parseConfig(t *testing.T, args ...string) *config.Config {
 	return c
 }
 
-func newNamespace(t *testing.T) *lab.Namespace {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
 	l, err := lab.New(o)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -16,7 +17,7 @@ func BenchmarkClean(b *testing.B) {
 		return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 	}
 	for _, family := range service.Families() {
-		ns := newNamespace(b)
+		ns := lab.TestNamespace(b)
 		var all, some []entry
 		for i := range flows {
 			at := func(n int, port uint16) netip.AddrPort {

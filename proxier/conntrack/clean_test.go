@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -114,7 +115,7 @@ func testClean(
 	gone func(service.Family, service.Protocol, string) bool,
 ) (former []service.Frontend) {
 	t.Helper()
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	var all []entry
 	var want []string
 	for _, f := range service.Families() {
@@ -220,7 +221,7 @@ func TestCleanFormer(t *testing.T) {
 
 // TestCleanMany cleans more flows than one datagram holds, of a dump and of deletions.
 func TestCleanMany(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	var all []entry
 	var want []string
 	for i := range uint16(4000) {
@@ -252,7 +253,7 @@ func TestCleanMany(t *testing.T) {
 
 // TestFilter counts the flows that the kernel sends with each filter.
 func TestFilter(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	var all []entry
 	for _, f := range service.Families() {
 		for _, p := range service.Protocols() {
@@ -295,7 +296,7 @@ func TestFilter(t *testing.T) {
 
 // TestDeleteEnded deletes a flow that ended after the dump.
 func TestDeleteEnded(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	create(t, ns, []entry{{
 		protocol: service.UDP,
 		client:   netip.MustParseAddrPort(client),

@@ -70,7 +70,7 @@ func TestReadTimeouts(t *testing.T) {
 // TestCleanDraining cleans a frontend with a backend that terminates, one that does not and one that is gone.
 func TestCleanDraining(t *testing.T) {
 	for _, family := range service.Families() {
-		ns := newNamespace(t)
+		ns := lab.TestNamespace(t)
 		at := func(text string) netip.AddrPort { return in(family, text) }
 		var all []entry
 		add := func(port uint16, backend string, status, timeout uint32) {
@@ -125,7 +125,7 @@ func timeoutsOf(t *testing.T, ns *lab.Namespace, family service.Family) map[uint
 
 // TestExpireEnded shortens the timeout of a flow that ended after the dump.
 func TestExpireEnded(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	create(t, ns, []entry{{
 		protocol: service.UDP,
 		client:   netip.MustParseAddrPort(client),

@@ -17,16 +17,6 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-func newNamespace(t testing.TB) *lab.Namespace {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 // entry is a flow of the tests: the client sends to the frontend, and the backend answers.
 type entry struct {
 	protocol                  service.Protocol

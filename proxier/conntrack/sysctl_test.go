@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
 func TestSysctls(t *testing.T) {
@@ -84,7 +86,7 @@ func testSysctls(t *testing.T, kernel map[string]string, set Sysctls, cpus int, 
 
 // TestSysctlsInNamespace writes the real files. Only the host's namespace can set the number of flows.
 func TestSysctlsInNamespace(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	create(t, ns, nil)
 	err := ns.Do(func() error {
 		set := Sysctls{MaxPerCore: 12345, UDPTimeout: 77 * time.Second, TCPBeLiberal: true}

@@ -18,7 +18,7 @@ import (
 func TestTraffic(t *testing.T) {
 	for _, family := range service.Families() {
 		t.Run(family.String(), func(t *testing.T) {
-			ns := newNamespace(t)
+			ns := lab.TestNamespace(t)
 			to := in(family, clusterIP)
 			servers := map[string]string{"host": clusterIP, "backend 1": backend1, "backend 2": backend2}
 			for name, at := range servers {

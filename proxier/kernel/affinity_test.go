@@ -89,7 +89,7 @@ const addClients = `add element ip nftproxy affinity { 192.0.2.1 . 10.96.0.20 . 
 // The next process finds slots and numbers in the kernel and writes nothing. What changes then, and the
 // clients that the kernel remembers, are neither drift nor a reason to write, and no change forgets a client.
 func TestAffinity(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})
 	first, _ := mustStart(t, c, stickyService(time.Hour, 5, 4, 3, 2))
 	mustChange(t, c, first, stickyService(time.Hour, 1, 2, 3, 5, 6))
@@ -131,7 +131,7 @@ func TestAffinity(t *testing.T) {
 // A process that starts leaves alone shapes that no frontend needs, and uses them when a frontend needs them
 // again.
 func TestLeftoverShapes(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})
 	first, _ := mustStart(t, c, stickyService(time.Hour, 1, 2))
 	mustChange(t, c, first, stickyService(0, 1, 2, 3))
@@ -170,7 +170,7 @@ func TestOtherLayout(t *testing.T) {
 		{"affinity", "type ipv4_addr . ipv4_addr . inet_proto . inet_service : classid; flags dynamic;"},
 		{"affinity", "type ipv4_addr : classid; flags dynamic,timeout;"},
 	} {
-		ns := testNamespace(t)
+		ns := lab.TestNamespace(t)
 		c := testDial(t, ns, Options{})
 		mustNft(t, ns, fmt.Sprintf("table ip nftproxy { map %s { %s }; chain old { }; }", m.name, m.definition))
 		_, d := mustStart(t, c, stickyService(time.Hour, 1, 2))
@@ -186,7 +186,7 @@ func TestOtherLayout(t *testing.T) {
 
 // nft lists the maps that nftproxy makes in words that a person reads, and can load the listing.
 func TestAffinityListing(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})
 	mustStart(t, c, stickyService(3*time.Hour, 1, 2))
 	mustNft(t, ns, addClients)

@@ -3,12 +3,14 @@ package kernel
 import (
 	"testing"
 	"time"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
 // TestDeleteStale deletes what another program put into the table: a map whose element leads to a chain, a rule
 // that uses a set, and a rule that jumps to a chain.
 func TestDeleteStale(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})
 	r, _ := mustStart(t, c, stickyService(time.Hour, 1))
 	mustNft(t, ns, `table ip nftproxy {

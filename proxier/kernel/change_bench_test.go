@@ -17,7 +17,7 @@ import (
 func BenchmarkScale(b *testing.B) {
 	for _, other := range []struct{ sticky, clients int }{{0, 0}, {5_000, 0}, {5_000, 200_000}} {
 		b.Run(fmt.Sprintf("sticky=%d/clients=%d", other.sticky, other.clients), func(b *testing.B) {
-			ns := testNamespace(b)
+			ns := lab.TestNamespace(b)
 			c, ruleset := testDial(b, ns, Options{}), manyServices(50_000)
 			for i := range other.sticky {
 				svc := manyEndpoints(3)

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -13,7 +14,7 @@ import (
 // TestCheckDrift checks after changes: the first check already knows our own changes, and the checks
 // distinguish changes of other tables from drift.
 func TestCheckDrift(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c, other := testDial(t, ns, Options{}), testDial(t, ns, Options{})
 	ruleset := manyServices(3)
 	check := func(occasion string, want Drift) {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -14,7 +15,7 @@ import (
 // TestOwnedTable owns the tables: no other process can change them, and flushing the ruleset leaves them
 // alone. When the owner is gone the next one finds them unchanged and adopts them with its first change.
 func TestOwnedTable(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	if err := ns.Do(func() error { testOwnedTable(t); return nil }); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -20,7 +21,7 @@ import (
 
 // This kernel has all features, when they are checked in one batch and when they are checked one by one.
 func TestProbeFindsAll(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})
 	before := mustGeneration(t, c)
 	err := ns.Do(func() error {
@@ -149,7 +150,7 @@ func TestProbeAsksForRules(t *testing.T) {
 
 // Without CAP_NET_ADMIN the probe and Cleanup return an error: nothing is known.
 func TestPermission(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	errs := make(chan map[string]error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread has no capabilities and ends with the goroutine
@@ -183,7 +184,7 @@ func TestPermission(t *testing.T) {
 }
 
 func BenchmarkProbe(b *testing.B) {
-	ns := testNamespace(b)
+	ns := lab.TestNamespace(b)
 	err := ns.Do(func() error {
 		b.ReportAllocs()
 		for b.Loop() {

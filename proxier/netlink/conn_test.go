@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
 func mustCommit(t testing.TB, c *Conn, put ...func(*Batch)) {
@@ -126,7 +128,7 @@ func TestCommitOften(t *testing.T) {
 }
 
 func TestCommitStale(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c, other := testDial(t, ns), testDial(t, ns)
 	read := mustGeneration(t, c)
 	mustCommit(t, other, putTable)
@@ -200,7 +202,7 @@ func TestCommitManyErrors(t *testing.T) {
 // A Conn that gave up its socket opens another one with the next call, in the namespace of the calling
 // thread.
 func TestReopen(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c := testDial(t, ns)
 	if err := ns.Do(func() error { testReopen(t, c); return nil }); err != nil {
 		t.Fatal(err)
@@ -280,7 +282,7 @@ func TestClose(t *testing.T) {
 
 // Without CAP_NET_ADMIN the error says so.
 func TestPermission(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	errs := make(chan [2]error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread has no capabilities and ends with the goroutine

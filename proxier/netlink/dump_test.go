@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
 func TestDumpNothing(t *testing.T) {
@@ -67,7 +69,7 @@ func TestDumpNames(t *testing.T) {
 // A dump notices a commit in its middle and goes on to its end, and the next dump is complete.
 func TestDumpInterrupted(t *testing.T) {
 	const n = 20_000
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c, other := testDial(t, ns), testDial(t, ns)
 	mustCommit(t, c, putTable, putSet, func(b *Batch) {
 		putElements(b, unix.NFT_MSG_NEWSETELEM, 0, 0, n)
@@ -94,7 +96,7 @@ func TestDumpInterrupted(t *testing.T) {
 }
 
 func TestDumpDeletedTable(t *testing.T) {
-	ns := testNamespace(t)
+	ns := lab.TestNamespace(t)
 	c, other := testDial(t, ns), testDial(t, ns)
 	mustCommit(t, c, putTable, putSet, func(b *Batch) {
 		putElements(b, unix.NFT_MSG_NEWSETELEM, 0, 0, 20_000)

@@ -16,22 +16,11 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// testNamespace returns a network namespace that lives as long as the test.
-func testNamespace(t testing.TB) *lab.Namespace {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 // testConn returns a Conn in a network namespace of its own. A test that loses the socket must make the next
 // call in that namespace, because this call opens a new one.
 func testConn(t testing.TB) *Conn {
 	t.Helper()
-	return testDial(t, testNamespace(t))
+	return testDial(t, lab.TestNamespace(t))
 }
 
 // testDial returns a Conn in the namespace.

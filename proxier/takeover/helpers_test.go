@@ -11,20 +11,10 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-func newNamespace(t *testing.T) *lab.Namespace {
-	t.Helper()
-	ns, err := lab.NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 // inNamespace runs f on a thread in a network namespace of its own.
 func inNamespace(t *testing.T, f func()) {
 	t.Helper()
-	if err := newNamespace(t).Do(func() error { f(); return nil }); err != nil {
+	if err := lab.TestNamespace(t).Do(func() error { f(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 }

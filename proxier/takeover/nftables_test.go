@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
@@ -61,7 +62,7 @@ func TestRemoveKubeProxy(t *testing.T) {
 			kept: []string{"ip filter KUBE-FORWARD: the policy of chain FORWARD is drop"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ns := newNamespace(t)
+			ns := lab.TestNamespace(t)
 			file := migrationFile(t, test.file)
 			nftIn(t, ns, file+foreign+test.more, "-f", "-")
 			c := dial(t, ns)
@@ -99,7 +100,7 @@ func TestRemoveKubeProxy(t *testing.T) {
 // a chain of kube-proxy which is not kept.
 func withoutKubeProxy(t *testing.T, file, more string, kept []string) string {
 	t.Helper()
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	keep := func(line string) bool {
 		return slices.ContainsFunc(kept, func(k string) bool {
 			return strings.HasSuffix(line, " "+strings.TrimSuffix(strings.Fields(k)[2], ":"))
@@ -149,7 +150,7 @@ func normalListing(listing string) string {
 // TestRemoveKubeProxyIsStale changes the ruleset between reading and removing: the kernel refuses the batch,
 // and Remove starts over.
 func TestRemoveKubeProxyIsStale(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	nftIn(t, ns, migrationFile(t, "nftables.nft"), "-f", "-")
 	c := dial(t, ns)
 	_, b, err := find(c)
@@ -167,7 +168,7 @@ func TestRemoveKubeProxyIsStale(t *testing.T) {
 
 // TestRemoveKubeProxyWritesNothing writes nothing on a node without rules of kube-proxy.
 func TestRemoveKubeProxyWritesNothing(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	nftIn(t, ns, `
 table ip filter { chain KUBE-FIREWALL { }; chain KUBE-ROUTER-INPUT { }; chain KUBE-KUBELET-CANARY { }; }
 table inet kube-proxy { }

@@ -27,7 +27,7 @@ func newWatcher(t *testing.T, ns *lab.Namespace, remove bool, mode *string) (w *
 
 // TestTakeOverWaits has a kube-proxy that runs, ends, and comes back.
 func TestTakeOverWaits(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	theirs := migrationFile(t, "nftables.nft")
 	nftIn(t, ns, theirs, "-f", "-")
 	mode := "nftables"
@@ -66,7 +66,7 @@ func TestTakeOverWaits(t *testing.T) {
 
 // TestNoTakeOver leaves kube-proxy's rules alone without --take-over, and reports them once.
 func TestNoTakeOver(t *testing.T) {
-	ns := newNamespace(t)
+	ns := lab.TestNamespace(t)
 	nftIn(t, ns, migrationFile(t, "iptables.nft"), "-f", "-")
 	mode := ""
 	w, reported := newWatcher(t, ns, false, &mode)
