@@ -57,7 +57,6 @@ func refusals() []error {
 			&netlink.Error{Errno: errno, MsgIndex: 3, Offset: 40, What: "add element", More: 2})
 	}
 	return append(errs,
-		&netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}, // ErrStale
 		fmt.Errorf("open nftables socket: %w", unix.EMFILE),
 		fmt.Errorf("send 20 bytes: %w", unix.ECONNREFUSED))
 }
@@ -71,35 +70,35 @@ func (f *faulty) happens(what string) bool {
 }
 
 func (f *faulty) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+	*rules.Delta, error) {
 	lost := oneOf[error](f.w, netlink.ErrInterrupted, unix.ENOBUFS, unix.EPERM, unix.EMFILE)
 	if f.happens("read") {
-		return nil, 0, lost
+		return nil, lost
 	}
-	d, generation, err := f.kernel.Diff(families, build)
+	d, err := f.kernel.Diff(families, build)
 	if f.happens("comparison") {
-		return nil, 0, lost
+		return nil, lost
 	}
 	f.read = err == nil
 	if f.behind != nil && f.w.chance(f.percent) {
 		f.behind()
 	}
-	return d, generation, err
+	return d, err
 }
 
-func (f *faulty) Apply(d *rules.Delta, generation uint32) error {
-	if f.failed && (!f.read || generation == 0) {
+func (f *faulty) Apply(d *rules.Delta) error {
+	if f.failed && !f.read {
 		f.t.Error("a transaction that builds on no Diff follows one that failed")
 	}
-	err := f.apply(d, generation)
+	err := f.apply(d)
 	f.failed, f.read = err != nil, false
 	return err
 }
 
 // commit is a transaction that reaches the kernel. There are clients everywhere: every flow that can exist
 // does.
-func (f *faulty) commit(d *rules.Delta, generation uint32) error {
-	if err := f.kernel.Apply(d, generation); err != nil {
+func (f *faulty) commit(d *rules.Delta) error {
+	if err := f.kernel.Apply(d); err != nil {
 		return err
 	}
 	for _, e := range d.Add {
@@ -163,7 +162,7 @@ func (f *faulty) checkFlows(t *testing.T, r *reconciler, meant []service.StaleFl
 	}
 }
 
-func (f *faulty) apply(d *rules.Delta, generation uint32) error {
+func (f *faulty) apply(d *rules.Delta) error {
 	lost := fmt.Errorf("commit nftables batch: %w: %w", netlink.ErrUnknownOutcome,
 		oneOf(f.w, unix.EAGAIN, unix.ENOBUFS))
 	switch {
@@ -171,11 +170,11 @@ func (f *faulty) apply(d *rules.Delta, generation uint32) error {
 		errs := refusals()
 		return fmt.Errorf("commit nftables batch: %w", errs[f.w.IntN(len(errs))])
 	case f.happens("acknowledgement lost"):
-		return errors.Join(lost, f.commit(d, generation)) // committed, unless refused
+		return errors.Join(lost, f.commit(d)) // committed, unless refused
 	case f.happens("transaction lost"):
 		return lost
 	}
-	return f.commit(d, generation)
+	return f.commit(d)
 }
 
 func (f *faulty) DeleteStale(d *rules.Delta) error {

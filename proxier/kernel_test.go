@@ -128,7 +128,7 @@ func (n *node) diff(t *testing.T) (d *rules.Delta) {
 	t.Helper()
 	e, err := n.reconciler.env()
 	if err == nil {
-		d, _, err = n.reconciler.diff(e)
+		d, err = n.reconciler.diff(e)
 	}
 	if err != nil {
 		t.Fatal(err)

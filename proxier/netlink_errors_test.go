@@ -30,12 +30,12 @@ func (f failing) do(operation string) error {
 }
 
 func (f failing) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+	*rules.Delta, error) {
 	none := rules.Programmed{}
-	return rules.Diff(build(none.Slots()), none), 1, f.do("read")
+	return rules.Diff(build(none.Slots()), none), f.do("read")
 }
 
-func (f failing) Apply(*rules.Delta, uint32) error { return f.do("transaction") }
+func (f failing) Apply(*rules.Delta) error { return f.do("transaction") }
 
 func (f failing) DeleteStale(*rules.Delta) error { return f.do("cleanup") }
 

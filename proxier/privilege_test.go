@@ -182,7 +182,7 @@ func (p *process) untilProgrammed(t *testing.T, ns *lab.Namespace, manifests str
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		d, _, err := conn.Diff(service.Families(), build)
+		d, err := conn.Diff(service.Families(), build)
 		if err == nil && d.Size() == 0 {
 			return
 		}

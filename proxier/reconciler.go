@@ -19,8 +19,8 @@ import (
 
 // tables are nftproxy's tables in the kernel: a *kernel.Conn.
 type tables interface {
-	Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, uint32, error)
-	Apply(d *rules.Delta, generation uint32) error
+	Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, error)
+	Apply(d *rules.Delta) error
 	DeleteStale(d *rules.Delta) error
 	CheckDrift(want *rules.Ruleset) (kernel.Drift, error)
 }

@@ -18,33 +18,31 @@ import (
 
 // scripted is a kernel whose calls have the results that a test sets.
 type scripted struct {
-	lacks      rules.Delta // found by Diff, until Apply succeeds
-	meanwhile  func()      // called by Diff when it has built the ruleset, for changes that come too late
-	diffErr    error
-	applyErrs  []error // of the next calls
-	deleteErr  error
-	found      kernel.Drift
-	checkErr   error
-	diffs      int
-	generation []uint32 // that Apply was given
+	lacks     rules.Delta // found by Diff, until Apply succeeds
+	meanwhile func()      // called by Diff when it has built the ruleset, for changes that come too late
+	diffErr   error
+	applyErrs []error // of the next calls
+	deleteErr error
+	found     kernel.Drift
+	checkErr  error
+	diffs     int
 }
 
 func (s *scripted) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+	*rules.Delta, error) {
 	s.diffs++
 	if s.diffErr != nil {
-		return nil, 0, s.diffErr
+		return nil, s.diffErr
 	}
 	build(nil)
 	if s.meanwhile != nil {
 		s.meanwhile()
 	}
 	d := s.lacks
-	return &d, uint32(s.diffs), nil
+	return &d, nil
 }
 
-func (s *scripted) Apply(_ *rules.Delta, generation uint32) (err error) {
-	s.generation = append(s.generation, generation)
+func (s *scripted) Apply(*rules.Delta) (err error) {
 	if len(s.applyErrs) > 0 {
 		err, s.applyErrs = s.applyErrs[0], s.applyErrs[1:]
 	}

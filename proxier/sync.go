@@ -1,7 +1,6 @@
 package proxier
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/desired"
-	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -81,29 +79,16 @@ func (r *reconciler) take() state.Changes {
 func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
 	r.builder.Update(names...)
 	d := r.builder.Ruleset().Changes()
-	return d, r.commit(d, 0)
+	return d, r.commit(d)
 }
-
-// staleAttempts bounds how often a full sync starts over because another process, perhaps in another table,
-// changed the ruleset between reading and writing.
-const staleAttempts = 5
 
 // full reads the kernel, builds everything anew and programs the difference.
 func (r *reconciler) full() (*rules.Delta, error) {
-	for attempt := 1; ; attempt++ {
-		d, err := r.compareAndCommit()
-		if !errors.Is(err, netlink.ErrStale) || attempt == staleAttempts {
-			return d, err
-		}
-	}
-}
-
-func (r *reconciler) compareAndCommit() (*rules.Delta, error) {
 	e, err := r.env()
 	if err != nil {
 		return nil, err
 	}
-	d, generation, err := r.diff(e)
+	d, err := r.diff(e)
 	if err != nil {
 		r.metrics.NetlinkError(err)
 		return nil, err
@@ -111,21 +96,21 @@ func (r *reconciler) compareAndCommit() (*rules.Delta, error) {
 	for _, broken := range d.Reset {
 		klog.InfoS("Replacing table", "table", broken.Family, "reason", broken.Reason)
 	}
-	return d, r.commit(d, generation)
+	return d, r.commit(d)
 }
 
 // diff returns what the kernel lacks of the ruleset in an Environment. Endpoints stay in the kernel's slots.
-func (r *reconciler) diff(e desired.Environment) (*rules.Delta, uint32, error) {
+func (r *reconciler) diff(e desired.Environment) (*rules.Delta, error) {
 	return r.tables.Diff(e.Config.Families, func(slots rules.Slots) *rules.Ruleset {
 		return r.builder.Rebuild(e, slots)
 	})
 }
 
 // commit applies a Delta in one transaction and records it.
-func (r *reconciler) commit(d *rules.Delta, generation uint32) error {
+func (r *reconciler) commit(d *rules.Delta) error {
 	r.cleanup.note(d)
 	if d.Size() > 0 {
-		err := r.tables.Apply(d, generation)
+		err := r.tables.Apply(d)
 		r.metrics.TransactionDone(len(d.Add), len(d.Delete), err)
 		if err != nil {
 			return err

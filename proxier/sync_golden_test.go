@@ -24,9 +24,9 @@ type recorder struct {
 	last rules.Delta
 }
 
-func (r *recorder) Apply(d *rules.Delta, generation uint32) error {
+func (r *recorder) Apply(d *rules.Delta) error {
 	r.last = *d
-	return r.Kernel.Apply(d, generation)
+	return r.Kernel.Apply(d)
 }
 
 func (r *recorder) DeleteStale(d *rules.Delta) error {

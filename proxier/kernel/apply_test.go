@@ -26,7 +26,7 @@ func TestDeleteStale(t *testing.T) {
 	if err := c.DeleteStale(d); err != nil {
 		t.Fatal(err)
 	}
-	if d, _ := mustDiff(t, c, r); !d.Empty() {
+	if d := mustDiff(t, c, r); !d.Empty() {
 		t.Errorf("left over: chains %v, sets %v", d.StaleChains, d.StaleSets)
 	}
 }

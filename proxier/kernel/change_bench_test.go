@@ -33,7 +33,7 @@ func BenchmarkScale(b *testing.B) {
 			benchmarkScale(b, c, ruleset, "sticky-", 3*time.Hour)
 			b.Run("restart", func(b *testing.B) {
 				for b.Loop() {
-					if d, _ := mustDiff(b, c, ruleset); d.Size() > 0 {
+					if d := mustDiff(b, c, ruleset); d.Size() > 0 {
 						b.Fatalf("a restart writes %d elements", d.Size())
 					}
 				}
@@ -52,7 +52,7 @@ func benchmarkScale(b *testing.B, c *Conn, ruleset *rules.Ruleset, name string, 
 		for i := 0; b.Loop(); i++ {
 			svc.Ports[0].Endpoints = all[:3+i%2]
 			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
-			if err := c.Apply(ruleset.Changes(), 0); err != nil {
+			if err := c.Apply(ruleset.Changes()); err != nil {
 				b.Fatal(err)
 			}
 			ruleset.Done()
