@@ -297,7 +297,7 @@ func TestRefusalNamesElement(t *testing.T) {
 	nftIn(t, ns, "", "add", "element", "ip", "nftproxy", "endpoints",
 		"{ 10.96.0.10 . tcp . 80 . 1 : 10.244.9.9 . 1 }")
 	n.load(t, webManifests(t, podA, podB))
-	err := n.trySync()
+	err := n.trySync(t)
 	want := `add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.12 . 8080 }: ` +
 		`file exists`
 	if err == nil || !strings.Contains(err.Error(), want) {

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -118,7 +119,7 @@ func (f *faulty) commit(d *rules.Delta) error {
 }
 
 // deleteFlows deletes flows, as conntrack.Clean does.
-func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) (
+func (f *faulty) deleteFlows(_ context.Context, family service.Family, stale []service.StaleFlows) (
 	int, []service.Frontend, error) {
 	if f.happens("deletion of flows") {
 		return 0, nil, unix.ENOBUFS
@@ -280,7 +281,7 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 		if f.w.chance(20) {
 			r.require(failed)
 		}
-		err := r.sync()
+		err := syncWhole(t, r)
 		if err == nil && r.due != none {
 			t.Fatalf("a sync that succeeded requires another one: %s", r.due)
 		}
@@ -300,7 +301,7 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 		r.require(leftovers)
 	}
 	for r.due != none {
-		if err := r.sync(); err != nil {
+		if err := syncWhole(t, r); err != nil {
 			t.Fatalf("without faults: %v", err)
 		}
 		f.checkDrift(r)

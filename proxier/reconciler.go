@@ -26,7 +26,7 @@ type tables interface {
 }
 
 // deleteFlows deletes stale flows of a family from connection tracking: conntrack.Clean.
-type deleteFlows func(f service.Family, stale []service.StaleFlows) (
+type deleteFlows func(ctx context.Context, f service.Family, stale []service.StaleFlows) (
 	deleted int, former []service.Frontend, err error)
 
 // reason says why a sync has to be full: it reads the kernel and compares everything. Without a reason a sync
@@ -49,7 +49,7 @@ func (r reason) String() string {
 
 // reconciler brings the kernel in line with the state. Its goroutine is the only one that writes to it.
 //
-//	operations   sync.go: full and incremental syncs;  cleanup.go: after a commit
+//	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
 //	progress     report.go: Events, metrics and health
@@ -64,7 +64,8 @@ type reconciler struct {
 	early   state.Changes // that came in during a full sync, which may have them already
 	compare compareTimer
 	cleanup cleanup
-	closed  bool // a healthCheckNodePort could not be opened
+	sweep   *sweep // nil: none runs
+	closed  bool   // a healthCheckNodePort could not be opened
 
 	unserved     bool             // a nodePort on a loopback address could not be opened
 	unrestricted []service.Family // the last that were logged
@@ -96,6 +97,7 @@ func (r *reconciler) run(ctx context.Context) {
 		return
 	}
 	signal(r.wake)
+	defer r.awaitSweep()
 	var retry retry
 	checks := time.NewTicker(checkPeriod)
 	defer checks.Stop()
@@ -103,6 +105,12 @@ func (r *reconciler) run(ctx context.Context) {
 		select {
 		case <-r.wake:
 		case <-retry.due:
+		case result := <-r.swept():
+			r.endSweep(result)
+			if r.due == none {
+				r.startSweep(ctx) // for what was noted meanwhile
+			}
+			continue
 		case <-r.cleanup.due:
 			r.cleanup.due = nil
 			r.require(leftovers)
@@ -121,7 +129,7 @@ func (r *reconciler) run(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		if err := r.sync(); err != nil {
+		if err := r.sync(ctx); err != nil {
 			klog.ErrorS(err, "Sync failed", "retryIn", retry.after())
 			retry.failed()
 		} else {

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -102,7 +103,7 @@ func TestFailedSync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, s := newScripted(t)
 			fail(r, s)
-			if err := r.sync(); !errors.Is(err, broken) {
+			if err := syncWhole(t, r); !errors.Is(err, broken) {
 				t.Fatalf("error %v, want %v", err, broken)
 			}
 			if r.due != failed {
@@ -273,7 +274,8 @@ func TestCleanupIsRetried(t *testing.T) {
 	for name, fail := range map[string]func(r *reconciler, s *scripted, err error){
 		"chains and sets": func(_ *reconciler, s *scripted, err error) { s.deleteErr = err },
 		"flows": func(r *reconciler, _ *scripted, err error) {
-			r.deleteFlows = func(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+			r.deleteFlows = func(context.Context, service.Family, []service.StaleFlows) (
+				int, []service.Frontend, error) {
 				return 0, nil, err
 			}
 			stale := service.StaleFlows{Frontend: service.Frontend{Protocol: service.UDP}}
@@ -318,7 +320,8 @@ func TestFlowsOutliveFailure(t *testing.T) {
 	r, s := newScripted(t)
 	gone := service.Frontend{Addr: netip.MustParseAddr("10.96.0.53"), Protocol: service.UDP, Port: 53}
 	var cleaned []service.Frontend
-	r.deleteFlows = func(f service.Family, stale []service.StaleFlows) (int, []service.Frontend, error) {
+	r.deleteFlows = func(_ context.Context, f service.Family, stale []service.StaleFlows) (
+		int, []service.Frontend, error) {
 		for _, flows := range stale {
 			if f == service.IPv4 {
 				cleaned = append(cleaned, flows.Frontend)

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -53,7 +54,7 @@ func (s *scripted) Apply(*rules.Delta) (err error) {
 }
 
 // noFlows is connection tracking without an entry.
-func noFlows(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+func noFlows(context.Context, service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
 	return 0, nil, nil
 }
 
@@ -75,7 +76,7 @@ func newScripted(t *testing.T) (*reconciler, *scripted) {
 func mustSync(t *testing.T, r *reconciler, s *scripted, full bool) {
 	t.Helper()
 	before := s.diffs
-	if err := r.sync(); err != nil {
+	if err := syncWhole(t, r); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.diffs > before; got != full {
@@ -89,7 +90,7 @@ func mustSync(t *testing.T, r *reconciler, s *scripted, full bool) {
 // failSync syncs, and fails unless the sync does.
 func failSync(t *testing.T, r *reconciler) {
 	t.Helper()
-	if err := r.sync(); err == nil {
+	if err := syncWhole(t, r); err == nil {
 		t.Fatal("the sync succeeded")
 	}
 }
@@ -100,11 +101,13 @@ func oneChain() rules.Delta {
 }
 
 // changeService changes a Service of the cluster.
-func changeService(p *Proxier) {
+func changeService(p *Proxier) { changeNamed(p, "web") }
+
+func changeNamed(p *Proxier, name string) {
 	version := fmt.Sprint(time.Now().UnixNano())
 	p.Apply(&corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "default", Name: "web", Labels: map[string]string{"version": version}},
+			Namespace: "default", Name: name, Labels: map[string]string{"version": version}},
 		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 80}}},
 	})
 }

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,10 +17,13 @@ import (
 
 // sync programs all changes of the state. After an error nothing is recorded as programmed: the next sync is
 // full and reads back what the kernel holds.
-func (r *reconciler) sync() error {
+func (r *reconciler) sync(ctx context.Context) error {
 	r.metrics.ServiceChangesPending.Set(0)
 	r.metrics.EndpointChangesPending.Set(0)
 	changes := r.take()
+	if r.due != none || changes.Environment || r.sweep.searches(changes.Services) {
+		r.awaitSweep()
+	}
 	r.cleanup.again(changes.Services)
 	if changes.Environment {
 		r.require(environment)
@@ -55,7 +59,7 @@ func (r *reconciler) sync() error {
 	for _, t := range changes.Triggers {
 		r.metrics.NetworkProgrammed(t.Family, time.Since(t.At))
 	}
-	r.cleanUp(d)
+	r.cleanUp(ctx, d)
 	r.reportProgress()
 	if !d.Empty() {
 		klog.InfoS("Synced", "reason", why, "services", len(changes.Services),
@@ -108,6 +112,9 @@ func (r *reconciler) diff(e desired.Environment) (*rules.Delta, error) {
 
 // commit applies a Delta in one transaction and records it.
 func (r *reconciler) commit(d *rules.Delta) error {
+	if r.sweep.conflicts(d) {
+		r.awaitSweep() // another Service takes over a frontend
+	}
 	r.cleanup.note(d)
 	if d.Size() > 0 {
 		err := r.tables.Apply(d)

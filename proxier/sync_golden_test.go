@@ -97,7 +97,7 @@ func TestGoldenSync(t *testing.T) {
 			var out bytes.Buffer
 			for steps := (&steps{dir: dir}); steps.next(t, p); {
 				k.last = rules.Delta{}
-				if err := r.sync(); err != nil {
+				if err := syncWhole(t, r); err != nil {
 					t.Fatal(err)
 				}
 				if steps.n > 1 { // testdata/rules has cases for the first step

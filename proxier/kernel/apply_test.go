@@ -7,8 +7,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestDeleteStale deletes what another program put into the table: a map whose element leads to a chain, a rule
-// that uses a set, and a rule that jumps to a chain.
+// TestDeleteStale deletes what another program put into the table: a map whose element leads to a chain, a
+// rule that uses a set, and a rule that jumps to a chain.
 func TestDeleteStale(t *testing.T) {
 	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})

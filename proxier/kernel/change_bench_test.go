@@ -12,8 +12,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// BenchmarkScale changes the number of endpoints of one Service among 50,000: compile, difference, encoding and
-// commit. Other Services have session affinity, or none has, and a number of clients is remembered.
+// BenchmarkScale changes the number of endpoints of one Service among 50,000: compile, difference, encoding
+// and commit. Other Services have session affinity, or none has, and a number of clients is remembered.
 func BenchmarkScale(b *testing.B) {
 	for _, other := range []struct{ sticky, clients int }{{0, 0}, {5_000, 0}, {5_000, 200_000}} {
 		b.Run(fmt.Sprintf("sticky=%d/clients=%d", other.sticky, other.clients), func(b *testing.B) {

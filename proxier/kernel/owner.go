@@ -49,9 +49,9 @@ func (c *Conn) look(f service.Family) (found bool, owner uint32, err error) {
 	return found, owner, err
 }
 
-// hold is look. It reports whether the table is ours already, so that no other process can have changed it. It
-// adopts a table that lost its owner: the process before this one has ended, or the socket was lost. Until then
-// every process can change or flush it.
+// hold is look. It reports whether the table is ours already, so that no other process can have changed it.
+// It adopts a table that lost its owner: the process before this one has ended, or the socket was lost. Until
+// then every process can change or flush it.
 func (c *Conn) hold(f service.Family) (found, held bool, err error) {
 	found, owner, err := c.look(f)
 	if !c.own || !found || !c.owned[f] || owner != 0 {

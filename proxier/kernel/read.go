@@ -32,9 +32,9 @@ type snapshot struct {
 // another generation than the one before the first dump.
 //
 // For a while after a large insert the kernel resizes a set, and dumps of it miss elements. Since Linux 6.16
-// the kernel counts the elements: read reads such a table again. If it stays incomplete, or the kernel does not
-// count, an element that is missing does no harm: the kernel accepts it once more, or refuses the transaction
-// because it has other data, and the next full sync reads again.
+// the kernel counts the elements: read reads such a table again. If it stays incomplete, or the kernel does
+// not count, an element that is missing does no harm: the kernel accepts it once more, or refuses the
+// transaction because it has other data, and the next full sync reads again.
 func (c *Conn) read(families []service.Family) (*snapshot, error) {
 	before, err := c.Generation()
 	if err != nil {
@@ -86,8 +86,8 @@ func newReader(c *Conn, f service.Family) *reader {
 	return &reader{conn: c, family: f, table: rules.NewTableState(), names: map[string]string{}, complete: true}
 }
 
-// dump is Dump of the objects in our table, or in all tables of the family with an empty name. It takes what it
-// gets although other processes commit meanwhile: sets and rules of our table are in lists of their own.
+// dump is Dump of the objects in our table, or in all tables of the family with an empty name. It takes what
+// it gets although other processes commit meanwhile: sets and rules of our table are in lists of their own.
 func (r *reader) dump(msgType uint16, table string, each func(attributes []byte) error) error {
 	return uninterrupted(r.conn.Dump(msgType, r.family.Number(), table, "", each))
 }
