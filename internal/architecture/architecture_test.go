@@ -28,7 +28,7 @@ func levels() [][]string {
 	return [][]string{
 		{"rules/service"},
 		{"rules/nftables"},
-		{"rules"},
+		{"rules", "rules/interpreter"},
 		{"proxier/address", "proxier/netlink"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
