@@ -9,28 +9,44 @@ import (
 
 // pick returns the backends of a port in one family: those for traffic with policy Cluster and those on this
 // node, each sorted and without duplicates. It also returns whether any endpoint anywhere could take traffic.
-//
-// It picks ready endpoints. If there are none, it picks serving and terminating ones, except for those whose
-// address a later pod has. Hints count under the conditions of kube-proxy, see topologyOf.
 func pick(all []service.Endpoint, family service.Family, node service.Node) (
 	cluster, local []service.Backend, anywhere bool) {
-	all = current(all)
-	has := func(ep *service.Endpoint) bool { return service.FamilyOf(ep.Backend.Addr()) == family }
-	ready := func(ep *service.Endpoint) bool { return ep.Ready && has(ep) }
-	draining := func(ep *service.Endpoint) bool {
-		return !ep.Ready && ep.Serving && ep.Terminating && has(ep)
-	}
-	here := func(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
-
-	if count(all, ready) > 0 {
-		cluster = backends(all, ready, topologyOf(all, ready, node))
-	} else {
-		cluster = backends(all, draining, nil)
-	}
-	if local = backends(all, ready, here); len(local) == 0 {
-		local = backends(all, draining, here)
-	}
+	s := selectFrom(all, family, node)
+	cluster = backends(s.all, s.usable, s.topology.picks)
+	local = backends(s.all, s.usableHere, s.here)
 	return cluster, local, len(cluster) > 0
+}
+
+// selection says which endpoints of a port a node uses in one family. The reasons of [Reasons] come from the
+// same functions.
+type selection struct {
+	all              []service.Endpoint // without those whose address a later pod has
+	has, here, ready which
+	usable           which // by their conditions
+	usableHere       which // by their conditions, of those on this node
+	topology         topology
+}
+
+// selectFrom selects ready endpoints. If there are none, it selects serving and terminating ones, except for
+// those whose address a later pod has. Hints count under the conditions of kube-proxy, see topologyOf.
+func selectFrom(all []service.Endpoint, family service.Family, node service.Node) selection {
+	s := selection{all: current(all)}
+	s.has = func(ep *service.Endpoint) bool { return service.FamilyOf(ep.Backend.Addr()) == family }
+	s.ready = func(ep *service.Endpoint) bool { return ep.Ready && s.has(ep) }
+	s.here = func(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
+	draining := func(ep *service.Endpoint) bool {
+		return !ep.Ready && ep.Serving && ep.Terminating && s.has(ep)
+	}
+	s.usable, s.usableHere = s.ready, s.ready
+	if count(s.all, s.ready) > 0 {
+		s.topology = topologyOf(s.all, s.ready, node)
+	} else {
+		s.usable = draining
+	}
+	if count(s.all, func(ep *service.Endpoint) bool { return s.ready(ep) && s.here(ep) }) == 0 {
+		s.usableHere = draining
+	}
+	return s
 }
 
 // serving returns the backends of all endpoints that serve, sorted.
@@ -92,10 +108,16 @@ func current(all []service.Endpoint) []service.Endpoint {
 // which reports whether an endpoint is picked.
 type which func(*service.Endpoint) bool
 
-// topologyOf returns which of the ready endpoints to use by their hints, or nil for all of them. As in
-// kube-proxy, hints count only if every ready endpoint has one and at least one is for this node or zone;
-// hints for nodes come before hints for zones (KEP-3015, KEP-2433).
-func topologyOf(all []service.Endpoint, ready which, node service.Node) which {
+// topology is which of the ready endpoints to use by their hints.
+type topology struct {
+	picks which  // nil: all of them
+	by    string // what the hints name: node or zone
+}
+
+// topologyOf returns which of the ready endpoints to use by their hints. As in kube-proxy, hints count only if
+// every ready endpoint has one and at least one is for this node or zone; hints for nodes come before hints
+// for zones (KEP-3015, KEP-2433).
+func topologyOf(all []service.Endpoint, ready which, node service.Node) topology {
 	forNode := func(ep *service.Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
 	forZone := func(ep *service.Endpoint) bool {
 		return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone)
@@ -109,11 +131,11 @@ func topologyOf(all []service.Endpoint, ready which, node service.Node) which {
 	}
 	switch {
 	case allNode && anyNode:
-		return forNode
+		return topology{forNode, "node"}
 	case allZone && anyZone:
-		return forZone
+		return topology{forZone, "zone"}
 	}
-	return nil
+	return topology{}
 }
 
 // backends returns the backends of the endpoints that both a and b pick, sorted and without duplicates. A b

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -119,4 +120,21 @@ func (r *Ruleset) Subset(names ...service.Name) *Ruleset {
 		s.Put(c)
 	}
 	return s
+}
+
+// Claims reports whether a Service claims a frontend at the address and port, with any protocol. Another
+// Service may have it.
+func (r *Ruleset) Claims(name service.Name, addr netip.Addr, port uint16) bool {
+	c := r.services[name]
+	return c != nil && slices.ContainsFunc(c.Entries, func(e Entry) bool {
+		return e.Frontend.Port == port && (!addr.IsValid() || e.Frontend.Addr == addr)
+	})
+}
+
+// Uses reports whether connections to the frontend can meet a chain: that of its shape, or one that does not
+// depend on Services.
+func (e *Entry) Uses(chain string) bool {
+	return !isShapeChain(chain) || slices.ContainsFunc(e.Shape.parts(), func(s Shape) bool {
+		return s.ChainName() == chain
+	})
 }

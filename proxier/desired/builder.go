@@ -56,7 +56,12 @@ func (b *Builder) build(names []service.Name, slots rules.Slots) {
 
 // put builds one Service and returns its conflicts with others.
 func (b *Builder) put(name service.Name, slots rules.Slots) []rules.Conflict {
-	svc, problems := b.state.Service(name)
+	svc, problems := b.service(name)
+	var compiled *rules.Compiled
+	if svc != nil {
+		compiled = rules.Compile(svc, b.environment.Node, slots)
+		problems = append(problems, compiled.Problems...)
+	}
 	for _, p := range problems {
 		b.report(Problem{name, ReasonNotProgrammed, p})
 	}
@@ -64,12 +69,14 @@ func (b *Builder) put(name service.Name, slots rules.Slots) []rules.Conflict {
 		b.ruleset.Remove(name)
 		return nil
 	}
-	for _, p := range b.environment.restrict(svc) {
-		b.report(Problem{name, ReasonNotProgrammed, p})
-	}
-	compiled := rules.Compile(svc, b.environment.Node, slots)
-	for _, p := range compiled.Problems {
-		b.report(Problem{name, ReasonNotProgrammed, p})
-	}
 	return b.ruleset.Put(compiled)
+}
+
+// service returns a Service with the addresses that it may have here, and the problems of what is left out.
+func (b *Builder) service(name service.Name) (*service.Service, []string) {
+	svc, problems := b.state.Service(name)
+	if svc != nil {
+		problems = append(problems, b.environment.restrict(svc)...)
+	}
+	return svc, problems
 }

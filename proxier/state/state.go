@@ -37,6 +37,7 @@ type State struct {
 
 	mu       sync.Mutex
 	services map[service.Name]*serviceState
+	foreign  map[service.Name]string               // Services that we do not program, with the reason
 	slices   map[service.Name]map[string]*slice    // by the name of the slice
 	owners   map[types.NamespacedName]service.Name // the Service of a slice
 	cidrs    map[string][]netip.Prefix             // by the name of the ServiceCIDR
@@ -67,6 +68,7 @@ func New(nodeName string) *State {
 		nodeName: nodeName,
 		started:  time.Now(),
 		services: map[service.Name]*serviceState{},
+		foreign:  map[service.Name]string{},
 		slices:   map[service.Name]map[string]*slice{},
 		owners:   map[types.NamespacedName]service.Name{},
 		cidrs:    map[string][]netip.Prefix{},
@@ -80,6 +82,7 @@ func (s *State) Apply(obj runtime.Object) {
 	defer s.mu.Unlock()
 	switch obj := obj.(type) {
 	case *corev1.Service:
+		s.putForeign(serviceName(obj), foreign(obj))
 		s.putService(serviceName(obj), newService(obj))
 	case *discoveryv1.EndpointSlice:
 		s.trigger(obj)
@@ -99,6 +102,7 @@ func (s *State) Delete(obj runtime.Object) {
 	defer s.mu.Unlock()
 	switch obj := obj.(type) {
 	case *corev1.Service:
+		s.putForeign(serviceName(obj), "")
 		s.putService(serviceName(obj), nil)
 	case *discoveryv1.EndpointSlice:
 		s.putSlice(obj.Namespace, obj.Name, nil)

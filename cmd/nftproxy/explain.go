@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/proxier/explain"
+)
+
+const explainLong = `explain answers why a connection to a Service goes where it goes on this node. TARGET is
+namespace/name[:port], IP:port[/protocol] or a nodePort[/protocol]. The first line is
+the frontend and its Service, the last one the verdict, and each line between is a
+decision with its reason.
+
+With --source it reads manifests, and needs no privilege.
+
+It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
+dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy
+does not decide where the connection goes, or it is not known.`
+
+// exitUnknown is the exit code if there is no answer.
+const exitUnknown = exitCode(3)
+
+func newExplainCommand(options *config.Options) *cobra.Command {
+	var q explain.Question
+	var format string
+	cmd := &cobra.Command{
+		Use:   "explain TARGET",
+		Short: "Explain why a connection to a Service goes where it goes on this node",
+		Long:  explainLong,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("-o %s: must be text or json", format)
+			}
+			c, err := complete(options)
+			if err != nil {
+				return err
+			}
+			q.Target = args[0]
+			report, err := answer(cmd, c, q)
+			if err != nil {
+				return errors.Join(exitUnknown, err)
+			}
+			write := report.WriteText
+			if format == "json" {
+				write = report.WriteJSON
+			}
+			if err := write(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			if code := report.ExitCode(); code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&q.From, "from", "pod",
+		"Who connects: an IP address, or pod, node or outside for an example of each.")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "Format of the answer: text or json.")
+	return cmd
+}
+
+// answer answers a question from the manifests of c.Source.
+func answer(cmd *cobra.Command, c *config.Config, q explain.Question) (*explain.Report, error) {
+	if c.Source == "" {
+		return nil, errors.New("--source is required: a file or directory of manifests")
+	}
+	b, e, err := desired.NewManifestBuilder(c, nil, func(error) {}) // the answer has the problems that matter
+	if err != nil {
+		return nil, err
+	}
+	b.Rebuild(e, nil)
+	wanted, err := explain.Collect(b, b.State().Node().Addrs, q)
+	if err != nil {
+		return nil, err
+	}
+	return explain.Explain(wanted, q, nil)
+}

@@ -1,0 +1,33 @@
+package desired
+
+import (
+	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Inspection is what is known about a Service, to explain what becomes of it.
+type Inspection struct {
+	Name     service.Name
+	Service  *service.Service // with the endpoints in all conditions; nil: nothing is programmed
+	Foreign  string           // why a Service that is in the cluster is not ours; "" otherwise
+	Problems []string         // the parts that are left out
+
+	SlicePorts []state.SlicePort // in its EndpointSlices
+	Slices     int
+}
+
+// Inspect returns what is known about a Service. It needs a ruleset, and changes nothing.
+func (b *Builder) Inspect(name service.Name) Inspection {
+	i := Inspection{Name: name, Foreign: b.state.Foreign(name)}
+	i.Service, i.Problems = b.service(name)
+	if i.Service != nil {
+		compiled := rules.Compile(i.Service, b.environment.Node, b.ruleset.Slots)
+		i.Problems = append(i.Problems, compiled.Problems...)
+	}
+	i.SlicePorts, i.Slices = b.state.SlicePorts(name)
+	return i
+}
+
+// State returns the state that the ruleset is built from.
+func (b *Builder) State() *state.State { return b.state }
