@@ -10,7 +10,6 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
-	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/rules/interpreter"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -87,7 +86,8 @@ func judge(row lab.Row, outcomes []interpreter.Outcome) (wrong []string) {
 		if verdict == interpreter.Untouched {
 			// It goes to the party that has the address, with or without a server, or is lost.
 			owner := lab.Owner(row.To.Addr.Addr())
-			if owner == "" && !row.Dropped || owner != "" && !row.Refused && !slices.Equal(row.By, []string{owner}) {
+			if owner == "" && !row.Dropped ||
+				owner != "" && !row.Refused && !slices.Equal(row.By, []string{owner}) {
 				wrong = append(wrong, "the rules leave it as it is")
 			}
 			return wrong
@@ -112,83 +112,4 @@ func judge(row lab.Row, outcomes []interpreter.Outcome) (wrong []string) {
 		wrong = append(wrong, "answered by "+strings.Join(by, ", ")+", want "+strings.Join(want, ", "))
 	}
 	return wrong
-}
-
-// TestExplainAgreesWithTraffic asks for each row of each traffic.yaml where its requests go.
-func TestExplainAgreesWithTraffic(t *testing.T) {
-	for _, name := range cases(t, casesDir) {
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(casesDir, name)
-			config := caseConfig(t, dir, filepath.Join(dir, "input.yaml"))
-			b, e, err := desired.NewManifestBuilder(config, nil, func(error) {})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Rebuild(e, nil)
-			rows, err := lab.LoadTraffic(filepath.Join(dir, "traffic.yaml"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, row := range rows {
-				q := question(row, e.Config.PodTraffic.Interface)
-				wanted, err := explain.Collect(b, b.State().Node().Addrs, q)
-				if err != nil {
-					t.Fatal(err)
-				}
-				report, err := explain.Explain(wanted, q, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				judgeReport(t, row, report)
-			}
-		})
-	}
-}
-
-// question asks about the requests of a row. A pod is named by its address, unless it is the interface that
-// shows that it is one.
-func question(row lab.Row, podInterface string) explain.Question {
-	q := explain.Question{Target: row.To.Addr.String() + "/" + row.To.Proto, From: "node"}
-	if row.From == "node" || row.From == "host-pod" {
-		return q
-	}
-	addr, _ := lab.Address(row.From, row.To.Addr.Addr())
-	q.From = addr.String()
-	if podInterface == "cni0" || podInterface == "veth-*" {
-		if row.From == "pod-a" || row.From == "pod-b" {
-			q.From = "pod"
-		}
-	}
-	return q
-}
-
-func judgeReport(t *testing.T, row lab.Row, report *explain.Report) {
-	t.Helper()
-	want := "endpoint"
-	switch owner := lab.Owner(row.To.Addr.Addr()); {
-	case report.Verdict == "untouched":
-		if owner == "" && !row.Dropped && !row.To.Addr.Addr().IsLoopback() {
-			t.Errorf("%s: untouched", row)
-		}
-		return
-	case row.Refused:
-		want = "refused"
-	case row.Dropped:
-		want = "dropped"
-	}
-	if report.Verdict != want {
-		t.Errorf("%s: verdict %s, want %s", row, report.Verdict, want)
-	}
-	var by []string
-	for _, e := range report.Endpoints {
-		by = append(by, lab.Owner(netip.MustParseAddr(e.Address)))
-	}
-	slices.Sort(by)
-	if by = slices.Compact(by); !slices.Equal(by, slices.Sorted(slices.Values(row.By))) {
-		t.Errorf("%s: endpoints %v, want %v", row, by, row.By)
-	}
-	if row.Source == "unchanged" && report.Source != "kept" ||
-		row.Source == "node" && report.Source != "masqueraded" && row.From != "node" {
-		t.Errorf("%s: source %s, want %s", row, report.Source, row.Source)
-	}
 }

@@ -59,6 +59,7 @@ type Proxier struct {
 	events   *eventer
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
+	asked    chan inquiry  // for the reconciler's goroutine
 	synced   chan struct{} // closed when the source has delivered everything once
 	done     chan struct{} // closed when everything was programmed once
 	once     sync.Once
@@ -86,6 +87,7 @@ func New(o Options) (*Proxier, error) {
 		events:   newEventer(name),
 		wake:     make(chan struct{}, 1),
 		address:  make(chan struct{}, 1),
+		asked:    make(chan inquiry),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
 	}, nil
@@ -122,6 +124,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 		run(func() error { return p.events.run(ctx, p.client.CreateEvent) })
 	}
 	p.serve(ctx, run)
+	run(func() error { return p.serveExplain(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })

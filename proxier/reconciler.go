@@ -52,7 +52,7 @@ func (r reason) String() string {
 //	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
-//	progress     report.go: Events, metrics and health
+//	progress     report.go: Events, metrics and health;  inquiry.go: answers to nftproxy explain
 type reconciler struct {
 	*Proxier
 	tables      tables
@@ -66,6 +66,9 @@ type reconciler struct {
 	cleanup cleanup
 	sweep   *sweep // nil: none runs
 	closed  bool   // a healthCheckNodePort could not be opened
+
+	lastSync  time.Time // that succeeded
+	lastError error     // of the last sync
 
 	unserved     bool             // a nodePort on a loopback address could not be opened
 	unrestricted []service.Family // the last that were logged
@@ -91,10 +94,15 @@ func (r *reconciler) require(why reason) { r.due = max(r.due, why) }
 // run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one
 // sync. It retries a failed sync at growing intervals; a change meanwhile syncs as well.
 func (r *reconciler) run(ctx context.Context) {
-	select {
-	case <-r.synced:
-	case <-ctx.Done():
-		return
+	for waiting := true; waiting; {
+		select {
+		case <-r.synced:
+			waiting = false
+		case q := <-r.asked:
+			r.answer(q)
+		case <-ctx.Done():
+			return
+		}
 	}
 	signal(r.wake)
 	defer r.awaitSweep()
@@ -110,6 +118,9 @@ func (r *reconciler) run(ctx context.Context) {
 			if r.due == none {
 				r.startSweep(ctx) // for what was noted meanwhile
 			}
+			continue
+		case q := <-r.asked:
+			r.answer(q)
 			continue
 		case <-r.cleanup.due:
 			r.cleanup.due = nil
@@ -129,14 +140,16 @@ func (r *reconciler) run(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		if err := r.sync(ctx); err != nil {
+		err := r.sync(ctx)
+		r.record(err)
+		if err != nil {
 			klog.ErrorS(err, "Sync failed", "retryIn", retry.after())
 			retry.failed()
 		} else {
 			retry.succeeded()
 			r.markDone()
 		}
-		pause(ctx, r.pace().pauseAfter(begin))
+		r.rest(ctx, r.pace().pauseAfter(begin))
 	}
 }
 

@@ -21,9 +21,9 @@ func Reasons(all []service.Endpoint, family service.Family, node service.Node, l
 			alive[s.all[i].Backend] = true
 		}
 	}
-	usable, chosen := s.usable, s.topology.picks
+	usable := s.usable
 	if local {
-		usable, chosen = s.usableHere, s.here
+		usable = s.usableHere
 	}
 	reasons, seen := make([]string, len(all)), map[service.Backend]bool{}
 	for i := range all {
@@ -37,8 +37,8 @@ func Reasons(all []service.Endpoint, family service.Family, node service.Node, l
 			reasons[i] = "not on this node: " + onNode(ep)
 		case !usable(ep):
 			reasons[i] = unusable(ep)
-		case chosen != nil && !chosen(ep):
-			reasons[i] = hinted(ep, s.topology.by)
+		case !local && !s.hinted(ep):
+			reasons[i] = s.reserved(ep)
 		case seen[ep.Backend]:
 			reasons[i] = "duplicate: another EndpointSlice has it too"
 		default:
@@ -75,9 +75,9 @@ func unusable(ep *service.Endpoint) string {
 	return "not ready: the readiness probe of its pod fails, or the pod has not started"
 }
 
-// hinted says for whom an endpoint is reserved by hints.
-func hinted(ep *service.Endpoint, by string) string {
-	if by == "node" {
+// reserved says for whom an endpoint is reserved by hints.
+func (s *selection) reserved(ep *service.Endpoint) string {
+	if s.hints == nodeHints {
 		return "for other nodes by hints: " + strings.Join(ep.NodeHints, ", ")
 	}
 	return "for other zones by hints: " + strings.Join(ep.ZoneHints, ", ")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -9,6 +10,10 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/explain"
+	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 const explainLong = `explain answers why a connection to a Service goes where it goes on this node. TARGET is
@@ -16,7 +21,10 @@ namespace/name[:port], IP:port[/protocol] or a nodePort[/protocol]. The first li
 the frontend and its Service, the last one the verdict, and each line between is a
 decision with its reason.
 
-With --source it reads manifests, and needs no privilege.
+With --source it reads manifests, and needs no privilege. Otherwise it asks the nftproxy
+that runs on this node, which also reads the kernel: as root, on the node or in the pod
+of nftproxy with kubectl exec. If none answers, it reads the kernel alone, and --config
+or the flags must be those of nftproxy.
 
 It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
 dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy
@@ -42,7 +50,7 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 				return err
 			}
 			q.Target = args[0]
-			report, err := answer(cmd, c, q)
+			report, err := answer(cmd.Context(), c, q)
 			if err != nil {
 				return errors.Join(exitUnknown, err)
 			}
@@ -65,11 +73,19 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 	return cmd
 }
 
-// answer answers a question from the manifests of c.Source.
-func answer(cmd *cobra.Command, c *config.Config, q explain.Question) (*explain.Report, error) {
-	if c.Source == "" {
-		return nil, errors.New("--source is required: a file or directory of manifests")
+// answer answers a question from the manifests of c.Source, from the daemon, or from the kernel alone.
+func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain.Report, error) {
+	if c.Source != "" {
+		return answerFromManifests(c, q)
 	}
+	report, err := explain.Ask(ctx, q)
+	if !errors.Is(err, explain.ErrNoDaemon) {
+		return report, err
+	}
+	return answerFromKernel(c, q, err)
+}
+
+func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report, error) {
 	b, e, err := desired.NewManifestBuilder(c, nil, func(error) {}) // the answer has the problems that matter
 	if err != nil {
 		return nil, err
@@ -80,4 +96,23 @@ func answer(cmd *cobra.Command, c *config.Config, q explain.Question) (*explain.
 		return nil, err
 	}
 	return explain.Explain(wanted, q, nil)
+}
+
+// answerFromKernel answers a question when there is no daemon to ask, for the given reason.
+func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+	name, err := c.NodeName()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := host.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	e := desired.NewEnvironment(c, name, state.New(name), service.Families(), addrs)
+	return explain.Alone(kernel.NewInquiry(conn, e.Config), e, addrs, q, why)
 }

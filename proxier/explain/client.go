@@ -81,7 +81,8 @@ func (w *Wanted) node(f service.Frontend) client {
 			return c
 		}
 	}
-	c.addr, c.why = exampleOutside(service.FamilyOf(f.Addr)), "an example: the node has no address of the family"
+	c.addr = exampleOutside(service.FamilyOf(f.Addr))
+	c.why = "an example: the node has no address of the family"
 	return c
 }
 

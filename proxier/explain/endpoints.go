@@ -32,10 +32,7 @@ func (x *explainer) endpoints() {
 		ep, ok := known[o.Endpoint]
 		ep.Backend = o.Endpoint
 		e := x.endpoint(ep)
-		e.Source = "kept"
-		if o.Masqueraded {
-			e.Source = "masqueraded"
-		}
+		e.Source = sourceOf(o)
 		if !ok {
 			e.Reason = "the kernel has it, and no EndpointSlice does"
 		}
@@ -51,6 +48,13 @@ func (x *explainer) endpoints() {
 	}
 	x.lines("endpoint", x.report.Endpoints)
 	x.lines("left out", x.report.LeftOut)
+}
+
+func sourceOf(o interpreter.Outcome) string {
+	if o.Masqueraded {
+		return "masqueraded"
+	}
+	return "kept"
 }
 
 func (x *explainer) endpoint(ep service.Endpoint) Endpoint {

@@ -58,6 +58,7 @@ type explainer struct {
 	port     *service.Port
 	kind     frontendKind
 	outcomes []interpreter.Outcome
+	alone    error // why no daemon was asked, if the kernel answers alone
 }
 
 // nothing answers a question about what has no frontend.
@@ -72,6 +73,7 @@ func (x *explainer) nothing(t target, why string) {
 	}
 	x.report.add(subject, x.report.Target, why)
 	x.sync()
+	x.daemon()
 	x.report.add("verdict", x.report.Verdict, "nftproxy does not program it on this node")
 }
 
@@ -97,7 +99,8 @@ func (x *explainer) claims(t target) {
 	}
 	for _, i := range x.Services {
 		if c, ok := x.Ruleset.Conflict(x.frontend, i.Name); ok {
-			x.report.add("conflict", "Service "+i.Name.String()+" does not have it", desired.Conflict(c).Message)
+			x.report.add("conflict", "Service "+i.Name.String()+" does not have it",
+				desired.Conflict(c).Message)
 		}
 	}
 	if t.isService() && t.name != owner {
@@ -131,7 +134,8 @@ func (x *explainer) unowned() {
 	for i := range x.Services {
 		in := &x.Services[i]
 		if in.Service != nil {
-			x.report.add("service", in.Name.String(), "has ports "+portsOf(in.Service)+" at "+join(addressesOf(in)))
+			x.report.add("service", in.Name.String(),
+				"has ports "+portsOf(in.Service)+" at "+join(addressesOf(in)))
 		}
 		x.problems(in)
 	}
@@ -170,9 +174,7 @@ func join(list []string) string {
 
 // evaluate runs the packet through the rules, and explains what they did with it.
 func (x *explainer) evaluate() error {
-	packet := interpreter.Packet{Src: x.client.addr, Dst: x.frontend.Addr, Protocol: x.frontend.Protocol,
-		Port: x.frontend.Port, Interface: x.client.iface}
-	wanted, err := interpreter.Run(x.Ruleset.Lookup(), x.local, packet)
+	wanted, err := interpreter.Run(x.Ruleset.Lookup(), x.local, x.packet())
 	if err != nil {
 		return fmt.Errorf("evaluate the wanted rules: %w", err)
 	}
@@ -180,15 +182,11 @@ func (x *explainer) evaluate() error {
 	var unread error
 	if x.kernel != nil {
 		var read []interpreter.Outcome
-		if read, unread = interpreter.Run(x.kernel, x.local, packet); unread == nil {
+		if read, unread = interpreter.Run(x.kernel, x.local, x.packet()); unread == nil {
 			x.outcomes = read
 		}
 	}
-	first := x.outcomes[0]
-	x.report.Verdict = first.Verdict.String()
-	for _, step := range first.Steps.List() {
-		x.report.Rules = append(x.report.Rules, Rule{step.Chain, step.Text(), step.Result})
-	}
+	x.recordRules(x.decisive())
 	x.admitted()
 	if x.svc != nil {
 		x.shape()
@@ -202,6 +200,30 @@ func (x *explainer) evaluate() error {
 	x.sync()
 	x.verdict()
 	return nil
+}
+
+// packet is the first packet of the connection.
+func (x *explainer) packet() interpreter.Packet {
+	return interpreter.Packet{Src: x.client.addr, Dst: x.frontend.Addr, Protocol: x.frontend.Protocol,
+		Port: x.frontend.Port, Interface: x.client.iface}
+}
+
+// decisive returns the outcome that is the verdict: one that does not reach an endpoint, if there is any.
+func (x *explainer) decisive() interpreter.Outcome {
+	for _, o := range x.outcomes {
+		if o.Verdict != interpreter.Translated {
+			return o
+		}
+	}
+	return x.outcomes[0]
+}
+
+// recordRules records an outcome with the rules that led to it.
+func (x *explainer) recordRules(o interpreter.Outcome) {
+	x.report.Verdict = o.Verdict.String()
+	for _, step := range o.Steps.List() {
+		x.report.Rules = append(x.report.Rules, Rule{step.Chain, step.Text(), step.Result})
+	}
 }
 
 // reasons returns why each endpoint of the port is left out.

@@ -48,8 +48,8 @@ func (x *explainer) portLine() {
 	case len(same) > 0:
 		x.report.add("port", result, "its endpoints listen on "+join(same))
 	case len(others) > 0:
-		x.report.add("port", result, fmt.Sprintf("no EndpointSlice has a %s port with its name %q, they have %s: "+
-			"compare name, protocol and targetPort with the ports of the pods",
+		x.report.add("port", result, fmt.Sprintf("no EndpointSlice has a %s port with its name %q, "+
+			"they have %s: compare name, protocol and targetPort with the ports of the pods",
 			x.port.Protocol, x.port.Name, join(others)))
 	default:
 		x.report.add("port", result, "the EndpointSlices have no ports: "+
@@ -75,24 +75,27 @@ func (x *explainer) admitted() {
 		case strings.Contains(step.Result, "no match"):
 			x.report.add("admitted", "yes", x.client.addr.String()+" is in loadBalancerSourceRanges")
 		default:
-			x.report.add("admitted", "no", x.client.addr.String()+" is not in loadBalancerSourceRanges: "+
-				x.ranges())
+			x.report.add("admitted", "no",
+				x.client.addr.String()+" is not in loadBalancerSourceRanges"+x.ranges())
 		}
 		return
 	}
 }
 
-// ranges lists the sources that the frontend admits.
+// ranges lists the sources that the frontend admits, to end a sentence with.
 func (x *explainer) ranges() string {
-	entry, _, _ := x.Ruleset.Entry(x.frontend)
+	entry, _, known := x.Ruleset.Entry(x.frontend)
 	var list []string
 	for _, p := range entry.Sources {
 		list = append(list, p.String())
 	}
-	if len(list) == 0 {
-		return "no range of this IP family"
+	switch {
+	case !known:
+		return ""
+	case len(list) == 0:
+		return ", which have none of this IP family"
 	}
-	return join(list)
+	return ": " + join(list)
 }
 
 // shape says which chain decides, and the traffic policy.
@@ -134,10 +137,13 @@ func (x *explainer) leadsHere() bool {
 		return false
 	}
 	everywhere := []string{nftables.Endpoints.String(), nftables.StickyBackends.String()}
-	for _, step := range x.outcomes[0].Steps.List() {
-		dnat, ok := step.Rule[len(step.Rule)-1].(nftables.DNAT)
-		if ok && slices.Contains(everywhere, dnat.Map) && !strings.HasPrefix(step.Result, "no match") {
-			return false
+	for _, o := range x.outcomes {
+		for _, step := range o.Steps.List() {
+			dnat, ok := step.Rule[len(step.Rule)-1].(nftables.DNAT)
+			if ok && slices.Contains(everywhere, dnat.Map) &&
+				strings.Contains(step.Result, "to "+o.Endpoint.String()) {
+				return false
+			}
 		}
 	}
 	return true
@@ -240,6 +246,13 @@ func (x *explainer) sync() {
 	}
 }
 
+// daemon says why no daemon was asked.
+func (x *explainer) daemon() {
+	if x.alone != nil {
+		x.report.add("daemon", "not asked", x.alone.Error()+": what is wanted is not known")
+	}
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""
@@ -255,9 +268,11 @@ func (x *explainer) verdict() {
 			to = append(to, o.Endpoint.String())
 		}
 	}
-	last := x.outcomes[0].Steps
-	switch {
-	case len(to) < len(x.outcomes):
+	switch last := x.decisive().Steps; {
+	case len(to) > 0 && len(to) < len(x.outcomes):
+		x.report.add("verdict", x.report.Verdict, fmt.Sprintf(
+			"some of the connections, the others reach %s; %s", join(to), x.whyLost(last)))
+	case len(to) == 0:
 		x.report.add("verdict", x.report.Verdict, x.whyLost(last))
 	case len(to) == 1:
 		x.report.add("verdict", x.report.Verdict, to[0])
@@ -293,8 +308,8 @@ func (x *explainer) loopback() {
 	l, ok := loopbacks[x.frontend]
 	x.report.Verdict = interpreter.Untouched.String()
 	if !ok {
-		x.report.add("verdict", x.report.Verdict, "loopback addresses serve nodePorts only if nodePortAddresses "+
-			"has localhost, and TCP only")
+		x.report.add("verdict", x.report.Verdict, "loopback addresses serve nodePorts only if "+
+			"nodePortAddresses has localhost, and TCP only")
 		return
 	}
 	x.report.Service = l.Service.String()
@@ -311,7 +326,8 @@ func (x *explainer) loopback() {
 		to = append(to, b.String())
 	}
 	x.report.add("frontend", x.report.Frontend,
-		"nodePort of Service "+l.Service.String()+" on a loopback address: nftproxy itself connects, without rules")
+		"nodePort of Service "+l.Service.String()+
+			" on a loopback address: nftproxy itself connects, without rules")
 	x.report.add("verdict", verdictEndpoint, "one of "+join(to))
 }
 

@@ -58,11 +58,11 @@ func (s *State) SlicePorts(name service.Name) (ports []SlicePort, slicesOf int) 
 func (s *State) Claiming(addr netip.Addr, nodePort uint16) (names []service.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	has := func(p service.Port) bool { return p.NodePort == nodePort && nodePort != 0 }
 	for name, svc := range s.services {
 		r := &svc.rules
 		if slices.Contains(r.ClusterIPs, addr) || slices.Contains(r.LoadBalancerIPs, addr) ||
-			slices.Contains(r.ExternalIPs, addr) ||
-			slices.ContainsFunc(r.Ports, func(p service.Port) bool { return p.NodePort == nodePort && nodePort != 0 }) {
+			slices.Contains(r.ExternalIPs, addr) || slices.ContainsFunc(r.Ports, has) {
 			names = append(names, name)
 		}
 	}

@@ -161,7 +161,8 @@ func (m *machine) rule(s *state, c nftables.Chain, i int) error {
 		}
 		way.random = draw
 		if err := m.statements(way, c, i); err != nil {
-			return fmt.Errorf("chain %s of table %s, rule %q: %w", c.Name, m.family, c.Rules[i].Text(m.family), err)
+			return fmt.Errorf("chain %s of table %s, rule %q: %w",
+				c.Name, m.family, c.Rules[i].Text(m.family), err)
 		}
 	}
 	return nil

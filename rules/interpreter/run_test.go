@@ -111,7 +111,8 @@ func TestFirstTranslationEndsTheHook(t *testing.T) {
 	}{"before": {-110, interpreter.Dropped}, "after": {-90, interpreter.Translated}} {
 		t.Run(name, func(t *testing.T) {
 			both := tables{
-				chains:   []nftables.Chain{base("drop", test.dropAt, nftables.Drop{}), base("dnat", -100, dnat)},
+				chains: []nftables.Chain{
+					base("drop", test.dropAt, nftables.Drop{}), base("dnat", -100, dnat)},
 				elements: []nftables.Element{slot},
 			}
 			outcomes, err := interpreter.Run(both, nowhere, packet())

@@ -58,7 +58,8 @@ func (m *machine) match(s *state, statement nftables.Statement) (after, error) {
 	case nftables.Translated:
 		return s.when(s.changed, words(s.changed, "translated", "not translated")), nil
 	case nftables.HasSocket:
-		return s.when(s.packet.Socket, words(s.packet.Socket, "another proxy has it", "no other proxy has it")), nil
+		return s.when(s.packet.Socket,
+			words(s.packet.Socket, "another proxy has it", "no other proxy has it")), nil
 	case nftables.IsProtocol:
 		return s.when(s.packet.Protocol == x.Protocol, "the protocol is "+s.packet.Protocol.String()), nil
 	case nftables.AddrLocal:
@@ -71,8 +72,8 @@ func (m *machine) match(s *state, statement nftables.Statement) (after, error) {
 			addr.String()+words(local, " is an address of the node", " is no address of the node")), nil
 	case nftables.Interface:
 		same := isInterface(x.Name, s.packet.Interface)
-		name := words(s.packet.Interface == "", "it arrived on no interface", "it arrived on "+s.packet.Interface)
-		return s.when(same != x.Not, name), nil
+		return s.when(same != x.Not, "it arrived on "+
+			words(s.packet.Interface == "", "no interface", s.packet.Interface)), nil
 	}
 	return leave, fmt.Errorf("unknown statement %T", statement)
 }
