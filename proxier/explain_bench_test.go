@@ -24,7 +24,9 @@ func BenchmarkExplain(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				reaches(b, func(k *kernel.Inquiry) (*explain.Report, error) { return explain.Explain(wanted, q, k) }, n)
+				reaches(b, func(k *kernel.Inquiry) (*explain.Report, error) {
+					return explain.Explain(wanted, q, k)
+				}, n)
 			}
 		})
 		b.Run("kernel/"+name, func(b *testing.B) {

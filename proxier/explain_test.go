@@ -12,8 +12,11 @@ import (
 	"time"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestExplainAgreesWithTraffic asks for each row of each traffic.yaml where its requests go: of the manifests,
@@ -155,7 +158,7 @@ func hasDecision(t *testing.T, r *explain.Report, subject, result string) {
 	t.Errorf("no line %s %s in %+v", subject, result, r.Decisions)
 }
 
-// TestExplainAlone asks the kernel when no daemon answers: who answers is the same.
+// TestExplainAlone asks the kernel when no daemon answers: where connections go is the same.
 func TestExplainAlone(t *testing.T) {
 	dir := filepath.Join(casesDir, "all-kinds-one-service")
 	manifests := filepath.Join(dir, "input.yaml")
@@ -166,9 +169,14 @@ func TestExplainAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, why := n.reconciler.builder.Environment(), errors.New("no daemon")
+	// The configuration of nftproxy is not known either.
+	e := desired.Environment{Config: rules.Config{Families: service.Families()}}
+	inquiry := kernel.NewInquiry(n.conn, e.Config.Variants()...)
+	if e.Config.PodTraffic.CIDRs, err = inquiry.PodCIDRs(service.Families()...); err != nil {
+		t.Fatal(err)
+	}
 	alone := func(q explain.Question) *explain.Report {
-		report, err := explain.Alone(kernel.NewInquiry(n.conn, e.Config), e, n.state.Node().Addrs, q, why)
+		report, err := explain.Alone(inquiry, e, n.state.Node().Addrs, q, errors.New("no daemon"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"net/netip"
 	"regexp"
 	"strconv"
 	"time"
@@ -47,4 +48,23 @@ func parseShape(name string) (Shape, bool) {
 		}
 	}
 	return Shape{}, false
+}
+
+// Variants returns the configuration and others with which nftproxy may have written the rules in the kernel,
+// for a reader who does not know. They differ in the mark and in how pods are recognised, except by an
+// interface of another name.
+func (c Config) Variants() []Config {
+	all := []Config{c}
+	byAddress := PodTraffic{CIDRs: []netip.Prefix{
+		netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}}
+	for bit := range 32 {
+		for _, everything := range []bool{false, true} {
+			for _, pods := range []PodTraffic{c.PodTraffic, byAddress, {}} {
+				v := c
+				v.MasqueradeMark, v.MasqueradeAll, v.PodTraffic = 1<<bit, everything, pods
+				all = append(all, v)
+			}
+		}
+	}
+	return all
 }

@@ -23,15 +23,16 @@ decision with its reason.
 
 With --source it reads manifests, and needs no privilege. Otherwise it asks the nftproxy
 that runs on this node, which also reads the kernel: as root, on the node or in the pod
-of nftproxy with kubectl exec. If none answers, it reads the kernel alone, and --config
-or the flags must be those of nftproxy.
+of nftproxy with kubectl exec. If none answers, it reads the kernel alone.
 
 It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
 dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy
 does not decide where the connection goes, or it is not known.`
 
-// exitUnknown is the exit code if there is no answer.
-const exitUnknown = exitCode(3)
+// unknown is an error that ends the process with the code for a question without an answer.
+type unknown struct{ error }
+
+func (u unknown) Unwrap() []error { return []error{u.error, exitCode(3)} }
 
 func newExplainCommand(options *config.Options) *cobra.Command {
 	var q explain.Question
@@ -52,7 +53,7 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 			q.Target = args[0]
 			report, err := answer(cmd.Context(), c, q)
 			if err != nil {
-				return errors.Join(exitUnknown, err)
+				return unknown{err}
 			}
 			write := report.WriteText
 			if format == "json" {
@@ -114,5 +115,11 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 	}
 	defer conn.Close()
 	e := desired.NewEnvironment(c, name, state.New(name), service.Families(), addrs)
-	return explain.Alone(kernel.NewInquiry(conn, e.Config), e, addrs, q, why)
+	inquiry := kernel.NewInquiry(conn, e.Config.Variants()...)
+	if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
+		if pods.CIDRs, err = inquiry.PodCIDRs(e.Config.Families...); err != nil {
+			return nil, err
+		}
+	}
+	return explain.Alone(inquiry, e, addrs, q, why)
 }

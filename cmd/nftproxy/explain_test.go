@@ -132,8 +132,12 @@ func TestExplainBadUse(t *testing.T) {
 		"want namespace/name[:": {"10.96.0.80"},
 	} {
 		if _, err := execute(t, append(append([]string{"explain"}, args...), source...)...); err == nil ||
-			!strings.Contains(err.Error(), want) {
+			!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "exit") {
 			t.Errorf("%v: error %v, want %q", args, err, want)
 		}
+	}
+	_, err := execute(t, append([]string{"explain", "web"}, source...)...)
+	if codeOf(err) != 3 {
+		t.Errorf("a question without an answer: exit code %d, want 3", codeOf(err))
 	}
 }

@@ -60,7 +60,7 @@ func sourceOf(o interpreter.Outcome) string {
 func (x *explainer) endpoint(ep service.Endpoint) Endpoint {
 	return Endpoint{
 		Address: ep.Backend.Addr().String(), Port: ep.Backend.Port(), Node: ep.Node,
-		Ready: ep.Ready, Serving: ep.Serving, Terminating: ep.Terminating,
+		Ready: &ep.Ready, Serving: &ep.Serving, Terminating: &ep.Terminating,
 		Hints:  strings.Join(slices.Concat(ep.NodeHints, ep.ZoneHints), ", "),
 		Itself: ep.Backend.Addr() == x.client.addr,
 	}
@@ -73,8 +73,7 @@ func (x *explainer) lines(subject string, endpoints []Endpoint) {
 			x.report.add(subject, fmt.Sprintf("%d more", len(endpoints)-i), "-o json lists all")
 			return
 		}
-		about := conditions(service.Endpoint{Ready: e.Ready, Serving: e.Serving, Terminating: e.Terminating}) +
-			" on " + cmp.Or(e.Node, "no node")
+		about := e.conditions() + " on " + cmp.Or(e.Node, "no node")
 		if e.Node == x.Environment.Node.Name {
 			about += ", this node"
 		}
@@ -89,4 +88,24 @@ func (x *explainer) lines(subject string, endpoints []Endpoint) {
 		}
 		x.report.add(subject, service.Backend(backendOf(e)).String(), about)
 	}
+}
+
+// conditions lists the conditions of an endpoint.
+func (e Endpoint) conditions() string {
+	var list []string
+	for _, c := range []struct {
+		name string
+		is   *bool
+	}{{"ready", e.Ready}, {"serving", e.Serving}, {"terminating", e.Terminating}} {
+		if c.is == nil {
+			return "conditions not known,"
+		}
+		if *c.is {
+			list = append(list, c.name)
+		}
+	}
+	if len(list) == 0 {
+		return "neither ready nor serving"
+	}
+	return strings.Join(list, ", ")
 }

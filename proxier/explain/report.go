@@ -35,13 +35,14 @@ type Report struct {
 
 // Endpoint is an endpoint of the port.
 type Endpoint struct {
-	Address     string `json:"address"`
-	Port        uint16 `json:"port"`
-	Node        string `json:"node,omitempty"`
-	Hints       string `json:"hints,omitempty"` // nodes and zones that should use it
-	Ready       bool   `json:"ready"`
-	Serving     bool   `json:"serving"`
-	Terminating bool   `json:"terminating"`
+	Address string `json:"address"`
+	Port    uint16 `json:"port"`
+	Node    string `json:"node,omitempty"`
+	Hints   string `json:"hints,omitempty"` // nodes and zones that should use it
+	// The conditions are missing if they are not known.
+	Ready       *bool  `json:"ready,omitempty"`
+	Serving     *bool  `json:"serving,omitempty"`
+	Terminating *bool  `json:"terminating,omitempty"`
 	Itself      bool   `json:"itself,omitempty"` // it is the client
 	Source      string `json:"source,omitempty"`
 	Reason      string `json:"reason,omitempty"` // why it is left out

@@ -48,7 +48,8 @@ func TestAsk(t *testing.T) {
 	if err != nil || report.Target != "default/web" || report.Verdict != "node" {
 		t.Errorf("report %+v, error %v", report, err)
 	}
-	if _, err := askAt(t.Context(), name, Question{}); errors.Is(err, ErrNoDaemon) || err.Error() != "who asks?" {
+	_, err = askAt(t.Context(), name, Question{})
+	if err == nil || errors.Is(err, ErrNoDaemon) || err.Error() != "who asks?" {
 		t.Errorf("error %v, want that of the daemon", err)
 	}
 	if _, err := askAt(t.Context(), name+"-nobody", Question{}); !errors.Is(err, ErrNoDaemon) {

@@ -10,7 +10,6 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/interpreter"
 	"github.com/nftproxy/nftproxy/rules/nftables"
-	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // definition says how clients name the Service, and whether its port finds one in the EndpointSlices.
@@ -322,28 +321,11 @@ func (x *explainer) loopback() {
 	var to []string
 	for _, b := range l.Backends {
 		x.report.Endpoints = append(x.report.Endpoints, Endpoint{Address: b.Addr().String(), Port: b.Port(),
-			Ready: true, Serving: true, Source: "masqueraded"})
+			Source: "masqueraded"})
 		to = append(to, b.String())
 	}
 	x.report.add("frontend", x.report.Frontend,
 		"nodePort of Service "+l.Service.String()+
 			" on a loopback address: nftproxy itself connects, without rules")
 	x.report.add("verdict", verdictEndpoint, "one of "+join(to))
-}
-
-// conditions lists the conditions of an endpoint.
-func conditions(ep service.Endpoint) string {
-	var list []string
-	for _, c := range []struct {
-		name string
-		is   bool
-	}{{"ready", ep.Ready}, {"serving", ep.Serving}, {"terminating", ep.Terminating}} {
-		if c.is {
-			list = append(list, c.name)
-		}
-	}
-	if len(list) == 0 {
-		return "neither ready nor serving"
-	}
-	return strings.Join(list, ", ")
 }

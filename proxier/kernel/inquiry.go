@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -21,17 +22,17 @@ import (
 // Only sets of intervals are read as a whole, once they are needed.
 type Inquiry struct {
 	conn    *Conn
-	config  rules.Config
+	configs []rules.Config
 	chains  map[service.Family]chains
 	ranges  map[nftables.SetID]map[nftables.ElementID]nftables.Element
 	expires map[nftables.ElementID]time.Duration
 }
 
-// NewInquiry returns an Inquiry over a connection. The configuration says which rules the chains should have:
-// those with other rules are errors.
-func NewInquiry(c *Conn, config rules.Config) *Inquiry {
+// NewInquiry returns an Inquiry over a connection. The configurations say which rules the chains can have:
+// those of one of them. A chain with other rules is an error.
+func NewInquiry(c *Conn, configs ...rules.Config) *Inquiry {
 	return &Inquiry{
-		conn: c, config: config, chains: map[service.Family]chains{},
+		conn: c, configs: configs, chains: map[service.Family]chains{},
 		ranges:  map[nftables.SetID]map[nftables.ElementID]nftables.Element{},
 		expires: map[nftables.ElementID]time.Duration{},
 	}
@@ -84,25 +85,26 @@ func (q *Inquiry) Chain(f service.Family, name string) (nftables.Chain, bool, er
 	if err != nil {
 		return nftables.Chain{}, false, err
 	}
-	hook, listed := read.hooks[name]
+	_, listed := read.hooks[name]
 	if _, hasRules := read.rules[name]; !listed && !hasRules {
 		return nftables.Chain{}, false, nil
 	}
-	chain, known := rules.KnownChain(q.config, f, name)
-	if !known {
-		return chain, true, fmt.Errorf("chain %s of table %s is not one of nftproxy's", name, f)
+	for _, config := range q.configs {
+		chain, known := rules.KnownChain(config, f, name)
+		if !known {
+			return chain, true, fmt.Errorf("chain %s of table %s is not one of nftproxy's", name, f)
+		}
+		t := rules.NewTableState()
+		t.Chains[name] = false
+		if err := read.compare(t, []nftables.Chain{chain}); err != nil {
+			return chain, true, err
+		}
+		if t.Chains[name] && t.Broken == "" {
+			return chain, true, nil
+		}
 	}
-	t := rules.NewTableState()
-	t.Chains[name] = false
-	if err := read.compare(t, []nftables.Chain{chain}); err != nil {
-		return chain, true, err
-	}
-	if !t.Chains[name] || t.Broken != "" {
-		return chain, true, fmt.Errorf("chain %s of table %s has other rules than nftproxy writes with this "+
-			"configuration, or another hook", name, f)
-	}
-	chain.Hook = hook
-	return chain, true, nil
+	return nftables.Chain{}, true, fmt.Errorf("chain %s of table %s has other rules than nftproxy writes with "+
+		"this configuration, or another hook", name, f)
 }
 
 // Element returns an element, and false if the table does not have it.
@@ -151,6 +153,21 @@ func (q *Inquiry) Frontends(f service.Family, pick func(f service.Frontend, comm
 		return nil, nil
 	}
 	return found, uninterrupted(err)
+}
+
+// PodCIDRs returns the ranges of pods that the kernel has.
+func (q *Inquiry) PodCIDRs(families ...service.Family) (cidrs []netip.Prefix, err error) {
+	for _, f := range families {
+		set := nftables.SetID{Family: f, Kind: nftables.PodCIDRs}
+		if _, _, err := q.interval(nftables.ElementID{Set: set}); err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+		for id := range q.ranges[set] {
+			cidrs = append(cidrs, netip.PrefixFrom(id.KeyValues().Addrs[0], int(id.Bits)))
+		}
+	}
+	slices.SortFunc(cidrs, netip.Prefix.Compare)
+	return cidrs, nil
 }
 
 // Expires returns when an element that Element has returned will be removed by the kernel.
