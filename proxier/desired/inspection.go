@@ -15,15 +15,23 @@ type Inspection struct {
 
 	SlicePorts []state.SlicePort // in its EndpointSlices
 	Slices     int
+	Zones      map[string]string // of the nodes of its endpoints, where known
 }
 
 // Inspect returns what is known about a Service. It needs a ruleset, and changes nothing.
 func (b *Builder) Inspect(name service.Name) Inspection {
-	i := Inspection{Name: name, Foreign: b.state.Foreign(name)}
+	i := Inspection{Name: name, Foreign: b.state.Foreign(name), Zones: map[string]string{}}
 	i.Service, i.Problems = b.service(name)
 	if i.Service != nil {
 		compiled := rules.Compile(i.Service, b.environment.Node, b.ruleset.Slots)
 		i.Problems = append(i.Problems, compiled.Problems...)
+		for _, p := range i.Service.Ports {
+			for _, ep := range p.Endpoints {
+				if _, known := i.Zones[ep.Node]; !known {
+					i.Zones[ep.Node] = b.state.Zone(ep.Node)
+				}
+			}
+		}
 	}
 	i.SlicePorts, i.Slices = b.state.SlicePorts(name)
 	return i

@@ -60,6 +60,7 @@ func sourceOf(o interpreter.Outcome) string {
 func (x *explainer) endpoint(ep service.Endpoint) Endpoint {
 	return Endpoint{
 		Address: ep.Backend.Addr().String(), Port: ep.Backend.Port(), Node: ep.Node,
+		Zone:  x.svc.Zones[ep.Node],
 		Ready: &ep.Ready, Serving: &ep.Serving, Terminating: &ep.Terminating,
 		Hints:  strings.Join(slices.Concat(ep.NodeHints, ep.ZoneHints), ", "),
 		Itself: ep.Backend.Addr() == x.client.addr,
@@ -76,6 +77,9 @@ func (x *explainer) lines(subject string, endpoints []Endpoint) {
 		about := e.conditions() + " on " + cmp.Or(e.Node, "no node")
 		if e.Node == x.Environment.Node.Name {
 			about += ", this node"
+		}
+		if e.Zone != "" {
+			about += ", in " + e.Zone
 		}
 		if e.Hints != "" {
 			about += ", hints for " + e.Hints

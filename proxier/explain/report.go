@@ -38,6 +38,7 @@ type Endpoint struct {
 	Address string `json:"address"`
 	Port    uint16 `json:"port"`
 	Node    string `json:"node,omitempty"`
+	Zone    string `json:"zone,omitempty"`
 	Hints   string `json:"hints,omitempty"` // nodes and zones that should use it
 	// The conditions are missing if they are not known.
 	Ready       *bool  `json:"ready,omitempty"`

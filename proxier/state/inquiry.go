@@ -4,6 +4,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"unique"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -51,6 +54,24 @@ func (s *State) SlicePorts(name service.Name) (ports []SlicePort, slicesOf int) 
 		}
 	}
 	return ports, len(s.slices[name])
+}
+
+// noteZones records the zones of the nodes in a slice. A zone is kept for each node, because there are many more
+// endpoints.
+func (s *State) noteZones(obj *discoveryv1.EndpointSlice) {
+	for i := range obj.Endpoints {
+		e := &obj.Endpoints[i]
+		if e.NodeName != nil && e.Zone != nil && s.zones[*e.NodeName] != *e.Zone {
+			s.zones[unique.Make(*e.NodeName).Value()] = unique.Make(*e.Zone).Value()
+		}
+	}
+}
+
+// Zone returns the zone of a node on which an endpoint is or was, and "" if it is not known.
+func (s *State) Zone(node string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zones[node]
 }
 
 // Claiming returns the Services that have the address, in whatever field, or the nodePort, sorted. It looks

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -28,6 +29,21 @@ func TestForeign(t *testing.T) {
 	s.Delete(svc)
 	if got := s.Foreign(name); got != "" {
 		t.Errorf("deleted: reason %q, want none", got)
+	}
+}
+
+// The zone of a node is that of the slice that came last.
+func TestZone(t *testing.T) {
+	s := New("node-a")
+	for _, zone := range []string{"zone-1", "zone-2"} {
+		s.Apply(&discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{
+			{NodeName: new("node-b"), Zone: &zone}, {NodeName: new("node-c")}, {Zone: &zone}}})
+		if got := s.Zone("node-b"); got != zone {
+			t.Errorf("zone %q, want %q", got, zone)
+		}
+	}
+	if got := s.Zone("node-c"); got != "" {
+		t.Errorf("node-c has zone %q", got)
 	}
 }
 

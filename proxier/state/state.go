@@ -41,6 +41,7 @@ type State struct {
 	slices   map[service.Name]map[string]*slice    // by the name of the slice
 	owners   map[types.NamespacedName]service.Name // the Service of a slice
 	cidrs    map[string][]netip.Prefix             // by the name of the ServiceCIDR
+	zones    map[string]string                     // of nodes, as the slices name them
 	node     Node
 	changes  Changes
 }
@@ -72,6 +73,7 @@ func New(nodeName string) *State {
 		slices:   map[service.Name]map[string]*slice{},
 		owners:   map[types.NamespacedName]service.Name{},
 		cidrs:    map[string][]netip.Prefix{},
+		zones:    map[string]string{},
 		changes:  Changes{Services: map[service.Name]struct{}{}},
 	}
 }
@@ -86,6 +88,7 @@ func (s *State) Apply(obj runtime.Object) {
 		s.putService(serviceName(obj), newService(obj))
 	case *discoveryv1.EndpointSlice:
 		s.trigger(obj)
+		s.noteZones(obj)
 		s.putSlice(obj.Namespace, obj.Name, newSlice(obj))
 	case *corev1.Node:
 		if obj.Name == s.nodeName {
