@@ -2,7 +2,6 @@ package proxier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -37,8 +36,8 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 	}
 	wanted, err := p.collect(ctx, func(r *reconciler) (*explain.Wanted, error) {
 		if r.builder.Ruleset() == nil {
-			return nil, errors.New("nothing is programmed yet: " +
-				"the source of objects has not delivered all of them, or the first sync has not begun")
+			return nil, fmt.Errorf("%w: nothing is programmed yet: the source of objects has not delivered "+
+				"all of them, or the first sync has not begun", explain.ErrNoDaemon)
 		}
 		w, err := explain.Collect(r.builder, addrs, q)
 		if err == nil {
@@ -76,7 +75,7 @@ func (p *Proxier) collect(ctx context.Context, f func(*reconciler) (*explain.Wan
 	select {
 	case p.asked <- inquiry{f, result}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the daemon is busy with a sync: %w", ctx.Err())
+		return nil, fmt.Errorf("%w: it is busy with a sync: %w", explain.ErrNoDaemon, ctx.Err())
 	}
 	r := <-result
 	return r.wanted, r.err

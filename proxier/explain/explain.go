@@ -88,8 +88,9 @@ func (x *explainer) claims(t target) {
 	if x.svc != nil && x.svc.Service != nil {
 		x.port, x.kind = x.portAt(x.svc.Service, x.frontend)
 	}
-	if x.port == nil { // cannot happen: the Service was compiled with this port
+	if x.port == nil { // the Service has changed since it was compiled
 		x.svc = nil
+		x.report.add("frontend", x.report.Frontend, "of Service "+owner.String())
 		return
 	}
 	x.report.add("frontend", x.report.Frontend,

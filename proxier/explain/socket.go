@@ -104,7 +104,11 @@ func handle(w http.ResponseWriter, r *http.Request, answer Answer) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	report, err := answer(ctx, q)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNoDaemon):
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	case err != nil:
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
@@ -112,8 +116,15 @@ func handle(w http.ResponseWriter, r *http.Request, answer Answer) {
 	_ = report.WriteJSON(w) // fails if the client has gone
 }
 
-// ErrNoDaemon means that no daemon answers in this network namespace.
-var ErrNoDaemon = errors.New("the daemon does not answer")
+// ErrNoDaemon means that no daemon answers in this network namespace, or that it cannot say yet what it wants.
+var ErrNoDaemon = errors.New("no answer from the daemon")
+
+// unready is ErrNoDaemon in the words of the daemon.
+type unready string
+
+func (u unready) Error() string { return string(u) }
+
+func (unready) Is(err error) bool { return err == ErrNoDaemon }
 
 // Ask asks the daemon of this network namespace. The error is ErrNoDaemon if none answers, and otherwise what
 // the daemon says.
@@ -142,8 +153,12 @@ func askAt(ctx context.Context, name string, q Question) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoDaemon, err)
 	}
-	if response.StatusCode != http.StatusOK {
-		return nil, errors.New(string(bytes.TrimSpace(data)))
+	switch text := bytes.TrimSpace(data); response.StatusCode {
+	case http.StatusOK:
+	case http.StatusServiceUnavailable:
+		return nil, unready(text)
+	default:
+		return nil, errors.New(string(text))
 	}
 	report := &Report{}
 	if err := json.Unmarshal(data, report); err != nil {

@@ -39,8 +39,11 @@ func answering(t *testing.T, answer Answer) (name string) {
 
 func TestAsk(t *testing.T) {
 	name := answering(t, func(_ context.Context, q Question) (*Report, error) {
-		if q.From == "" {
+		switch q.From {
+		case "":
 			return nil, errors.New("who asks?")
+		case "early":
+			return nil, fmt.Errorf("%w: wait", ErrNoDaemon)
 		}
 		return &Report{Target: q.Target, Verdict: q.From}, nil
 	})
@@ -51,6 +54,10 @@ func TestAsk(t *testing.T) {
 	_, err = askAt(t.Context(), name, Question{})
 	if err == nil || errors.Is(err, ErrNoDaemon) || err.Error() != "who asks?" {
 		t.Errorf("error %v, want that of the daemon", err)
+	}
+	_, err = askAt(t.Context(), name, Question{From: "early"})
+	if !errors.Is(err, ErrNoDaemon) || !strings.HasSuffix(err.Error(), ": wait") {
+		t.Errorf("early: error %v, want ErrNoDaemon with the reason", err)
 	}
 	if _, err := askAt(t.Context(), name+"-nobody", Question{}); !errors.Is(err, ErrNoDaemon) {
 		t.Errorf("nobody listens: error %v, want ErrNoDaemon", err)

@@ -43,8 +43,8 @@ func parseTarget(text string) (target, error) {
 	}
 	namespace, name, found := strings.Cut(rest, "/")
 	name, t.portName, _ = strings.Cut(name, ":")
-	if _, err := netip.ParseAddr(rest); err == nil || !found || namespace == "" || name == "" ||
-		strings.Contains(name, "/") {
+	if _, err := netip.ParseAddr(rest); err == nil || !found || name == "" ||
+		strings.Contains(name, "/") || namespace == "" || strings.ContainsAny(namespace, ":.") {
 		return target{}, fmt.Errorf("%q: want namespace/name[:port], IP:port[/protocol] or a nodePort", text)
 	}
 	t.name = service.Name{Namespace: namespace, Name: name}

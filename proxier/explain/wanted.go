@@ -44,11 +44,11 @@ func Collect(b *desired.Builder, hostAddrs []netip.Addr, q Question) (*Wanted, e
 		return nil, err
 	}
 	w := &Wanted{Environment: b.Environment(), HostAddrs: hostAddrs}
-	addr, nodePort := t.addr, uint16(0)
+	addr, port, nodePort := t.addr, t.port, uint16(0)
 	if t.isService() {
 		w.Services = append(w.Services, b.Inspect(t.name))
 		if f, _, ok := w.resolve(t, from); ok {
-			addr = f.Addr
+			addr, port = f.Addr, f.Port
 		}
 	}
 	if !t.isService() && (!t.addr.IsValid() || w.local(t.addr)) {
@@ -62,7 +62,7 @@ func Collect(b *desired.Builder, hostAddrs []netip.Addr, q Question) (*Wanted, e
 		names = append(names, t.name)
 	}
 	for _, name := range names {
-		if name != t.name && (len(w.Services) < maxInspected || b.Ruleset().Claims(name, addr, t.port)) {
+		if name != t.name && (len(w.Services) < maxInspected || b.Ruleset().Claims(name, addr, port)) {
 			w.Services = append(w.Services, b.Inspect(name))
 		}
 	}

@@ -18,14 +18,21 @@ import (
 )
 
 // Inquiry reads single elements and the chains of our tables, to evaluate the rules that the kernel has. It
-// changes nothing, and its cost does not depend on the number of Services: it asks for elements by their key.
-// Only sets of intervals are read as a whole, once they are needed.
+// changes nothing, and its cost does not depend on the number of Services: it asks for elements by their key,
+// for each once. Only sets of intervals are read as a whole, once they are needed.
 type Inquiry struct {
 	conn    *Conn
 	configs []rules.Config
 	chains  map[service.Family]chains
 	ranges  map[nftables.SetID]map[nftables.ElementID]nftables.Element
+	known   map[nftables.ElementID]answered
 	expires map[nftables.ElementID]time.Duration
+}
+
+// answered is what the kernel has answered about an element.
+type answered struct {
+	element nftables.Element
+	found   bool
 }
 
 // NewInquiry returns an Inquiry over a connection. The configurations say which rules the chains can have:
@@ -34,6 +41,7 @@ func NewInquiry(c *Conn, configs ...rules.Config) *Inquiry {
 	return &Inquiry{
 		conn: c, configs: configs, chains: map[service.Family]chains{},
 		ranges:  map[nftables.SetID]map[nftables.ElementID]nftables.Element{},
+		known:   map[nftables.ElementID]answered{},
 		expires: map[nftables.ElementID]time.Duration{},
 	}
 }
@@ -112,10 +120,21 @@ func (q *Inquiry) Element(id nftables.ElementID) (nftables.Element, bool, error)
 	if id.Set.Schema().Interval {
 		return q.interval(id)
 	}
-	var found nftables.Element
-	var ok bool
+	a, asked := q.known[id]
+	if !asked {
+		var err error
+		if a.element, a.found, err = q.ask(id); err != nil {
+			return a.element, false, err
+		}
+		q.known[id] = a
+	}
+	return a.element, a.found, nil
+}
+
+// ask asks the kernel for an element.
+func (q *Inquiry) ask(id nftables.ElementID) (found nftables.Element, ok bool, err error) {
 	r := newReader(q.conn, id.Set.Family)
-	err := q.conn.Request(getElement(id), func(attributes []byte) error {
+	err = q.conn.Request(getElement(id), func(attributes []byte) error {
 		return netlink.Elements(attributes, func(element []byte) error {
 			if found, ok = r.element(id.Set, parseElement(element)); !ok {
 				return fmt.Errorf("set %s has an unexpected element", id.Set.Kind)

@@ -56,8 +56,8 @@ func (s *State) SlicePorts(name service.Name) (ports []SlicePort, slicesOf int) 
 	return ports, len(s.slices[name])
 }
 
-// noteZones records the zones of the nodes in a slice. A zone is kept for each node, because there are many more
-// endpoints.
+// noteZones records the zones of the nodes in a slice. A zone is kept for each node, because there are many
+// more endpoints.
 func (s *State) noteZones(obj *discoveryv1.EndpointSlice) {
 	for i := range obj.Endpoints {
 		e := &obj.Endpoints[i]

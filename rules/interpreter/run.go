@@ -59,7 +59,7 @@ type state struct {
 	packet   Packet
 	priority nftables.Class
 	mark     uint32
-	random   int // the number that the rule at hand drew; -1: none yet
+	random   int // the number that the statement at hand drew
 
 	taken  int // steps
 	hook   string
@@ -147,32 +147,23 @@ func (m *machine) route(s *state) error {
 	return m.enter(s)
 }
 
-// rule evaluates the rule i of a chain. A rule that draws a random number is evaluated with each number.
+// rule evaluates the rule i of a chain.
 func (m *machine) rule(s *state, c nftables.Chain, i int) error {
-	n := 1
-	for _, statement := range c.Rules[i] {
-		n = max(n, randomOf(statement))
-	}
-	for draw := n - 1; draw >= 0; draw-- {
-		way := s
-		if draw > 0 {
-			way = s.clone()
-			m.todo = append(m.todo, way)
-		}
-		way.random = draw
-		if err := m.statements(way, c, i); err != nil {
-			return fmt.Errorf("chain %s of table %s, rule %q: %w",
-				c.Name, m.family, c.Rules[i].Text(m.family), err)
-		}
+	s.log = nil
+	if err := m.statements(s, c, i, 0); err != nil {
+		return fmt.Errorf("chain %s of table %s, rule %q: %w",
+			c.Name, m.family, c.Rules[i].Text(m.family), err)
 	}
 	return nil
 }
 
-// statements evaluates the statements of a rule until one does not match or ends the chain.
-func (m *machine) statements(s *state, c nftables.Chain, i int) error {
-	s.log = nil
-	for _, statement := range c.Rules[i] {
-		next, err := m.execute(s, statement)
+// statements evaluates the statements of a rule from one on, until one does not match or ends the chain.
+func (m *machine) statements(s *state, c nftables.Chain, i, from int) error {
+	for at := from; at < len(c.Rules[i]); at++ {
+		if n := randomOf(c.Rules[i][at]); n > 1 {
+			return m.draw(s, c, i, at, n)
+		}
+		next, err := m.execute(s, c.Rules[i][at])
 		if err != nil {
 			return err
 		}
@@ -180,15 +171,53 @@ func (m *machine) statements(s *state, c nftables.Chain, i int) error {
 			break
 		}
 	}
-	s.steps = &Step{Before: s.steps, Family: m.family, Hook: s.hook, Chain: c.Name,
-		Rule: c.Rules[i], Result: strings.Join(s.log, ", ")}
+	s.record(c, i)
 	return nil
+}
+
+// draw goes on with a statement that draws a random number, once with each of n numbers. Where the statement
+// does not match nothing has changed, so one of these ways stands for all.
+func (m *machine) draw(s *state, c nftables.Chain, i, at, n int) error {
+	before := s.clone()
+	missed := false
+	for number := range n {
+		way := s
+		if number > 0 {
+			way = before.clone()
+		}
+		way.random = number
+		next, err := m.execute(way, c.Rules[i][at])
+		way.random = 0
+		switch {
+		case err != nil:
+			return err
+		case next == noMatch && missed && number > 0:
+			continue
+		case next == proceed:
+			if err := m.statements(way, c, i, at+1); err != nil {
+				return err
+			}
+		default:
+			way.record(c, i)
+		}
+		missed = missed || next == noMatch
+		if number > 0 {
+			m.todo = append(m.todo, way)
+		}
+	}
+	return nil
+}
+
+// record adds a rule that was evaluated to the steps.
+func (s *state) record(c nftables.Chain, i int) {
+	s.steps = &Step{Before: s.steps, Family: c.Family, Hook: s.hook, Chain: c.Name,
+		Rule: c.Rules[i], Result: strings.Join(s.log, ", ")}
 }
 
 // clone returns a state that goes its own way.
 func (s *state) clone() *state {
 	c := *s
-	c.frames, c.bases = slices.Clone(s.frames), slices.Clone(s.bases)
+	c.frames, c.bases, c.log = slices.Clone(s.frames), slices.Clone(s.bases), slices.Clone(s.log)
 	return &c
 }
 

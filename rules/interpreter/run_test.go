@@ -145,6 +145,45 @@ func TestMissingSlot(t *testing.T) {
 	}
 }
 
+// A rule whose random choice is not reached, or finds nothing, does not multiply the ways: with policy Local
+// there are two choices among thousands of endpoints, one after the other.
+func TestWaysDoNotMultiply(t *testing.T) {
+	const endpoints = 3000
+	r := rules.NewRuleset(rules.Config{MasqueradeMark: 1, Families: service.Families()})
+	port := service.Port{Protocol: service.TCP, Port: 80}
+	addr := netip.MustParseAddr("10.244.0.0")
+	for range endpoints {
+		addr = addr.Next()
+		port.Endpoints = append(port.Endpoints, service.Endpoint{
+			Backend: netip.AddrPortFrom(addr, 80), Node: "here", Ready: true, Serving: true})
+	}
+	external := netip.MustParseAddr("198.51.100.1")
+	r.Put(rules.Compile(&service.Service{Name: service.Name{Namespace: "default", Name: "web"},
+		ClusterIPs: []netip.Addr{frontend.Addr}, ExternalIPs: []netip.Addr{external}, ExternalLocal: true,
+		Ports: []service.Port{port}}, service.Node{Name: "here"}, r.Slots))
+	p := packet()
+	p.Dst = external
+	counting := &countingTables{Lookup: r.Lookup()}
+	outcomes, err := interpreter.Run(counting, nowhere, p)
+	if err != nil || len(outcomes) != endpoints {
+		t.Fatalf("%d outcomes, error %v, want %d", len(outcomes), err, endpoints)
+	}
+	if most := 5 * endpoints; counting.asked > most {
+		t.Errorf("asked for %d elements, want at most %d", counting.asked, most)
+	}
+}
+
+// countingTables counts the elements that they are asked for.
+type countingTables struct {
+	*rules.Lookup
+	asked int
+}
+
+func (c *countingTables) Element(id nftables.ElementID) (nftables.Element, bool, error) {
+	c.asked++
+	return c.Lookup.Element(id)
+}
+
 // sticky is a ruleset with a Service with session affinity, and two endpoints.
 func sticky(t *testing.T, clusterIP string) (*rules.Ruleset, []service.Backend) {
 	t.Helper()

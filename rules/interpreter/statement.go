@@ -14,7 +14,8 @@ type after int
 
 const (
 	proceed after = iota // with the next statement of the rule
-	leave                // with the next rule, or with the chain that the statement has chosen
+	leave                // with the chain that the statement has chosen, if it did not end the way
+	noMatch              // with the next rule
 )
 
 // execute evaluates one statement. Statements that look up something are in lookup.go.
@@ -126,7 +127,8 @@ func (s *state) note(what string) after {
 // when records whether the packet matches, and why.
 func (s *state) when(matches bool, why string) after {
 	if !matches {
-		return s.note("no match: " + why)
+		s.note("no match: " + why)
+		return noMatch
 	}
 	s.log = append(s.log, why)
 	return proceed
