@@ -41,37 +41,50 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 		Use:   "explain TARGET",
 		Short: "Explain why a connection to a Service goes where it goes on this node",
 		Long:  explainLong,
-		Args:  cobra.ExactArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+				return unknown{err}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("-o %s: must be text or json", format)
-			}
-			c, err := complete(options)
-			if err != nil {
-				return err
-			}
 			q.Target = args[0]
-			report, err := answer(cmd.Context(), c, q)
+			code, err := printAnswer(cmd, options, q, format)
 			if err != nil {
 				return unknown{err}
 			}
-			write := report.WriteText
-			if format == "json" {
-				write = report.WriteJSON
-			}
-			if err := write(cmd.OutOrStdout()); err != nil {
-				return err
-			}
-			if code := report.ExitCode(); code != 0 {
+			if code != 0 {
 				return exitCode(code)
 			}
 			return nil
 		},
 	}
+	// The code of other errors, 2, means here that the kernel differs.
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unknown{err} })
 	cmd.Flags().StringVar(&q.From, "from", "pod",
 		"Who connects: an IP address, or pod, node or outside for an example of each.")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "Format of the answer: text or json.")
 	return cmd
+}
+
+// printAnswer answers a question, and returns the exit code.
+func printAnswer(cmd *cobra.Command, options *config.Options, q explain.Question, format string) (int, error) {
+	if format != "text" && format != "json" {
+		return 0, fmt.Errorf("-o %s: must be text or json", format)
+	}
+	c, err := complete(options)
+	if err != nil {
+		return 0, err
+	}
+	report, err := answer(cmd.Context(), c, q)
+	if err != nil {
+		return 0, err
+	}
+	write := report.WriteText
+	if format == "json" {
+		write = report.WriteJSON
+	}
+	return report.ExitCode(), write(cmd.OutOrStdout())
 }
 
 // answer answers a question from the manifests of c.Source, from the daemon, or from the kernel alone.

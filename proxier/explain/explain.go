@@ -175,16 +175,14 @@ func join(list []string) string {
 
 // evaluate runs the packet through the rules, and explains what they did with it.
 func (x *explainer) evaluate() error {
-	wanted, err := interpreter.Run(x.Ruleset.Lookup(), x.local, x.packet())
-	if err != nil {
-		return fmt.Errorf("evaluate the wanted rules: %w", err)
-	}
-	x.outcomes = wanted
 	var unread error
 	if x.kernel != nil {
-		var read []interpreter.Outcome
-		if read, unread = interpreter.Run(x.kernel, x.local, x.packet()); unread == nil {
-			x.outcomes = read
+		x.outcomes, unread = interpreter.Run(x.kernel, x.local, x.packet())
+	}
+	if x.kernel == nil || unread != nil {
+		var err error
+		if x.outcomes, err = interpreter.Run(x.Ruleset.Lookup(), x.local, x.packet()); err != nil {
+			return fmt.Errorf("evaluate the wanted rules: %w", err)
 		}
 	}
 	x.recordRules(x.decisive())

@@ -19,13 +19,14 @@ import (
 
 // Inquiry reads single elements and the chains of our tables, to evaluate the rules that the kernel has. It
 // changes nothing, and its cost does not depend on the number of Services: it asks for elements by their key,
-// for each once. Only sets of intervals are read as a whole, once they are needed.
+// for each once. Only sets of intervals, and those of which many elements are needed, are read as a whole.
 type Inquiry struct {
 	conn    *Conn
 	configs []rules.Config
 	chains  map[service.Family]chains
 	ranges  map[nftables.SetID]map[nftables.ElementID]nftables.Element
 	known   map[nftables.ElementID]answered
+	asked   map[nftables.SetID]int // how many elements of a set
 	expires map[nftables.ElementID]time.Duration
 }
 
@@ -42,6 +43,7 @@ func NewInquiry(c *Conn, configs ...rules.Config) *Inquiry {
 		conn: c, configs: configs, chains: map[service.Family]chains{},
 		ranges:  map[nftables.SetID]map[nftables.ElementID]nftables.Element{},
 		known:   map[nftables.ElementID]answered{},
+		asked:   map[nftables.SetID]int{},
 		expires: map[nftables.ElementID]time.Duration{},
 	}
 }
@@ -120,8 +122,13 @@ func (q *Inquiry) Element(id nftables.ElementID) (nftables.Element, bool, error)
 	if id.Set.Schema().Interval {
 		return q.interval(id)
 	}
-	a, asked := q.known[id]
-	if !asked {
+	if q.asked[id.Set]++; q.asked[id.Set] == manyElements {
+		if err := q.readSet(id.Set); err != nil {
+			return nftables.Element{}, false, err
+		}
+	}
+	a, known := q.known[id]
+	if !known {
 		var err error
 		if a.element, a.found, err = q.ask(id); err != nil {
 			return a.element, false, err
@@ -129,6 +136,22 @@ func (q *Inquiry) Element(id nftables.ElementID) (nftables.Element, bool, error)
 		q.known[id] = a
 	}
 	return a.element, a.found, nil
+}
+
+// manyElements is how many elements of a set are asked for one by one, before the set is read as a whole: a
+// Service can have 65,535 endpoints.
+const manyElements = 1000
+
+// readSet reads all elements of a set. The kernel is still asked for those that the dump may have missed.
+func (q *Inquiry) readSet(set nftables.SetID) error {
+	r := newReader(q.conn, set.Family)
+	if err := r.elements(set); err != nil {
+		return fmt.Errorf("read %s %s: %w", set.Family, set.Kind, err)
+	}
+	for id, e := range r.table.Elements {
+		q.known[id] = answered{e, true}
+	}
+	return nil
 }
 
 // ask asks the kernel for an element.

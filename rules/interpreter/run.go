@@ -23,7 +23,8 @@ const (
 // Run returns the outcomes that a connection can have, each once, in a fixed order. local reports whether an
 // address is one of the host. The error is that of Tables, or names a statement that Run does not know.
 func Run(t Tables, local func(netip.Addr) bool, p Packet) ([]Outcome, error) {
-	m := &machine{tables: t, local: local, family: service.FamilyOf(p.Dst)}
+	m := &machine{tables: t, local: local, family: service.FamilyOf(p.Dst),
+		bases: map[string][]nftables.Chain{}}
 	first := &state{packet: p, hook: prerouting}
 	if p.Interface == "" {
 		first.hook = output
@@ -50,7 +51,8 @@ type machine struct {
 	tables   Tables
 	local    func(netip.Addr) bool
 	family   service.Family
-	todo     []*state // ways that are not evaluated to their end
+	bases    map[string][]nftables.Chain // of each hook, in the order of their priority
+	todo     []*state                    // ways that are not evaluated to their end
 	outcomes []Outcome
 }
 
@@ -91,19 +93,23 @@ var errEndless = errors.New("the rules do not come to an end")
 
 // enter begins the base chains of the hook that the state names.
 func (m *machine) enter(s *state) error {
-	chains, err := m.tables.BaseChains(m.family)
-	if err != nil {
-		return err
-	}
-	s.bases = nil
-	for _, c := range chains {
-		if c.Hook != nil && c.Hook.Name == s.hook {
-			s.bases = append(s.bases, c)
+	bases, read := m.bases[s.hook]
+	if !read {
+		chains, err := m.tables.BaseChains(m.family)
+		if err != nil {
+			return err
 		}
+		for _, c := range chains {
+			if c.Hook != nil && c.Hook.Name == s.hook {
+				bases = append(bases, c)
+			}
+		}
+		slices.SortStableFunc(bases, func(a, b nftables.Chain) int {
+			return cmp.Compare(a.Hook.Priority, b.Hook.Priority)
+		})
+		m.bases[s.hook] = bases
 	}
-	slices.SortStableFunc(s.bases, func(a, b nftables.Chain) int {
-		return cmp.Compare(a.Hook.Priority, b.Hook.Priority)
-	})
+	s.bases = bases
 	return nil
 }
 
@@ -217,7 +223,7 @@ func (s *state) record(c nftables.Chain, i int) {
 // clone returns a state that goes its own way.
 func (s *state) clone() *state {
 	c := *s
-	c.frames, c.bases, c.log = slices.Clone(s.frames), slices.Clone(s.bases), slices.Clone(s.log)
+	c.frames, c.log = slices.Clone(s.frames), slices.Clone(s.log)
 	return &c
 }
 
