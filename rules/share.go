@@ -6,21 +6,22 @@ import "github.com/nftproxy/nftproxy/rules/service"
 // millions, which no node has memory for. So a Service may have a share of elements for each port, address,
 // range and endpoint that its objects list, which is a cost in proportion to the size of the objects.
 //
-// The share is [MaxShare] while the Services of a namespace together keep within [MaxElements]. Otherwise it
-// is halved until they do, but not below [MinShare]: a Service with one ClusterIP and nodePort needs less. The
-// budget is that of a namespace because its users can harm each other anyway, but nobody else.
+// Every Service may have [MinShare]: one with a port, a ClusterIP, a nodePort and a load balancer needs less. What
+// the Services of a namespace have beyond that is at most [MaxElements] together: their share is [MaxShare], or
+// half of it and so on, until this holds. The budget is that of a namespace because its users can harm each
+// other anyway, but nobody else.
 //
 // MaxShare admits 250 endpoints with two ports and the addresses of 250 nodes as external IPs. MaxElements
 // elements take about 200 MB of memory in the process; 10,000 endpoints with five ports and ten addresses
 // need as many.
 const (
 	MaxShare    = 256
-	MinShare    = 8
+	MinShare    = 4
 	MaxElements = 1 << 19
 )
 
 // shares is the number of steps from MaxShare to MinShare.
-const shares = 6
+const shares = 7
 
 // Demand is what a Service wants.
 type Demand struct {
@@ -49,12 +50,14 @@ func listed(svc *service.Service) int {
 // limit returns how many elements a Service may have with a share.
 func (d *Demand) limit(share int) int { return min(d.Listed*share, MaxElements) }
 
-// demands are the elements that the Services of a namespace have with each share, from MaxShare on.
+// demands are the elements that the Services of a namespace have with each share, from MaxShare on, beyond
+// those with MinShare.
 type demands [shares]int
 
 func (d *demands) count(c *Compiled, by int) {
+	granted := min(c.Demand.Elements, c.Demand.limit(MinShare))
 	for i := range d {
-		d[i] += by * min(c.Demand.Elements, c.Demand.limit(MaxShare>>i))
+		d[i] += by * (min(c.Demand.Elements, c.Demand.limit(MaxShare>>i)) - granted)
 	}
 }
 
@@ -62,7 +65,7 @@ func (d *demands) count(c *Compiled, by int) {
 // with which they were compiled.
 func (r *Ruleset) Share(namespace string) int {
 	d, i := r.demands[namespace], 0
-	for i < shares-1 && d[i] > MaxElements {
+	for d[i] > MaxElements { // with MinShare there are none
 		i++
 	}
 	return MaxShare >> i

@@ -139,7 +139,7 @@ func TestShareOfNamespace(t *testing.T) {
 	}
 	listed, wanted := 20+1+20+50, 20*21*51
 	share := rules.MaxShare
-	for share > rules.MinShare && len(services)*min(wanted, listed*share) > rules.MaxElements {
+	for share > rules.MinShare && len(services)*(min(wanted, listed*share)-listed*rules.MinShare) > rules.MaxElements {
 		share /= 2
 	}
 	if share == rules.MaxShare || share == rules.MinShare {
@@ -173,15 +173,14 @@ func TestShareOfNamespace(t *testing.T) {
 }
 
 // However many Services there are, a namespace has a number of elements in proportion to what they list.
+// Services that need no more than that take nothing from the others.
 func TestShareHasAFloor(t *testing.T) {
 	r := rules.NewRuleset(testConfig())
-	listed := 0
-	for range 2 { // compiled again with the final share, as the builder does
-		listed = 0
-		for i := range 200 {
-			svc := product("default", 10, 200, 500)
-			svc.Name.Name = fmt.Sprint(i)
-			svc.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 1, byte(i)})}
+	fill := func(prefix string, services, ports, externalIPs, endpoints int) (listed int) {
+		for i := range services {
+			svc := product("default", ports, externalIPs, endpoints)
+			svc.Name.Name = prefix + fmt.Sprint(i)
+			svc.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, prefix[0], byte(i)})}
 			for j := range svc.ExternalIPs {
 				svc.ExternalIPs[j] = netip.AddrFrom4([4]byte{198, byte(i), 0, byte(j)})
 			}
@@ -189,12 +188,20 @@ func TestShareHasAFloor(t *testing.T) {
 			listed += c.Demand.Listed
 			r.Put(c)
 		}
+		return listed
 	}
+	plain := fill("plain", 200, 1, 0, 3000)
+	if r.Size() < rules.MaxElements || r.Share("default") != rules.MaxShare || r.Refused().Limit > 0 {
+		t.Errorf("%d elements of plain Services leave a share of %d and refuse %d frontends", r.Size(),
+			r.Share("default"), r.Refused().Limit)
+	}
+	fill("many", 250, 10, 200, 600)
+	many := fill("many", 250, 10, 200, 600) // again with the final share, as the builder does
 	if share := r.Share("default"); share != rules.MinShare {
 		t.Errorf("the share is %d, want %d", share, rules.MinShare)
 	}
-	if n := r.Size(); n > listed*rules.MinShare+1000 {
-		t.Errorf("%d elements for %d listed parts", n, listed)
+	if n := r.Size(); n > plain+many*rules.MinShare+1000 {
+		t.Errorf("%d elements for %d and %d listed parts", n, plain, many)
 	}
 }
 
