@@ -135,9 +135,7 @@ func (c *compiler) entry(g group, f service.Frontend) {
 		return
 	}
 	c.seen[f] = p
-	if r, ok := c.node.Reserved[f]; ok && r.By != c.svc.Name {
-		c.out.Refused.Reserved++
-		c.problem("%s: is not programmed, because the node needs it for %s", f, r.Use)
+	if c.reserved(f) {
 		return
 	}
 	for _, note := range t.notes {
@@ -155,6 +153,17 @@ func (c *compiler) entry(g group, f service.Frontend) {
 		e.Restricted, e.Sources = true, c.sources[g.ports.family]
 	}
 	c.out.Entries = append(c.out.Entries, e)
+}
+
+// reserved reports whether the node needs the frontend itself. That is a problem of the Service.
+func (c *compiler) reserved(f service.Frontend) bool {
+	r, ok := c.node.Reserved[f]
+	if !ok || r.By == c.svc.Name {
+		return false
+	}
+	c.out.Refused.Reserved++
+	c.problem("%s: is not programmed, because the node needs it for %s", f, r.Use)
+	return true
 }
 
 // loadBalancer reports whether the frontend is a load-balancer IP with its port. It may be a nodePort at the

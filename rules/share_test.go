@@ -205,6 +205,21 @@ func TestShareHasAFloor(t *testing.T) {
 	}
 }
 
+// A reserved nodePort is not served on a loopback address either.
+func TestReservedLoopback(t *testing.T) {
+	f := service.Frontend{Addr: addrs("127.0.0.1")[0], Protocol: service.TCP, Port: 10250}
+	svc := web()
+	svc.Ports[0].NodePort = f.Port
+	node := service.Node{LoopbackAddrs: addrs("127.0.0.1"),
+		Reserved: map[service.Frontend]service.Reservation{f: {Use: "the kubelet"}}}
+	want := []string{"127.0.0.1 . tcp . 10250: is not programmed, because the node needs it for the kubelet"}
+	c := rules.Compile(svc, node, noSlots, rules.MaxShare)
+	if diff := cmp.Diff(want, c.Problems); diff != "" || len(c.Loopbacks) != 0 || c.Refused.Reserved != 1 {
+		t.Errorf("%d loopback frontends, %d refused; problems (-want +got):\n%s", len(c.Loopbacks),
+			c.Refused.Reserved, diff)
+	}
+}
+
 // Only the Service that it is reserved for has a reserved frontend.
 func TestReserved(t *testing.T) {
 	kubernetes := service.Name{Namespace: "default", Name: "kubernetes"}

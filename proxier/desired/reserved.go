@@ -44,13 +44,14 @@ func portOf(bind string) (uint16, bool) {
 	return uint16(port), err == nil
 }
 
-// ownAddrs returns the addresses of the node on which a Service could have a frontend. It leaves out
-// link-local ones that serve no nodePort, which Services cannot have: every interface of a pod has another.
-func ownAddrs(nodePorts, ofNode, ofHost []netip.Addr) []netip.Addr {
+// ownAddrs returns the addresses of the node on which a Service could have a frontend: those of nodePorts,
+// also on loopback, and others of the node. It leaves out link-local ones that serve no nodePort, which
+// Services cannot have: every interface of a pod has another.
+func ownAddrs(nodePorts, loopback, ofNode, ofHost []netip.Addr) []netip.Addr {
 	ofHost = slices.DeleteFunc(slices.Concat(ofNode, ofHost), func(a netip.Addr) bool {
 		return a.IsLoopback() || a.IsLinkLocalUnicast()
 	})
-	return slices.Concat(nodePorts, ofHost)
+	return slices.Concat(nodePorts, loopback, ofHost)
 }
 
 // ReserveAPIServer reserves the addresses and ports at which nftproxy dials the API server: a Service that

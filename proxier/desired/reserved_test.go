@@ -43,7 +43,7 @@ func TestReserve(t *testing.T) {
 func TestReservedAddresses(t *testing.T) {
 	hostAddrs := addrs("127.0.0.1", "169.254.1.1", "192.0.2.1", "203.0.113.9", "fe80::1", "fe80::2")
 	e := NewEnvironment(parseConfig(t, "--metrics-bind-address=127.0.0.1:20249", "--healthz-bind-address=",
-		"--nodeport-addresses=primary,169.254.0.0/16"), "node-a", newState(), service.Families(), hostAddrs)
+		"--nodeport-addresses=primary,localhost,169.254.0.0/16"), "node-a", newState(), service.Families(), hostAddrs)
 	e.ReserveAPIServer([]netip.AddrPort{netip.MustParseAddrPort("[::ffff:198.51.100.6]:6443")})
 	var got []string
 	for f, r := range e.Node.Reserved {
@@ -55,7 +55,7 @@ func TestReservedAddresses(t *testing.T) {
 	slices.Sort(got)
 	const kubelet, metrics = " . tcp . 10250 the kubelet", " . tcp . 20249 the metrics of nftproxy"
 	var want []string
-	for _, addr := range []string{"169.254.1.1", "192.0.2.1", "2001:db8::1", "203.0.113.9"} {
+	for _, addr := range []string{"127.0.0.1", "::1", "169.254.1.1", "192.0.2.1", "2001:db8::1", "203.0.113.9"} {
 		want = append(want, addr+kubelet, addr+metrics)
 	}
 	want = append(want, "198.51.100.6 . tcp . 6443 the API server")
