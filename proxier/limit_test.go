@@ -76,8 +76,8 @@ func TestDaemonBoundsElements(t *testing.T) {
 	becomesMetric(t, refused, frontends-admitted)
 	eventually(t, l.Node(), true, `10.96.0.30 . tcp . 10 comment "small/product:p10"`)
 	checkRows(t, l, lab.Row{From: "pod-b", To: target(t, "tcp 10.96.0.10:80"), By: []string{"pod-a"}})
-	want := []string{fmt.Sprintf("product: 198.18.0.60 . tcp . 9 and %d more frontends are not programmed: all %d "+
-		"would need %d elements, more than %d for this Service with its %d ports, addresses and endpoints",
+	want := []string{fmt.Sprintf("product: 198.18.0.60 . tcp . 9 and %d more frontends are not programmed: "+
+		"all %d would need %d elements, more than %d for this Service with its %d ports, addresses and endpoints",
 		frontends-admitted-1, frontends, frontends*size, listed*256, listed)}
 	if got := d.reportedProblems(t, 1); !slices.Equal(got, want) {
 		t.Errorf("Events NotProgrammed:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -2,14 +2,14 @@ package rules
 
 import "github.com/nftproxy/nftproxy/rules/service"
 
-// The elements of a Service are the product of its ports, addresses and endpoints: an object of 30 kB can want
-// millions, which no node has memory for. So a Service may have a share of elements for each port, address,
-// range and endpoint that its objects list, which is a cost in proportion to the size of the objects.
+// The elements of a Service are the product of its ports, addresses and endpoints: an object of 30 kB can
+// want millions, which no node has memory for. So a Service may have a share of elements for each port,
+// address, range and endpoint that its objects list: its cost is in proportion to their size.
 //
-// Every Service may have [MinShare]: one with a port, a ClusterIP, a nodePort and a load balancer needs less. What
-// the Services of a namespace have beyond that is at most [MaxElements] together: their share is [MaxShare], or
-// half of it and so on, until this holds. The budget is that of a namespace because its users can harm each
-// other anyway, but nobody else.
+// Every Service may have [MinShare]: one with a port, a ClusterIP, a nodePort and a load balancer needs less.
+// What the Services of a namespace have beyond that is at most [MaxElements] together: their share is
+// [MaxShare], or half of it and so on, until this holds. The budget is that of a namespace because its users
+// can harm each other anyway, but nobody else.
 //
 // MaxShare admits 250 endpoints with two ports and the addresses of 250 nodes as external IPs. MaxElements
 // elements take about 200 MB of memory in the process; 10,000 endpoints with five ports and ten addresses

@@ -139,7 +139,8 @@ func TestShareOfNamespace(t *testing.T) {
 	}
 	listed, wanted := 20+1+20+50, 20*21*51
 	share := rules.MaxShare
-	for share > rules.MinShare && len(services)*(min(wanted, listed*share)-listed*rules.MinShare) > rules.MaxElements {
+	beyond := func(share int) int { return min(wanted, listed*share) - listed*rules.MinShare }
+	for share > rules.MinShare && len(services)*beyond(share) > rules.MaxElements {
 		share /= 2
 	}
 	if share == rules.MaxShare || share == rules.MinShare {
@@ -182,7 +183,7 @@ func TestShareHasAFloor(t *testing.T) {
 			svc.Name.Name = prefix + fmt.Sprint(i)
 			svc.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, prefix[0], byte(i)})}
 			for j := range svc.ExternalIPs {
-				svc.ExternalIPs[j] = netip.AddrFrom4([4]byte{198, byte(i), 0, byte(j)})
+				svc.ExternalIPs[j] = netip.AddrFrom4([4]byte{198, byte(i), byte(j >> 8), byte(j)})
 			}
 			c := rules.Compile(svc, service.Node{}, noSlots, r.Share("default"))
 			listed += c.Demand.Listed
@@ -190,13 +191,13 @@ func TestShareHasAFloor(t *testing.T) {
 		}
 		return listed
 	}
-	plain := fill("plain", 200, 1, 0, 3000)
+	plain := fill("plain", 180, 1, 0, 3000)
 	if r.Size() < rules.MaxElements || r.Share("default") != rules.MaxShare || r.Refused().Limit > 0 {
 		t.Errorf("%d elements of plain Services leave a share of %d and refuse %d frontends", r.Size(),
 			r.Share("default"), r.Refused().Limit)
 	}
-	fill("many", 250, 10, 200, 600)
-	many := fill("many", 250, 10, 200, 600) // again with the final share, as the builder does
+	fill("many", 180, 4, 500, 300)
+	many := fill("many", 180, 4, 500, 300) // again with the final share, as the builder does
 	if share := r.Share("default"); share != rules.MinShare {
 		t.Errorf("the share is %d, want %d", share, rules.MinShare)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// kubeletPort is where a kubelet serves its API, on all addresses of its node. The configuration of kube-proxy
-// does not have it; `kubectl logs` and `exec` need it.
+// kubeletPort is where a kubelet serves its API, on all addresses of its node. `kubectl logs` and `exec` need
+// it, and the configuration of kube-proxy does not have it.
 const kubeletPort = 10250
 
 // reserved returns the frontends at the node's own addresses that no Service may have: the ports of the

@@ -42,8 +42,9 @@ func TestReserve(t *testing.T) {
 // them, and the addresses of the API server for one Service.
 func TestReservedAddresses(t *testing.T) {
 	hostAddrs := addrs("127.0.0.1", "169.254.1.1", "192.0.2.1", "203.0.113.9", "fe80::1", "fe80::2")
-	e := NewEnvironment(parseConfig(t, "--metrics-bind-address=127.0.0.1:20249", "--healthz-bind-address=",
-		"--nodeport-addresses=primary,localhost,169.254.0.0/16"), "node-a", newState(), service.Families(), hostAddrs)
+	c := parseConfig(t, "--metrics-bind-address=127.0.0.1:20249", "--healthz-bind-address=",
+		"--nodeport-addresses=primary,localhost,169.254.0.0/16")
+	e := NewEnvironment(c, "node-a", newState(), service.Families(), hostAddrs)
 	e.ReserveAPIServer([]netip.AddrPort{netip.MustParseAddrPort("[::ffff:198.51.100.6]:6443")})
 	var got []string
 	for f, r := range e.Node.Reserved {

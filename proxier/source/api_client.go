@@ -53,7 +53,8 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, dialer: &dialer{}, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
+	g := &groups{connection: *connection, dialer: &dialer{}, codecs: codecs}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
 	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
