@@ -30,6 +30,7 @@ type Client struct {
 	cidrs      resource
 	networking rest.Interface
 	events     rest.Interface
+	dialer     *dialer
 }
 
 // NewClient returns a client. It reads the kubeconfig or the service account of the pod, but does not
@@ -52,7 +53,8 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
+	g := &groups{connection: *connection, dialer: &dialer{}, codecs: codecs}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
 	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
@@ -67,12 +69,14 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		cidrs:      resource{networking, "servicecidrs", codec},
 		networking: networking,
 		events:     events,
+		dialer:     g.dialer,
 	}, nil
 }
 
 // groups creates the clients of API groups.
 type groups struct {
 	connection rest.Config
+	dialer     *dialer
 	http       *http.Client
 	codecs     runtime.NegotiatedSerializer
 	err        error // the first one
@@ -92,6 +96,9 @@ func (g *groups) share() {
 	}
 	if c.RateLimiter == nil && c.QPS > 0 {
 		c.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(c.QPS, c.Burst)
+	}
+	if c.Dial == nil && c.Transport == nil {
+		c.Dial = g.dialer.dial
 	}
 	g.http, g.err = rest.HTTPClientFor(c)
 }
