@@ -35,7 +35,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.SetBytes(int64(len(event)))
 			b.ReportAllocs()
 			for b.Loop() {
-				clear(s.versions) // so that the object is new each time
+				clear(s.hashes) // so that the object is new each time
 				must(b, s.Add((<-w.ResultChan()).Object))
 				if n := len(got.slice.Endpoints); n != endpoints {
 					b.Fatalf("%d endpoints, want %d", n, endpoints)

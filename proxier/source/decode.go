@@ -39,6 +39,8 @@ const maxDepth = 4
 type object interface {
 	runtime.Object
 	metav1.Object
+	Size() int                                // as protobuf
+	MarshalToSizedBuffer([]byte) (int, error) // with the last Size bytes of the buffer
 }
 
 // identity distinguishes objects.
