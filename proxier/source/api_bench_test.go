@@ -26,7 +26,8 @@ func BenchmarkDecode(b *testing.B) {
 			client, err := NewClientFor(&rest.Config{Host: "http://server", QPS: -1, Transport: events{event},
 				ContentConfig: rest.ContentConfig{ContentType: protobuf, AcceptContentTypes: protobuf}})
 			must(b, err)
-			w, err := client.slices.watch(b.Context(), metav1.ListOptions{})
+			x := &exchange{heard: func() {}}
+			w, err := client.slices.watch(b.Context(), metav1.ListOptions{}, x)
 			must(b, err)
 			defer w.Stop()
 			got := &sliceSink{}

@@ -30,6 +30,7 @@ type Client struct {
 	cidrs      resource
 	networking rest.Interface
 	events     rest.Interface
+	limits     limits
 }
 
 // NewClient returns a client. It reads the kubeconfig or the service account of the pod, but does not
@@ -52,7 +53,8 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	g := &groups{connection: *connection, limits: defaultLimits(),
+		codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
 	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
@@ -67,12 +69,14 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		cidrs:      resource{networking, "servicecidrs", codec},
 		networking: networking,
 		events:     events,
+		limits:     g.limits,
 	}, nil
 }
 
 // groups creates the clients of API groups.
 type groups struct {
 	connection rest.Config
+	limits     limits
 	http       *http.Client
 	codecs     runtime.NegotiatedSerializer
 	err        error // the first one
@@ -93,6 +97,7 @@ func (g *groups) share() {
 	if c.RateLimiter == nil && c.QPS > 0 {
 		c.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(c.QPS, c.Burst)
 	}
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{g.limits, next} })
 	g.http, g.err = rest.HTTPClientFor(c)
 }
 
@@ -124,13 +129,22 @@ func (r resource) list(ctx context.Context, options metav1.ListOptions) (runtime
 	return r.request(options).Do(ctx).Get()
 }
 
-func (r resource) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	options.Watch = true
-	return r.request(options).Watch(ctx)
+// watch starts a watch. Of an error like a timeout client-go makes a watch without events; watch returns the
+// error.
+func (r resource) watch(
+	ctx context.Context, options metav1.ListOptions, x *exchange) (watch.Interface, error) {
+	options.Watch, x.watch = true, true
+	w, err := r.request(options).Watch(x.context(ctx))
+	if err == nil && x.err != nil {
+		w.Stop()
+		return nil, x.err
+	}
+	return w, err
 }
 
+// request returns a request that is not retried, because the callers report its error and retry.
 func (r resource) request(options metav1.ListOptions) *rest.Request {
-	req := r.group.Get().Resource(r.name).VersionedParams(&options, r.options)
+	req := r.group.Get().Resource(r.name).VersionedParams(&options, r.options).MaxRetries(0)
 	if options.TimeoutSeconds != nil {
 		req.Timeout(time.Duration(*options.TimeoutSeconds) * time.Second)
 	}
