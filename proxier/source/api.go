@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -211,7 +210,7 @@ func (i *informer) startWatch(ctx context.Context, options metav1.ListOptions) (
 // watchAll starts a watch that begins with all objects.
 func (i *informer) watchAll(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	w, err := i.watch(ctx, options, i.exchange(ctx))
-	if err != nil && isAnswer(err) && !apierrors.IsTooManyRequests(err) {
+	if err != nil && isAnswer(err) {
 		return nil, err // the API server may be too old for this: the reflector lists
 	}
 	i.result(ctx, "watch", err)

@@ -50,10 +50,12 @@ func (i *informer) answer(verb string, err error) {
 	}
 }
 
-// isAnswer returns whether an error is the answer of an API server.
+// isAnswer returns whether an error is the answer of an API server. It is not if the API server asks to come
+// again, because it starts, stops or is overloaded, or if a load balancer says that there is none.
 func isAnswer(err error) bool {
 	var status apierrors.APIStatus
-	return errors.As(err, &status)
+	return errors.As(err, &status) &&
+		!apierrors.IsServiceUnavailable(err) && !apierrors.IsTooManyRequests(err)
 }
 
 // withoutURL removes from an error the URL of the request, which is long and adds nothing.

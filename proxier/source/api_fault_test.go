@@ -37,6 +37,28 @@ func (s *apiServer) awaitWorking(r *http.Request) {
 	}
 }
 
+// breakConnections breaks all connections; s.mu is held.
+func (s *apiServer) breakConnections() {
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+	clear(s.conns)
+}
+
+// refuseAll breaks all connections and makes all requests fail, or succeed again if err is nil.
+func (s *apiServer) refuseAll(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, resource := range []string{"services", "endpointslices", "nodes", "servicecidrs"} {
+		for _, verb := range []string{"list ", "watch ", "discover "} {
+			s.refuse[verb+resource] = err
+		}
+	}
+	if err != nil {
+		s.breakConnections()
+	}
+}
+
 // losePackets makes new connections fail after the timeout of the client.
 func (s *apiServer) losePackets(lose bool) {
 	s.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -104,6 +105,50 @@ func TestWatchTimeout(t *testing.T) {
 		_, err := server.client(t).services.watch(t.Context(), metav1.ListOptions{}, x)
 		if err == nil || !strings.Contains(err.Error(), "i/o timeout") {
 			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// TestWatchStopped shows that it is no outage if a watch is stopped.
+func TestWatchStopped(t *testing.T) {
+	server := newAPIServer(t)
+	lost := make(chan error, 1)
+	x := &exchange{heard: func() {}, lost: func(err error) { lost <- err }}
+	w, err := server.client(t).services.watch(t.Context(), metav1.ListOptions{}, x)
+	must(t, err)
+	w.Stop()
+	for range w.ResultChan() { // ends when the last Read has returned
+	}
+	select {
+	case err := <-lost:
+		t.Errorf("lost: %v", err)
+	default:
+	}
+}
+
+// TestAPIServerShutsDown shows that an API server that asks to come again is reported once, and that its
+// watches resume: they do not become lists.
+func TestAPIServerShutsDown(t *testing.T) {
+	runAPI(t, func(c *apiCase) {
+		c.started()
+		time.Sleep(time.Minute) // the reflector lists after a watch of less than a second
+		lists := c.server.count("list services all")
+		c.server.refuseAll(apierrors.NewServiceUnavailable("apiserver is shutting down"))
+		time.Sleep(2 * time.Minute)
+		reports, _ := errorsOf(c.take())
+		if len(reports) != 1 || !strings.Contains(reports[0], ": apiserver is shutting down; not heard") {
+			t.Errorf("reports %q", reports)
+		}
+		c.server.refuseAll(nil)
+		c.server.put(apiService("web", "2"))
+		time.Sleep(30 * time.Second)
+		reports, rest := errorsOf(c.take())
+		compare(t, []string{"+ Service shop/web 2"}, rest)
+		if len(reports) != 1 || !strings.HasPrefix(reports[0], "~ the API server answers again after 2m") {
+			t.Errorf("reports of the end: %q", reports)
+		}
+		if n := c.server.count("list services all") - lists; n > 0 {
+			t.Errorf("%d lists", n)
 		}
 	})
 }

@@ -143,10 +143,7 @@ func (s *apiServer) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	for conn := range s.conns {
-		_ = conn.Close()
-	}
-	clear(s.conns)
+	s.breakConnections()
 }
 
 // start accepts connections again. With compact, watches cannot resume: the history of changes is gone.
@@ -240,6 +237,9 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.requests[verb+" "+resource]++
+	if q.Get("sendInitialEvents") != "" || verb == "list" && q.Get("limit") == "" {
+		s.requests["list "+resource+" all"]++
+	}
 	err := s.refuse[verb+" "+resource]
 	seen, _ := strconv.Atoi(q.Get("resourceVersion"))
 	if seen > s.revision && (verb == "list" || q.Get("sendInitialEvents") != "") {

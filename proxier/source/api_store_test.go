@@ -64,8 +64,8 @@ func TestStoreCollects(t *testing.T) {
 	expect("later list", "+b@5")
 }
 
-// An object with the UID and the resource version of an earlier one, but not its content, is another one: after
-// a restore of etcd, resource versions are assigned again.
+// An object with the UID and the resource version of an earlier one, but not its content, is another one:
+// after a restore of etcd, resource versions are assigned again.
 func TestStoreComparesContent(t *testing.T) {
 	got := &calls{}
 	newService := func() object { return &corev1.Service{} }

@@ -94,31 +94,25 @@ type body struct {
 	timer  *time.Timer // calls giveUp when nothing arrives within limit
 }
 
-// errSilent ends an exchange in which nothing arrives any more.
-type errSilent struct{ limit time.Duration }
-
-func (e errSilent) Error() string { return fmt.Sprintf("nothing received for %v", e.limit) }
-
-func (b *body) giveUp() { b.cancel(errSilent{b.limit}) }
+func (b *body) giveUp() { b.cancel(fmt.Errorf("nothing received for %v", b.limit)) }
 
 // Read reads. A watch that fails just ends, as when the API server ends it, so that the reflector resumes it
-// and does not list.
+// and does not list. Its silence is no outage yet: the API server may answer the next request.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
 		b.timer.Reset(b.limit)
 		b.heard()
 	}
-	if err == nil || err == io.EOF {
+	ended := b.ctx.Err() != nil // by us: stopped or silent
+	switch {
+	case err == nil, err == io.EOF:
 		return n, err
-	}
-	if b.ctx.Err() != nil {
-		err = context.Cause(b.ctx)
-	}
-	if !b.watch {
+	case !b.watch && ended:
+		return n, context.Cause(b.ctx)
+	case !b.watch:
 		return n, err
-	}
-	if _, silent := err.(errSilent); !silent && !utilnet.IsProbableEOF(err) {
+	case !ended && !utilnet.IsProbableEOF(err):
 		b.lost(err)
 	}
 	return n, io.EOF
