@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/connrotation"
 	"k8s.io/client-go/util/flowcontrol"
 )
 
@@ -45,6 +47,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 
 // NewClientFor returns a client for a connection, which it does not change.
 func NewClientFor(connection *rest.Config) (*Client, error) {
+	return newClient(connection, defaultLimits())
+}
+
+func newClient(connection *rest.Config, limits limits) (*Client, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme, eventsv1.AddToScheme} {
@@ -53,7 +59,7 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, limits: defaultLimits(),
+	g := &groups{connection: *connection, limits: limits,
 		codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
@@ -97,7 +103,18 @@ func (g *groups) share() {
 	if c.RateLimiter == nil && c.QPS > 0 {
 		c.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(c.QPS, c.Burst)
 	}
-	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{g.limits, next} })
+	t := transport{limits: g.limits, reconnect: func() {}}
+	if c.Transport == nil {
+		if c.Dial == nil {
+			c.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+		}
+		dialer := connrotation.NewDialer(c.Dial)
+		c.Dial, t.reconnect = dialer.DialContext, dialer.CloseAll
+	}
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		t.next = next
+		return t
+	})
 	g.http, g.err = rest.HTTPClientFor(c)
 }
 

@@ -2,10 +2,8 @@ package source
 
 import (
 	"errors"
-	"net"
 	"os"
 	"strings"
-	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -34,11 +32,6 @@ var errPlaceholder = errors.New("the address of the API server is the placeholde
 	": set it, for example in overlays/generic/api-server.yaml, to an address that works without a service " +
 	"proxy, which the ClusterIP of the API server is not")
 
-// dialTimeout limits the time for the TCP connection to an API server. It is enough for three retransmissions
-// of a SYN (after 1 s, 3 s and 7 s: RFC 6298). With client-go's own 30 s a node waits for longer when its
-// network is back.
-const dialTimeout = 10 * time.Second
-
 func (cfg ClientConfig) connection() (*rest.Config, error) {
 	var c *rest.Config
 	var err error
@@ -59,7 +52,6 @@ func (cfg ClientConfig) connection() (*rest.Config, error) {
 	if strings.Contains(c.Host, placeholder) {
 		return nil, errPlaceholder
 	}
-	c.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	c.QPS, c.Burst, c.UserAgent = cfg.QPS, cfg.Burst, cfg.UserAgent
 	c.ContentType, c.AcceptContentTypes = cfg.ContentType, cfg.AcceptContentTypes
 	if c.ContentType == "" {

@@ -16,6 +16,7 @@ func (i *informer) result(ctx context.Context, verb string, err error) {
 	defer i.mu.Unlock()
 	switch {
 	case ctx.Err() != nil: // nothing is reported after Run has returned
+	case errors.Is(err, net.ErrClosed): // by transport.reconnect, whose cause is reported
 	case err != nil && !isAnswer(err):
 		if i.outage.unanswered(i, rootCause(err)) {
 			i.report.Failed(fmt.Errorf("%s %s: %w; not heard for %v",

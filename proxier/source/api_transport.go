@@ -29,10 +29,15 @@ func defaultLimits() limits {
 	}
 }
 
+// dialTimeout limits the time for the TCP connection to an API server. It is enough for three retransmissions
+// of a SYN (after 1 s, 3 s and 7 s: RFC 6298). With client-go's own 30 s a node waits for longer when its
+// network is back.
+const dialTimeout = 10 * time.Second
+
 // exchange is a request of an informer and its answer. The request's context has it.
 type exchange struct {
 	watch bool
-	heard func()      // called when a part of an answer has arrived
+	heard func()      // called when a part of an answer that is no error has arrived
 	lost  func(error) // called when the connection of a watch breaks
 	err   error       // why there is no answer
 }
@@ -47,8 +52,9 @@ type exchangeKey struct{}
 
 // transport makes requests fail, and ends watches, when the API server is silent.
 type transport struct {
-	limits limits
-	next   http.RoundTripper
+	limits    limits
+	next      http.RoundTripper
+	reconnect func() // closes all connections
 }
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -59,6 +65,8 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(t.limits.answer, func() {
 		cancel(fmt.Errorf("no answer within %v", t.limits.answer))
+		// All requests share a connection of HTTP/2. Another one may lead to another API server.
+		t.reconnect()
 	})
 	timer.Stop() // the transport below limits the time until there is a connection, with errors that say more
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { timer.Reset(t.limits.answer) }}
@@ -77,7 +85,7 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		body.limit = t.limits.silence
 	}
 	body.timer = time.AfterFunc(body.limit, body.giveUp)
-	if resp.StatusCode == http.StatusOK {
+	if body.success = resp.StatusCode == http.StatusOK; body.success {
 		x.heard()
 	}
 	resp.Body = body
@@ -88,10 +96,11 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 type body struct {
 	io.ReadCloser
 	*exchange
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	limit  time.Duration
-	timer  *time.Timer // calls giveUp when nothing arrives within limit
+	success bool // the answer is not an error
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	limit   time.Duration
+	timer   *time.Timer // calls giveUp when nothing arrives within limit
 }
 
 func (b *body) giveUp() { b.cancel(fmt.Errorf("nothing received for %v", b.limit)) }
@@ -102,7 +111,9 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
 		b.timer.Reset(b.limit)
-		b.heard()
+		if b.success {
+			b.heard()
+		}
 	}
 	ended := b.ctx.Err() != nil // by us: stopped or silent
 	switch {
