@@ -128,6 +128,7 @@ type informer struct {
 	selector
 	new         func() object
 	awaitObject bool // an empty list does not make it synced
+	behind      bool // the API server was behind at the last resume; only the reflector's goroutine uses it
 
 	heard    atomic.Int64 // when the API server was last heard, or the start, in nanoseconds since 1970
 	once     sync.Once
@@ -179,6 +180,7 @@ func retryBackoff() wait.Backoff {
 // startList lists for the reflector.
 func (i *informer) startList(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	i.limit(&options)
+	i.forget(&options)
 	list, err := i.list(i.exchange(ctx).context(ctx), options)
 	i.result(ctx, "list", err)
 	return list, err
@@ -209,6 +211,7 @@ func (i *informer) startWatch(ctx context.Context, options metav1.ListOptions) (
 
 // watchAll starts a watch that begins with all objects.
 func (i *informer) watchAll(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	i.forget(&options)
 	w, err := i.watch(ctx, options, i.exchange(ctx))
 	if err != nil && isAnswer(err) {
 		return nil, err // the API server may be too old for this: the reflector lists

@@ -43,11 +43,20 @@ func (i *informer) checkVersion(ctx context.Context, options metav1.ListOptions)
 		ResourceVersion:      options.ResourceVersion,
 		ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
 	})
-	if isTooLarge(err) {
+	if i.behind = isTooLarge(err); i.behind {
 		i.reportError(fmt.Errorf("watch %s: the API server has older objects than before, as after etcd was "+
 			"restored from a snapshot: reading all of them again", i.name))
 	}
 	return err
+}
+
+// forget removes from a request for all objects the version that the reflector has seen last, if the API
+// server is behind it: it would wait for it for 3 s and refuse. Without a version, it sends what its storage
+// has now.
+func (i *informer) forget(options *metav1.ListOptions) {
+	if i.behind {
+		options.ResourceVersion = ""
+	}
 }
 
 // isTooLarge returns whether an error says that an API server has not reached a version.

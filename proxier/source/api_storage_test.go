@@ -8,7 +8,8 @@ import (
 )
 
 // TestAPIStorageRestored restores a snapshot of the storage so quickly that no request fails: a Service of
-// the snapshot is back, one that is younger is gone. The source has this within 10 s.
+// the snapshot is back, one that is younger is gone. The source has this within 5 s: the API server refuses
+// the version after 3 s, and a pause of up to 1.6 s follows.
 func TestAPIStorageRestored(t *testing.T) {
 	runAPI(t, func(c *apiCase) {
 		c.server.put(apiService("deleted", "1"))
@@ -21,7 +22,7 @@ func TestAPIStorageRestored(t *testing.T) {
 		c.server.put(apiService("younger", "1"))
 		c.take()
 		c.server.restore(before)
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		reports, rest := errorsOf(c.take())
 		want := append(filled(), "+ Service shop/deleted 1", "- Service shop/younger")
 		slices.Sort(want)
