@@ -47,6 +47,8 @@ func NewAPI(client *Client, nodeName string) *API {
 // It ignores an object that it lists or watches again in the version that it applied. It removes from an
 // object the fields that no proxy reads before it applies the object.
 //
+// It leaves out an event of more than 4 MiB and reports that: the object stays as it was.
+//
 // It reports an error of a resource once until it changes or is solved. It does not call sink and report
 // concurrently, nor after it has returned.
 func (a *API) Run(ctx context.Context, sink Sink, report func(error)) error {
@@ -131,6 +133,7 @@ type informer struct {
 	once     sync.Once
 	synced   chan struct{} // closed when the objects have been applied, or the API server refuses them
 	reported string        // the error that is reported and not solved
+	left     largeEvent    // the event that was left out last
 }
 
 // selector selects objects of a resource.
@@ -166,7 +169,7 @@ func newInformer(r *apiRun, c resource, s selector, new func() object) *informer
 				i.result(ctx, "watch", err)
 				return nil, err
 			}
-			w, err := c.watch(ctx, options)
+			w, err := c.watch(ctx, options, func(e largeEvent) { i.leftOut(ctx, e) })
 			i.watchFailed = err != nil
 			// If the API server is too old for a watch with initial events, the reflector lists.
 			tooOld := options.SendInitialEvents != nil && err != nil &&

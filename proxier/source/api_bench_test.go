@@ -26,7 +26,7 @@ func BenchmarkDecode(b *testing.B) {
 			client, err := NewClientFor(&rest.Config{Host: "http://server", QPS: -1, Transport: events{event},
 				ContentConfig: rest.ContentConfig{ContentType: protobuf, AcceptContentTypes: protobuf}})
 			must(b, err)
-			w, err := client.slices.watch(b.Context(), metav1.ListOptions{})
+			w, err := client.slices.watch(b.Context(), metav1.ListOptions{}, func(largeEvent) {})
 			must(b, err)
 			defer w.Stop()
 			got := &sliceSink{}

@@ -93,6 +93,7 @@ func (g *groups) share() {
 	if c.RateLimiter == nil && c.QPS > 0 {
 		c.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(c.QPS, c.Burst)
 	}
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return sizeLimit{next} })
 	g.http, g.err = rest.HTTPClientFor(c)
 }
 
@@ -124,9 +125,11 @@ func (r resource) list(ctx context.Context, options metav1.ListOptions) (runtime
 	return r.request(options).Do(ctx).Get()
 }
 
-func (r resource) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+// watch watches, and calls left for each event that is too large.
+func (r resource) watch(ctx context.Context, options metav1.ListOptions, left func(largeEvent),
+) (watch.Interface, error) {
 	options.Watch = true
-	return r.request(options).Watch(ctx)
+	return r.request(options).Watch(withLeftOut(ctx, left))
 }
 
 func (r resource) request(options metav1.ListOptions) *rest.Request {
