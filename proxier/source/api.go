@@ -47,6 +47,8 @@ func NewAPI(client *Client, nodeName string) *API {
 // It ignores an object that it lists or watches again with the same content. It removes from an object the
 // fields that no proxy reads before it applies the object.
 //
+// It leaves out an event of more than 4 MiB and reports that: the object stays as it was.
+//
 // If a watch was interrupted, it makes sure that the storage of the API server has not gone back in time, and
 // reads everything again if it has (api_resume.go).
 //
@@ -134,6 +136,7 @@ type informer struct {
 	once     sync.Once
 	synced   chan struct{} // closed when the objects have been applied, or the API server refuses them
 	reported string        // the answer that is reported and not solved
+	left     largeEvent    // the event that was left out last
 }
 
 // selector selects objects of a resource.
@@ -222,7 +225,11 @@ func (i *informer) watchAll(ctx context.Context, options metav1.ListOptions) (wa
 
 // exchange returns what a request needs to say that the API server was heard.
 func (i *informer) exchange(ctx context.Context) *exchange {
-	return &exchange{heard: i.hear, lost: func(err error) { i.result(ctx, "watch", err) }}
+	return &exchange{
+		heard: i.hear,
+		lost:  func(err error) { i.result(ctx, "watch", err) },
+		left:  func(e largeEvent) { i.leftOut(ctx, e) },
+	}
 }
 
 // hear records that the API server was heard about this resource.

@@ -113,7 +113,7 @@ func (g *groups) share() {
 	}
 	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		t.next = next
-		return t
+		return sizeLimit{t}
 	})
 	g.http, g.err = rest.HTTPClientFor(c)
 }

@@ -67,6 +67,16 @@ func withoutURL(err error) error {
 	return err
 }
 
+// leftOut reports an event that was left out, unless the API server has sent the same one again.
+func (i *informer) leftOut(ctx context.Context, e largeEvent) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if ctx.Err() == nil && e != i.left {
+		i.left = e
+		i.report.Failed(fmt.Errorf("watch %s: %w", i.name, e))
+	}
+}
+
 // isExpired returns whether an error is a part of the protocol, after which the reflector lists again at
 // another version.
 func isExpired(err error) bool {

@@ -24,7 +24,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 )
 
 // apiServer behaves as an API server for reflectors. Its connections are in memory, because it runs in a
@@ -113,14 +112,6 @@ func (s *apiServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// client returns a client of the server.
-func (s *apiServer) client(t *testing.T) *Client {
-	t.Helper()
-	client, err := NewClientFor(&rest.Config{Host: "http://api", Transport: s.transport, QPS: -1})
-	must(t, err)
-	return client
 }
 
 // empty gives the server a new, empty storage.

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,29 +74,6 @@ func runAPI(t *testing.T, steps func(c *apiCase)) {
 				c.stop()
 			})
 		})
-	}
-}
-
-// begin starts the source for the Node "here".
-func (c *apiCase) begin() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	api := NewAPI(c.server.client(c.t), "here")
-	go func() {
-		err := api.Run(ctx, c.sink, Reporter{
-			Failed:    func(err error) { c.sink.note("! %v", err) },
-			Recovered: func(what string) { c.sink.note("~ %s", what) },
-		})
-		c.sink.busy.Lock()
-		defer c.sink.busy.Unlock()
-		c.sink.over = true
-		done <- err
-	}()
-	c.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			c.t.Errorf("Run returned %v", err)
-		}
 	}
 }
 

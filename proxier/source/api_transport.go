@@ -37,9 +37,10 @@ const dialTimeout = 10 * time.Second
 // exchange is a request of an informer and its answer. The request's context has it.
 type exchange struct {
 	watch bool
-	heard func()      // called when a part of an answer that is no error has arrived
-	lost  func(error) // called when the connection of a watch breaks
-	err   error       // why there is no answer
+	heard func()           // called when a part of an answer that is no error has arrived
+	lost  func(error)      // called when the connection of a watch breaks
+	left  func(largeEvent) // called for each event that is too large
+	err   error            // why there is no answer
 }
 
 // context returns a context for the request.

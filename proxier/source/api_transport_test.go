@@ -76,7 +76,7 @@ func TestWatchTimeout(t *testing.T) {
 		server := newAPIServer(t)
 		server.losePackets(true)
 		x := &exchange{heard: func() { t.Error("the API server was heard") }}
-		_, err := server.client(t).services.watch(t.Context(), metav1.ListOptions{}, x)
+		_, err := fakeClient(t, server).services.watch(t.Context(), metav1.ListOptions{}, x)
 		if err == nil || !strings.Contains(err.Error(), "i/o timeout") {
 			t.Errorf("error %v", err)
 		}
@@ -88,7 +88,7 @@ func TestWatchStopped(t *testing.T) {
 	server := newAPIServer(t)
 	lost := make(chan error, 1)
 	x := &exchange{heard: func() {}, lost: func(err error) { lost <- err }}
-	w, err := server.client(t).services.watch(t.Context(), metav1.ListOptions{}, x)
+	w, err := fakeClient(t, server).services.watch(t.Context(), metav1.ListOptions{}, x)
 	must(t, err)
 	w.Stop()
 	for range w.ResultChan() { // ends when the last Read has returned
@@ -98,4 +98,12 @@ func TestWatchStopped(t *testing.T) {
 		t.Errorf("lost: %v", err)
 	default:
 	}
+}
+
+// fakeClient returns a client of the server.
+func fakeClient(t *testing.T, server *apiServer) *Client {
+	t.Helper()
+	client, err := NewClientFor(&rest.Config{Host: "http://api", Transport: server.transport, QPS: -1})
+	must(t, err)
+	return client
 }
