@@ -119,6 +119,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	if p.client != nil {
 		clientmetrics.Register(p.metrics.RESTClient())
+		p.client.OnDialed(func() { signal(p.address) })
 		run(func() error { return p.events.run(ctx, p.client.CreateEvent) })
 	}
 	p.serve(ctx, run)

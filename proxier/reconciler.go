@@ -90,9 +90,7 @@ func (r *reconciler) require(why reason) { r.due = max(r.due, why) }
 // run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one
 // sync. It retries a failed sync at growing intervals; a change meanwhile syncs as well.
 func (r *reconciler) run(ctx context.Context) {
-	select {
-	case <-r.synced:
-	case <-ctx.Done():
+	if !r.awaitSource(ctx) {
 		return
 	}
 	signal(r.wake)
@@ -143,13 +141,14 @@ func (r *reconciler) markDone() {
 	}
 }
 
-// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of
-// pods come and go all the time; their addresses serve neither.
+// addressesChanged reports whether the addresses of nodePorts or health checks have changed, or a Service has
+// a frontend that the node itself needs now. Interfaces of pods come and go all the time; their addresses
+// serve neither.
 func (r *reconciler) addressesChanged() bool {
 	e, err := r.env()
 	before := r.builder.Environment()
 	return err != nil || !slices.Equal(e.Node.NodePortAddrs, before.Node.NodePortAddrs) ||
-		!slices.Equal(e.HealthCheckAddrs, before.HealthCheckAddrs)
+		!slices.Equal(e.HealthCheckAddrs, before.HealthCheckAddrs) || r.builder.Reserve(e.Node.Reserved)
 }
 
 // environment returns the Environment with the host's addresses.
@@ -158,5 +157,9 @@ func (p *Proxier) environment() (desired.Environment, error) {
 	if err != nil {
 		return desired.Environment{}, err
 	}
-	return desired.NewEnvironment(p.config, p.name, p.state, p.families, addrs), nil
+	e := desired.NewEnvironment(p.config, p.name, p.state, p.families, addrs)
+	if p.client != nil {
+		e.ReserveAPIServer(p.client.Dialed())
+	}
+	return e, nil
 }

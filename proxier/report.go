@@ -31,6 +31,8 @@ func (r *reconciler) reportProgress() {
 	r.reportUnrestricted(e.Unrestricted)
 	r.metrics.Services.Set(float64(ruleset.Services()))
 	r.metrics.FrontendConflicts.Set(float64(ruleset.Conflicts()))
+	refused := ruleset.Refused()
+	r.metrics.SetRefused(refused.Limit, refused.Reserved)
 	for _, f := range e.Config.Families {
 		r.metrics.SetFrontends(f, ruleset.Frontends(f))
 		n := ruleset.NoLocal(f)

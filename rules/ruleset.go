@@ -28,6 +28,8 @@ type Ruleset struct {
 	checks   map[service.Name]HealthCheck
 	loopback map[service.Name]*Compiled // Services with nodePorts on loopback addresses
 	noLocal  map[service.Family]NoLocal
+	demands  map[string]demands // by namespace
+	refused  Refused
 
 	changes changes
 }
@@ -76,6 +78,7 @@ func NewRuleset(config Config) *Ruleset {
 		checks:   map[service.Name]HealthCheck{},
 		loopback: map[service.Name]*Compiled{},
 		noLocal:  map[service.Family]NoLocal{},
+		demands:  map[string]demands{},
 	}
 	r.changes.reset()
 	return r
@@ -85,7 +88,8 @@ func NewRuleset(config Config) *Ruleset {
 type Conflict struct {
 	Frontend      service.Frontend
 	Winner, Loser service.Name
-	ClusterIP     bool // the winner is younger, but the frontend is at its ClusterIP
+	// WinnerKind and LoserKind are by what they claim it. If both are the same, the winner is the older one.
+	WinnerKind, LoserKind Kind
 }
 
 // Put adds a Service, or replaces its previous state, and returns the conflicts with other Services. Further
@@ -108,6 +112,7 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 		r.loopback[c.Name] = c
 	}
 	r.countNoLocal(c, +1)
+	r.demand(c, +1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, +1)
 	return conflicts
@@ -137,6 +142,15 @@ func (r *Ruleset) Slots(f service.Frontend) Held {
 	}
 	e := c.entry
 	return Held{e.Backends, e.Locals, e.Numbers, e.LocalNumbers}
+}
+
+// Owner returns the Service that has a frontend, and false if none has it.
+func (r *Ruleset) Owner(f service.Frontend) (service.Name, bool) {
+	c, ok := r.owners[f]
+	if !ok {
+		return service.Name{}, false
+	}
+	return c.by.Name, true
 }
 
 // Flows returns which flows to a frontend may stay, and false if no Service has the frontend.
@@ -185,7 +199,7 @@ func (r *Ruleset) Conflict(f service.Frontend, loser service.Name) (Conflict, bo
 }
 
 func newConflict(winner, loser claim) Conflict {
-	return Conflict{winner.entry.Frontend, winner.by.Name, loser.by.Name, older(loser.by, winner.by)}
+	return Conflict{winner.entry.Frontend, winner.by.Name, loser.by.Name, winner.entry.Kind, loser.entry.Kind}
 }
 
 // Conflicts returns the number of frontends that more than one Service claims.
@@ -253,19 +267,16 @@ func (r *Ruleset) drop(c *Compiled) {
 	delete(r.checks, c.Name)
 	delete(r.loopback, c.Name)
 	r.countNoLocal(c, -1)
+	r.demand(c, -1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, -1)
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
 }
 
-// clusterIP reports whether the Service claims the frontend at its ClusterIP. No other claim is stronger:
-// whoever can write a Service chooses its external IPs, and the API server chooses the ClusterIPs.
-func (c claim) clusterIP() bool { return slices.Contains(c.by.ClusterIPs, c.entry.Frontend.Addr) }
-
-// before reports whether c is stronger than d: the claim at a ClusterIP, and otherwise the one of the older
-// Service.
+// before reports whether c is stronger than d: the claim of the stronger kind, and of one kind that of the
+// older Service.
 func (c claim) before(d claim) bool {
-	if c.clusterIP() != d.clusterIP() {
-		return c.clusterIP()
+	if c.entry.Kind != d.entry.Kind {
+		return c.entry.Kind < d.entry.Kind
 	}
 	return older(c.by, d.by)
 }

@@ -179,5 +179,5 @@ func (f *floor) put(name string, slots rules.Slots) {
 			Name: p.Name, Protocol: protocols[p.Protocol], Port: uint16(p.Port), Endpoints: endpoints,
 		})
 	}
-	f.ruleset.Put(rules.Compile(s, service.Node{Name: lab.NodeName}, slots))
+	f.ruleset.Put(rules.Compile(s, service.Node{Name: lab.NodeName}, slots, rules.MaxShare))
 }

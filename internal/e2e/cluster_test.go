@@ -287,8 +287,14 @@ func (c *cluster) setEndpoints(t *testing.T, service string, list []discoveryv1.
 // arrive.
 func (c *cluster) check(t *testing.T, row lab.Row) {
 	t.Helper()
+	c.checkWithin(t, 15*time.Second, row)
+}
+
+// checkWithin makes the requests of a row until they have the expected outcome, for that long.
+func (c *cluster) checkWithin(t *testing.T, limit time.Duration, row lab.Row) {
+	t.Helper()
 	var err error
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(limit)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if _, err = c.lab.Check(t.Context(), row); err == nil {
 			return

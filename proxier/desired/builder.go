@@ -1,6 +1,9 @@
 package desired
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -13,6 +16,7 @@ type Builder struct {
 	report      func(Problem)
 	environment Environment
 	ruleset     *rules.Ruleset
+	shares      map[string]int // by namespace: those with which its Services were compiled, if not MaxShare
 }
 
 // NewBuilder returns a Builder without a ruleset. It calls report for each part of a Service that is not
@@ -29,7 +33,7 @@ func (b *Builder) Environment() Environment { return b.environment }
 
 // Rebuild builds the whole ruleset for an Environment. Endpoints keep their slots in slots, which may be nil.
 func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
-	b.environment, b.ruleset = e, rules.NewRuleset(e.Config)
+	b.environment, b.ruleset, b.shares = e, rules.NewRuleset(e.Config), map[string]int{}
 	if slots == nil {
 		slots = b.ruleset.Slots
 	}
@@ -41,35 +45,102 @@ func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 func (b *Builder) Update(names ...service.Name) { b.build(names, b.ruleset.Slots) }
 
 // build builds Services and reports the conflicts that remain: a Service may claim a frontend that a later
-// one of them gives up.
+// one of them gives up. If the share of a namespace changes, it builds all Services of the namespace again.
 func (b *Builder) build(names []service.Name, slots rules.Slots) {
-	var conflicts []rules.Conflict
-	for _, name := range names {
-		conflicts = append(conflicts, b.put(name, slots)...)
+	p := pass{Builder: b, slots: slots}
+	p.put(names)
+	p.recordShares(names)
+	if again := p.changed; len(again) > 0 {
+		other := func(n service.Name) bool { return !again[n.Namespace] }
+		p.put(slices.DeleteFunc(b.state.Services(), other))
 	}
-	for _, c := range conflicts {
+	for _, name := range slices.SortedFunc(maps.Keys(p.problems), service.Name.Compare) {
+		for _, message := range p.problems[name] {
+			b.report(Problem{name, ReasonNotProgrammed, message})
+		}
+	}
+	for _, c := range p.conflicts {
 		if now, ok := b.ruleset.Conflict(c.Frontend, c.Loser); ok {
 			b.report(Conflict(now))
 		}
 	}
 }
 
-// put builds one Service and returns its conflicts with others.
-func (b *Builder) put(name service.Name, slots rules.Slots) []rules.Conflict {
-	svc, problems := b.state.Service(name)
-	for _, p := range problems {
-		b.report(Problem{name, ReasonNotProgrammed, p})
+// pass builds Services one after the other.
+type pass struct {
+	*Builder
+	slots     rules.Slots
+	changed   map[string]bool // namespaces whose Services have not all been built with the same share
+	problems  map[service.Name][]string
+	conflicts []rules.Conflict
+}
+
+// put builds Services. The share of each counts all others that have been built, so that they never want much
+// more than they may have.
+func (p *pass) put(names []service.Name) {
+	for _, name := range names {
+		delete(p.problems, name)
+		svc, problems := p.state.Service(name)
+		if svc != nil {
+			share := p.ruleset.Share(name.Namespace)
+			if share != p.share(name.Namespace) {
+				p.change(name.Namespace)
+			}
+			problems = append(problems, p.environment.restrict(svc)...)
+			compiled := rules.Compile(svc, p.environment.Node, p.slots, share)
+			problems = append(problems, compiled.Problems...)
+			p.conflicts = append(p.conflicts, p.ruleset.Put(compiled)...)
+		} else {
+			p.ruleset.Remove(name)
+		}
+		if len(problems) > 0 {
+			if p.problems == nil {
+				p.problems = map[service.Name][]string{}
+			}
+			p.problems[name] = problems
+		}
 	}
-	if svc == nil {
-		b.ruleset.Remove(name)
-		return nil
+}
+
+func (p *pass) change(namespace string) {
+	if p.changed == nil {
+		p.changed = map[string]bool{}
 	}
-	for _, p := range b.environment.restrict(svc) {
-		b.report(Problem{name, ReasonNotProgrammed, p})
+	p.changed[namespace] = true
+}
+
+// recordShares records the shares of the namespaces of Services.
+func (p *pass) recordShares(names []service.Name) {
+	for _, name := range names {
+		share := p.ruleset.Share(name.Namespace)
+		if share == p.share(name.Namespace) {
+			continue
+		}
+		p.change(name.Namespace)
+		if p.shares[name.Namespace] = share; share == rules.MaxShare {
+			delete(p.shares, name.Namespace)
+		}
 	}
-	compiled := rules.Compile(svc, b.environment.Node, slots)
-	for _, p := range compiled.Problems {
-		b.report(Problem{name, ReasonNotProgrammed, p})
+}
+
+// share returns the share with which the Services of a namespace have been built.
+func (b *Builder) share(namespace string) int {
+	if share, ok := b.shares[namespace]; ok {
+		return share
 	}
-	return b.ruleset.Put(compiled)
+	return rules.MaxShare
+}
+
+// Reserve replaces the frontends that the node itself needs, for Services that are built from now on. It
+// reports whether a Service has one of them, so that a Rebuild is needed at once.
+func (b *Builder) Reserve(frontends map[service.Frontend]service.Reservation) bool {
+	if b.environment.Node.Reserved = frontends; b.ruleset == nil {
+		return true
+	}
+	for f, r := range frontends {
+		if owner, ok := b.ruleset.Owner(f); ok && owner != r.By {
+			return true
+		}
+	}
+	return false
 }

@@ -26,12 +26,12 @@ type Problem struct {
 
 // Conflict returns the problem of a Service whose frontend another Service has.
 func Conflict(c rules.Conflict) Problem {
-	why := "is older"
-	if c.ClusterIP {
-		why = "has the address as its ClusterIP"
+	why := ", which is older"
+	if c.WinnerKind != c.LoserKind {
+		why = fmt.Sprintf(": %ss come before %ss", c.WinnerKind, c.LoserKind)
 	}
 	return Problem{c.Loser, ReasonConflict,
-		fmt.Sprintf("%s is taken by Service %s, which %s", c.Frontend, c.Winner, why)}
+		fmt.Sprintf("%s is taken by Service %s%s", c.Frontend, c.Winner, why)}
 }
 
 func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service, p.Message) }

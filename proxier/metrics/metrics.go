@@ -54,7 +54,8 @@ func New() *Metrics {
 		"Service changes that wait for a sync.")
 	m.Services = r.gauge(ownPrefix+"services", "Programmed Services.")
 	m.FrontendConflicts = r.gauge(ownPrefix+"frontend_conflicts",
-		"Frontends that more than one Service claims. The oldest Service has them.")
+		"Frontends that more than one Service claims. The strongest kind has them: ClusterIP, nodePort, "+
+			"load-balancer IP, external IP; then the oldest Service.")
 	m.DriftRepaired = r.counter(ownPrefix+"drift_repaired_total",
 		"Repairs after another process changed nftproxy's tables.")
 	m.kube = newKubeProxy(r)

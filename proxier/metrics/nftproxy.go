@@ -18,6 +18,7 @@ type own struct {
 	netlinkErrors *prometheus.CounterVec
 	frontends     *prometheus.GaugeVec
 	heard         *prometheus.GaugeVec
+	refused       *prometheus.GaugeVec
 
 	shapes map[string]map[string]int // by family: the last counts given to SetFrontends
 }
@@ -36,8 +37,12 @@ func newOwn(r registerer) own {
 			"Programmed frontends by shape: the chain that they use.", "shape", labelFamily),
 		heard: r.gaugeVec(ownPrefix+"api_server_last_heard_timestamp_seconds",
 			"When a list, an event or a bookmark of a resource last came from the API server.", "resource"),
+		refused: r.gaugeVec(ownPrefix+"frontends_refused",
+			"Frontends that Services want and do not get, by reason: limit, as all of them need too many elements, "+
+				"or reserved, as the node itself needs the address and port.", "reason"),
 		shapes: map[string]map[string]int{},
 	}
+	o.setRefused(0, 0)
 	for _, result := range []string{"success", "error"} {
 		o.transactions.WithLabelValues(result)
 	}
@@ -46,6 +51,15 @@ func newOwn(r registerer) own {
 	}
 	return o
 }
+
+func (o *own) setRefused(limit, reserved int) {
+	o.refused.WithLabelValues("limit").Set(float64(limit))
+	o.refused.WithLabelValues("reserved").Set(float64(reserved))
+}
+
+// SetRefused sets how many frontends Services want and do not get: because they need too many elements, and
+// because the node needs them itself.
+func (m *Metrics) SetRefused(limit, reserved int) { m.own.setRefused(limit, reserved) }
 
 // TransactionDone records the result of a transaction that adds and deletes so many elements. It counts an
 // error as a netlink error, too.

@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -33,6 +32,7 @@ type Client struct {
 	networking rest.Interface
 	events     rest.Interface
 	limits     limits
+	dialer     *dialer
 }
 
 // NewClient returns a client. It reads the kubeconfig or the service account of the pod, but does not
@@ -59,7 +59,7 @@ func newClient(connection *rest.Config, limits limits) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, limits: limits,
+	g := &groups{connection: *connection, limits: limits, dialer: &dialer{},
 		codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
@@ -76,6 +76,7 @@ func newClient(connection *rest.Config, limits limits) (*Client, error) {
 		networking: networking,
 		events:     events,
 		limits:     g.limits,
+		dialer:     g.dialer,
 	}, nil
 }
 
@@ -83,6 +84,7 @@ func newClient(connection *rest.Config, limits limits) (*Client, error) {
 type groups struct {
 	connection rest.Config
 	limits     limits
+	dialer     *dialer
 	http       *http.Client
 	codecs     runtime.NegotiatedSerializer
 	err        error // the first one
@@ -106,10 +108,10 @@ func (g *groups) share() {
 	t := transport{limits: g.limits, reconnect: func() {}}
 	if c.Transport == nil {
 		if c.Dial == nil {
-			c.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+			c.Dial = g.dialer.dial
 		}
-		dialer := connrotation.NewDialer(c.Dial)
-		c.Dial, t.reconnect = dialer.DialContext, dialer.CloseAll
+		rotation := connrotation.NewDialer(c.Dial)
+		c.Dial, t.reconnect = rotation.DialContext, rotation.CloseAll
 	}
 	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		t.next = next
