@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"errors"
-	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,10 +12,6 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
-
-// gcPercent makes the garbage collector run twice as often as by default. There is little garbage, so this
-// costs almost nothing, and it saves a quarter of the daemon's memory.
-const gcPercent = 50
 
 // run runs the daemon, or the mode that a flag selects.
 func run(cmd *cobra.Command, options *config.Options) error {
@@ -47,9 +41,7 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	boundMemory(cmd.Context())
 	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "API server"))
 	return p.Run(cmd.Context())
 }

@@ -84,6 +84,34 @@ func (c *ControlPlane) DeleteData() error {
 	return nil
 }
 
+// SaveData keeps a copy of all objects of the cluster, in place of the last one. etcd must not be running.
+func (c *ControlPlane) SaveData() error {
+	if c.Etcd.Running() {
+		return errors.New("save the data of etcd: etcd is running")
+	}
+	if err := os.RemoveAll(c.savedDir()); err != nil {
+		return fmt.Errorf("save the data of etcd: %w", err)
+	}
+	if err := os.CopyFS(c.savedDir(), os.DirFS(c.dataDir())); err != nil {
+		return fmt.Errorf("save the data of etcd: %w", err)
+	}
+	return nil
+}
+
+// RestoreData replaces all objects of the cluster, and their revisions, by those that SaveData kept. etcd must
+// not be running; the API server must be started anew.
+func (c *ControlPlane) RestoreData() error {
+	if err := c.DeleteData(); err != nil {
+		return err
+	}
+	if err := os.CopyFS(c.dataDir(), os.DirFS(c.savedDir())); err != nil {
+		return fmt.Errorf("restore the data of etcd: %w", err)
+	}
+	return nil
+}
+
+func (c *ControlPlane) savedDir() string { return filepath.Join(c.dir, "etcd-saved") }
+
 func (c *ControlPlane) dataDir() string { return filepath.Join(c.dir, "etcd") }
 
 // prepare chooses ports and writes credentials.

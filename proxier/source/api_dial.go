@@ -12,7 +12,7 @@ import (
 // maxDialed bounds the addresses that a dialer remembers: a name may resolve to others each time.
 const maxDialed = 64
 
-// dialer dials as client-go does by default, and remembers which addresses it dialed. It notes an address
+// dialer dials as client-go does by default, but gives up earlier, and remembers which addresses it dialed. It notes an address
 // before it connects: the connection may never come about because a Service has taken the address.
 type dialer struct {
 	mu      sync.Mutex
@@ -21,8 +21,7 @@ type dialer struct {
 }
 
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	// The times are those of client-go's transport.
-	with := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second,
+	with := net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second,
 		ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
 			d.note(resolved)
 			return nil
