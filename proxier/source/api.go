@@ -125,6 +125,7 @@ type informer struct {
 	*apiRun
 	name        string // as in RBAC: "services"
 	lister      cache.ListerWatcher
+	store       *store
 	new         func() object
 	awaitObject bool // an empty list does not make it synced
 
@@ -144,6 +145,7 @@ type selector struct {
 
 func newInformer(r *apiRun, c resource, s selector, new func() object) *informer {
 	i := &informer{apiRun: r, name: c.name, new: new, synced: make(chan struct{})}
+	i.store = newStore(i)
 	limit := func(options *metav1.ListOptions) {
 		options.LabelSelector = s.labels
 		if s.fields != nil {
@@ -153,7 +155,7 @@ func newInformer(r *apiRun, c resource, s selector, new func() object) *informer
 	i.lister = &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			limit(&options)
-			list, err := c.list(ctx, options)
+			list, err := c.listEach(ctx, options, new, i.store.Transformer())
 			if err != nil {
 				i.result(ctx, "list", err)
 			}
@@ -190,7 +192,7 @@ func (i *informer) run(ctx context.Context) {
 		Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 13, Cap: 10 * time.Second,
 	}
 	options := cache.ReflectorOptions{Name: i.name, Backoff: &backoff}
-	reflector := cache.NewReflectorWithOptions(i.lister, i.new(), newStore(i), options)
+	reflector := cache.NewReflectorWithOptions(i.lister, i.new(), i.store, options)
 	delay := backoff.DelayWithReset(clock.RealClock{}, 2*time.Minute)
 	_ = delay.Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		_ = reflector.ListAndWatchWithContext(ctx) // the lister has reported the error

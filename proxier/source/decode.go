@@ -42,6 +42,7 @@ type object interface {
 	runtime.Object
 	metav1.Object
 	Marshal() ([]byte, error) // protobuf
+	Unmarshal([]byte) error
 }
 
 // identity distinguishes objects.
