@@ -16,9 +16,10 @@ import (
 // protobufMagic begins an answer in protobuf.
 const protobufMagic = "k8s\x00"
 
-// listEach lists, and replaces each object by what the function each returns for it, as soon as it is received
-// if the answer is in protobuf. An API server that does not send lists as watch events (before Kubernetes 1.32)
-// answers with tens of thousands of objects at once, which would be most of the memory of the proxy.
+// listEach lists, and replaces each object by what the function each returns for it, as soon as it is
+// received if the answer is in protobuf. An API server that does not send lists as watch events (before
+// Kubernetes 1.32) answers with tens of thousands of objects at once, which would be most of the memory of
+// the proxy.
 func (r resource) listEach(ctx context.Context, options metav1.ListOptions, new func() object,
 	each func(any) (any, error)) (runtime.Object, error) {
 	body, err := r.request(options).Stream(ctx)
@@ -38,8 +39,8 @@ func (r resource) listEach(ctx context.Context, options metav1.ListOptions, new 
 	return list, nil
 }
 
-// readEnvelope reads a list in protobuf with its type before it. The numbers of fields here and in readList are
-// those of runtime.Unknown and of all lists, in k8s.io/apimachinery and k8s.io/api v0.37.
+// readEnvelope reads a list in protobuf with its type before it. The numbers of fields here and in readList
+// are those of runtime.Unknown and of all lists, in k8s.io/apimachinery and k8s.io/api v0.37.
 func readEnvelope(r *bufio.Reader, new func() object, each func(any) (any, error)) (*metav1.List, error) {
 	var list *metav1.List
 	err := protobufFields(r, func(number, size uint64) error {
@@ -101,8 +102,8 @@ func readList(r *bufio.Reader, list *metav1.List, new func() object, each func(a
 	})
 }
 
-// protobufFields calls each for the number and size of every field of a message, whose bytes it must read. All
-// fields of lists have bytes.
+// protobufFields calls each for the number and size of every field of a message, whose bytes it must read.
+// All fields of lists have bytes.
 func protobufFields(r *bufio.Reader, each func(number, size uint64) error) error {
 	for {
 		tag, err := binary.ReadUvarint(r)

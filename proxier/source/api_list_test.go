@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,18 +13,15 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// TestListProtobuf reads a list as an API server encodes it, and every beginning of it. What is cut off must be
-// an error: an empty list would delete all Services.
+// TestListProtobuf reads a list as an API server encodes it, and every beginning of it. What is cut off must
+// be an error: an empty list would delete all Services.
 func TestListProtobuf(t *testing.T) {
 	list := &corev1.ServiceList{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceList"},
 		ListMeta: metav1.ListMeta{ResourceVersion: "7", Continue: "more"},
 		Items:    []corev1.Service{*apiService("a", "1"), *apiService("b", "2")},
 	}
-	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
-	var text bytes.Buffer
-	must(t, info.Serializer.Encode(list, &text))
-	data := bytes.TrimPrefix(text.Bytes(), []byte(protobufMagic))
+	data := encodeProtobuf(t, list)
 
 	got, received, err := readServices(data)
 	must(t, err)
@@ -40,6 +36,16 @@ func TestListProtobuf(t *testing.T) {
 			t.Errorf("%d of %d bytes are a list of %d objects", i, len(data), len(got.Items))
 		}
 	}
+}
+
+// encodeProtobuf returns an answer of an API server, without what all of them begin with.
+func encodeProtobuf(t *testing.T, obj runtime.Object) []byte {
+	t.Helper()
+	types := scheme.Codecs.SupportedMediaTypes()
+	info, _ := runtime.SerializerInfoForMediaType(types, runtime.ContentTypeProtobuf)
+	var text bytes.Buffer
+	must(t, info.Serializer.Encode(obj, &text))
+	return bytes.TrimPrefix(text.Bytes(), []byte(protobufMagic))
 }
 
 // protobufTail returns what an API server sends behind a list: fields without content.
@@ -64,11 +70,8 @@ func readServices(data []byte) (*metav1.List, []corev1.Service, error) {
 
 // TestListKind has a server answer with something else than a list, or with nonsense.
 func TestListKind(t *testing.T) {
-	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
-	var text bytes.Buffer
-	must(t, info.Serializer.Encode(&metav1.Status{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: "Success"}, &text))
-	status := strings.TrimPrefix(text.String(), protobufMagic)
+	status := string(encodeProtobuf(t, &metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: "Success"}))
 	for _, c := range []struct{ data, want string }{
 		{status, `received a "Status"`},
 		{"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "field 2 has 18446744073709551615 bytes"},
