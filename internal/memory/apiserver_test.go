@@ -24,11 +24,12 @@ import (
 // does that has them encoded.
 type apiServer struct {
 	services int
+	lists    bool // like one before Kubernetes 1.32, which does not send lists as events
 	codecs   serializer.CodecFactory
 }
 
 // serveAPI serves a cluster of so many Services on loopback in a namespace, and returns its URL.
-func serveAPI(t *testing.T, ns *lab.Namespace, services int) string {
+func serveAPI(t *testing.T, ns *lab.Namespace, services int, lists bool) string {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -36,7 +37,7 @@ func serveAPI(t *testing.T, ns *lab.Namespace, services int) string {
 		must(t, add(scheme))
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	s := &apiServer{services: services, codecs: serializer.NewCodecFactory(scheme)}
+	s := &apiServer{services: services, lists: lists, codecs: serializer.NewCodecFactory(scheme)}
 	var l net.Listener
 	must(t, ns.Do(func() (err error) {
 		l, err = net.Listen("tcp", "127.0.0.1:0")
@@ -49,22 +50,67 @@ func serveAPI(t *testing.T, ns *lab.Namespace, services int) string {
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	resource := path.Base(r.URL.Path)
+	resource, q := path.Base(r.URL.Path), r.URL.Query()
 	switch {
 	case r.URL.Path == "/apis/networking.k8s.io/v1":
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(metav1.APIResourceList{GroupVersion: "networking.k8s.io/v1"})
-	case r.URL.Query().Get("sendInitialEvents") == "true":
+	case r.Method != http.MethodGet: // an Event
+		http.Error(w, "not served", http.StatusNotFound)
+	case q.Get("watch") == "" && q.Get("limit") == "1": // asks for the version
+		s.list(w, resource, 1)
+	case q.Get("watch") == "":
+		s.list(w, resource, s.services)
+	case q.Get("sendInitialEvents") == "true" && s.lists:
+		http.Error(w, "sendInitialEvents is forbidden", http.StatusUnprocessableEntity)
+	case q.Get("sendInitialEvents") == "true":
 		s.watchList(w, r, resource)
 	default:
-		http.Error(w, "only watches with initial events are served", http.StatusBadRequest)
+		w.Header().Set("Content-Type", watchType)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done() // nothing changes
 	}
+}
+
+const watchType = "application/vnd.kubernetes.protobuf;stream=watch"
+
+// list sends the first objects.
+func (s *apiServer) list(w http.ResponseWriter, resource string, number int) {
+	var list runtime.Object
+	meta := metav1.ListMeta{ResourceVersion: "1000000"}
+	switch resource {
+	case "services":
+		l := &corev1.ServiceList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceList"}, ListMeta: meta}
+		for i := range number {
+			l.Items = append(l.Items, *newService(i))
+		}
+		list = l
+	case "endpointslices":
+		l := &discoveryv1.EndpointSliceList{ListMeta: meta,
+			TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSliceList"}}
+		for i := range number {
+			l.Items = append(l.Items, *newSlice(i))
+		}
+		list = l
+	default:
+		list = &corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, ListMeta: meta,
+			Items: []corev1.Node{*newNode()}}
+	}
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+	if err := s.protobuf().Serializer.Encode(list, w); err != nil {
+		panic(fmt.Sprintf("encode %T: %v", list, err))
+	}
+}
+
+func (s *apiServer) protobuf() runtime.SerializerInfo {
+	info, _ := runtime.SerializerInfoForMediaType(s.codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	return info
 }
 
 // watchList sends all objects and the bookmark that ends them, and then nothing.
 func (s *apiServer) watchList(w http.ResponseWriter, r *http.Request, resource string) {
-	w.Header().Set("Content-Type", "application/vnd.kubernetes.protobuf;stream=watch")
-	info, _ := runtime.SerializerInfoForMediaType(s.codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	w.Header().Set("Content-Type", watchType)
+	info := s.protobuf()
 	frames := info.StreamSerializer.NewFrameWriter(w)
 	send := func(event watch.EventType, obj runtime.Object) {
 		var raw, buf bytes.Buffer

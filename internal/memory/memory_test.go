@@ -40,8 +40,8 @@ func canCommit() bool {
 }
 
 // TestLimit runs the daemon in a cgroup with the limits of docs/performance.md. The daemon must program
-// everything, without being killed; then a second one must read everything back and take over. Flags choose
-// another number of Services and another limit:
+// everything, without being killed; with the first source a second one must then read everything back and
+// take over. Flags choose another number of Services and another limit:
 //
 //	go test ./internal/memory -run TestLimit -v -services 20000 -limit 192
 func TestLimit(t *testing.T) {
@@ -57,13 +57,22 @@ func TestLimit(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(fmt.Sprintf("%d Services from an API server", c.services), func(t *testing.T) {
-			c.run(t, program, func(ns *lab.Namespace) string { return "--master=" + serveAPI(t, ns, c.services) })
+			c.run(t, program, func(ns *lab.Namespace) string {
+				return "--master=" + serveAPI(t, ns, c.services, false)
+			}, "first start", "restart")
 		})
 		if c == large {
-			continue // YAML of this size takes a minute; the flags select it
+			continue // the others take minutes; the flags select them
 		}
+		t.Run(fmt.Sprintf("%d Services from an API server that lists", c.services), func(t *testing.T) {
+			c.run(t, program, func(ns *lab.Namespace) string {
+				return "--master=" + serveAPI(t, ns, c.services, true)
+			}, "first start")
+		})
 		t.Run(fmt.Sprintf("%d Services from manifests", c.services), func(t *testing.T) {
-			c.run(t, program, func(*lab.Namespace) string { return "--source=" + writeManifests(t, c.services) })
+			c.run(t, program, func(*lab.Namespace) string {
+				return "--source=" + writeManifests(t, c.services)
+			}, "first start")
 		})
 	}
 }
@@ -71,11 +80,11 @@ func TestLimit(t *testing.T) {
 // limitCase is a number of Services and the limit in MiB that is enough for them.
 type limitCase struct{ services, limit int }
 
-// run starts two daemons one after the other, with the flag that source returns.
-func (c limitCase) run(t *testing.T, program string, source func(*lab.Namespace) string) {
+// run starts daemons one after the other, with the flag that source returns.
+func (c limitCase) run(t *testing.T, program string, source func(*lab.Namespace) string, starts ...string) {
 	ns := lab.TestNamespace(t)
 	flag := source(ns)
-	for _, start := range []string{"first start", "restart"} {
+	for _, start := range starts {
 		d := startDaemon(t, ns, newCgroup(t, c.limit<<20), program, flag)
 		d.awaitHealthy(t)
 		d.stop(t)

@@ -128,6 +128,7 @@ type informer struct {
 	*apiRun
 	resource
 	selector
+	store       *store
 	new         func() object
 	awaitObject bool // an empty list does not make it synced
 	behind      bool // the API server was behind at the last resume; only the reflector's goroutine uses it
@@ -154,6 +155,7 @@ func (s selector) limit(options *metav1.ListOptions) {
 
 func newInformer(r *apiRun, c resource, s selector, new func() object) *informer {
 	i := &informer{apiRun: r, resource: c, selector: s, new: new, synced: make(chan struct{})}
+	i.store = newStore(i)
 	i.heard.Store(time.Now().UnixNano())
 	return i
 }
@@ -164,7 +166,7 @@ func (i *informer) run(ctx context.Context) {
 	lister := &cache.ListWatch{ListWithContextFunc: i.startList, WatchFuncWithContext: i.startWatch}
 	backoff := retryBackoff()
 	options := cache.ReflectorOptions{Name: i.name, Backoff: &backoff}
-	reflector := cache.NewReflectorWithOptions(lister, i.new(), newStore(i), options)
+	reflector := cache.NewReflectorWithOptions(lister, i.new(), i.store, options)
 	delay := backoff.DelayWithReset(clock.RealClock{}, 2*time.Minute)
 	_ = delay.Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		_ = reflector.ListAndWatchWithContext(ctx) // startList and startWatch have reported the error
@@ -184,7 +186,7 @@ func retryBackoff() wait.Backoff {
 func (i *informer) startList(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	i.limit(&options)
 	i.forget(&options)
-	list, err := i.list(i.exchange(ctx).context(ctx), options)
+	list, err := i.listEach(i.exchange(ctx).context(ctx), options, i.new, i.store.Transformer())
 	i.result(ctx, "list", err)
 	return list, err
 }

@@ -59,20 +59,20 @@ func newClient(connection *rest.Config, limits limits) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, limits: limits, dialer: &dialer{},
-		codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	codecs := serializer.NewCodecFactory(scheme)
+	g := &groups{connection: *connection, limits: limits, dialer: &dialer{}, codecs: codecs.WithoutConversion()}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
 	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
 	if g.err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", g.err)
 	}
-	codec := runtime.NewParameterCodec(scheme)
+	codec, decoder := runtime.NewParameterCodec(scheme), codecs.UniversalDeserializer()
 	return &Client{
-		services:   resource{core, "services", codec},
-		slices:     resource{discovery, "endpointslices", codec},
-		nodes:      resource{core, "nodes", codec},
-		cidrs:      resource{networking, "servicecidrs", codec},
+		services:   resource{core, "services", codec, decoder},
+		slices:     resource{discovery, "endpointslices", codec, decoder},
+		nodes:      resource{core, "nodes", codec, decoder},
+		cidrs:      resource{networking, "servicecidrs", codec, decoder},
 		networking: networking,
 		events:     events,
 		limits:     g.limits,
@@ -142,6 +142,7 @@ type resource struct {
 	group   rest.Interface
 	name    string // as in RBAC: "services"
 	options runtime.ParameterCodec
+	decoder runtime.Decoder
 }
 
 func (r resource) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -80,7 +82,7 @@ func (s *store) Replace(items []any, _ string) error {
 // Resync does nothing, because the sink has all objects.
 func (s *store) Resync() error { return nil }
 
-// Transformer returns what the reflector calls for each object while it collects a list from a watch. It
+// Transformer returns what is called for each object while a list is received, from a watch or as one. It
 // replaces an object that the sink has by its name. Before the first list is complete, it passes every object
 // to the sink at once, which does not act on them before Synced: tens of thousands of objects are never in
 // memory together.
@@ -107,6 +109,10 @@ func (s *store) Transformer() cache.TransformFunc {
 
 // delivered stands in a list for an object that the sink has.
 type delivered cache.ObjectName
+
+// GetObjectKind and DeepCopyObject let it stand in a list of the API.
+func (d delivered) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+func (d delivered) DeepCopyObject() runtime.Object   { return d }
 
 // apply passes an object to the sink, unless the sink has it like this.
 func (s *store) apply(item any) (cache.ObjectName, error) {

@@ -44,6 +44,7 @@ type object interface {
 	Size() int                                // as protobuf
 	MarshalToSizedBuffer([]byte) (int, error) // with the last Size bytes of the buffer
 	Marshal() ([]byte, error)                 // protobuf
+	Unmarshal([]byte) error
 }
 
 // identity distinguishes objects.

@@ -35,8 +35,9 @@ func (d *Dir) Load() (objects []runtime.Object, problems []error, err error) {
 	return objects, r.problems, nil
 }
 
-// read reads the manifests into r. Before it reads anything in a directory, it calls watch, so that a follower does
-// not miss a change. If all is false, only the entry with the name of the path matters in the directory.
+// read reads the manifests into r. Before it reads anything in a directory, it calls watch, so that a
+// follower does not miss a change. If all is false, only the entry with the name of the path matters in the
+// directory.
 func (d *Dir) read(r *reading, watch func(directory string, all bool)) error {
 	files, err := d.list(watch)
 	if err != nil {
