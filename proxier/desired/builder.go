@@ -1,6 +1,9 @@
 package desired
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -10,16 +13,19 @@ import (
 // use.
 type Builder struct {
 	state       *state.State
-	report      func(Problem)
+	known       known
 	environment Environment
 	ruleset     *rules.Ruleset
 }
 
 // NewBuilder returns a Builder without a ruleset. It calls report for each part of a Service that is not
-// programmed.
+// programmed: once while that is so, however often the Service is built, and again when it has come back.
 func NewBuilder(s *state.State, report func(Problem)) *Builder {
-	return &Builder{state: s, report: report}
+	return &Builder{state: s, known: newKnown(report)}
 }
+
+// Problems returns how many Services have problems.
+func (b *Builder) Problems() int { return b.known.services() }
 
 // Ruleset returns the ruleset, or nil before the first Rebuild.
 func (b *Builder) Ruleset() *rules.Ruleset { return b.ruleset }
@@ -33,43 +39,42 @@ func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 	if slots == nil {
 		slots = b.ruleset.Slots
 	}
-	b.build(b.state.Services(), slots)
+	names := b.state.Services()
+	b.known.keep(names)
+	b.build(names, slots, slices.Collect(maps.Keys(b.known.contests)))
 	return b.ruleset
 }
 
 // Update builds Services of the ruleset again. Their endpoints keep their slots.
-func (b *Builder) Update(names ...service.Name) { b.build(names, b.ruleset.Slots) }
+func (b *Builder) Update(names ...service.Name) {
+	b.build(names, b.ruleset.Slots, b.known.contested(names))
+}
 
-// build builds Services and reports the conflicts that remain: a Service may claim a frontend that a later
-// one of them gives up.
-func (b *Builder) build(names []service.Name, slots rules.Slots) {
-	var conflicts []rules.Conflict
+// build builds Services and reports what changed about their conflicts in the end: a Service may claim a
+// frontend that a later one of them gives up, and a Service that gives one up may end the conflict of
+// another.
+func (b *Builder) build(names []service.Name, slots rules.Slots, contested []service.Frontend) {
 	for _, name := range names {
-		conflicts = append(conflicts, b.put(name, slots)...)
-	}
-	for _, c := range conflicts {
-		if now, ok := b.ruleset.Conflict(c.Frontend, c.Loser); ok {
-			b.report(Conflict(now))
+		for _, c := range b.put(name, slots) {
+			contested = append(contested, c.Frontend)
 		}
+	}
+	slices.SortFunc(contested, service.Frontend.Compare)
+	for _, f := range slices.Compact(contested) {
+		b.known.conflicts(f, b.ruleset.Losers(f))
 	}
 }
 
 // put builds one Service and returns its conflicts with others.
 func (b *Builder) put(name service.Name, slots rules.Slots) []rules.Conflict {
 	svc, problems := b.state.Service(name)
-	for _, p := range problems {
-		b.report(Problem{name, ReasonNotProgrammed, p})
-	}
 	if svc == nil {
+		b.known.parts(name, problems)
 		b.ruleset.Remove(name)
 		return nil
 	}
-	for _, p := range b.environment.restrict(svc) {
-		b.report(Problem{name, ReasonNotProgrammed, p})
-	}
+	problems = append(problems, b.environment.restrict(svc)...)
 	compiled := rules.Compile(svc, b.environment.Node, slots)
-	for _, p := range compiled.Problems {
-		b.report(Problem{name, ReasonNotProgrammed, p})
-	}
+	b.known.parts(name, append(problems, compiled.Problems...))
 	return b.ruleset.Put(compiled)
 }
