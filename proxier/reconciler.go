@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/host"
@@ -64,10 +62,14 @@ type reconciler struct {
 	early   state.Changes // that came in during a full sync, which may have them already
 	compare compareTimer
 	cleanup cleanup
-	closed  bool // a healthCheckNodePort could not be opened
 
-	unserved     bool             // a nodePort on a loopback address could not be opened
-	unrestricted []service.Family // the last that were logged
+	started           bool     // a sync has succeeded
+	syncing           failure  // of syncs
+	checking          failure  // of checks for drift
+	ports             reported // healthCheckNodePorts that could not be opened
+	loopbacks         reported // nodePorts on loopback addresses that could not be opened
+	loopbackConflicts reported
+	unrestricted      []service.Family // the last that were logged
 }
 
 func (p *Proxier) newReconciler(t tables) *reconciler {
@@ -78,9 +80,11 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 		builder: desired.NewBuilder(p.state, func(o desired.Problem) {
 			p.events.reportService(o.Service, o.Reason, o.Message)
 		}),
-		env:     p.environment,
-		due:     start,
-		cleanup: newCleanup(),
+		env:      p.environment,
+		due:      start,
+		cleanup:  newCleanup(),
+		syncing:  failure{message: "Sync failed"},
+		checking: failure{message: "Failed to check the tables for drift"},
 	}
 }
 
@@ -122,7 +126,7 @@ func (r *reconciler) run(ctx context.Context) {
 		}
 		begin := time.Now()
 		if err := r.sync(); err != nil {
-			klog.ErrorS(err, "Sync failed", "retryIn", retry.after())
+			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
 		} else {
 			retry.succeeded()
