@@ -54,7 +54,7 @@ func TestHardships(t *testing.T) {
 	}
 	for _, h := range []hardship{
 		{name: "user namespace"},
-		// It has more files open than that. The end-to-end test starts it so: with an API server it needs fewer.
+		// It has more files open than that, and cannot read a manifest.
 		{name: "14 open files", during: limitFiles(14), after: func(t *testing.T, p *process) {
 			p.untilLogged(t, "too many open files")
 			limitFiles(1024)(t, p)

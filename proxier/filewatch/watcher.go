@@ -93,8 +93,9 @@ func (w *Watcher) Add(dir string) error {
 	if !usedUp(err) {
 		return err
 	}
+	// A directory that cannot be read for now because of another limit is compared with nothing later.
 	found, readErr := look(dir)
-	if readErr != nil {
+	if readErr != nil && !usedUp(readErr) {
 		return readErr
 	}
 	w.mu.Lock()
