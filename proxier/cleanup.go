@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -78,7 +79,7 @@ func (r *reconciler) cleanFlows() {
 		return
 	}
 	stale := r.staleFlows()
-	ok := true
+	var errs []error
 	for _, f := range r.builder.Environment().Config.Families {
 		begin := time.Now()
 		deleted, former, err := r.deleteFlows(f, stale)
@@ -88,14 +89,15 @@ func (r *reconciler) cleanFlows() {
 		r.metrics.ConntrackReconciled(f, time.Since(begin), deleted)
 		if err != nil {
 			r.metrics.NetlinkError(err)
-			klog.ErrorS(err, "Failed to delete stale flows, will retry", "family", f)
-			ok = false
+			errs = append(errs, err)
 		}
 	}
-	if !ok {
+	if err := errors.Join(errs...); err != nil {
+		r.flushing.failed(err)
 		r.cleanup.retryLater()
 		return
 	}
+	r.flushing.succeeded()
 	clear(r.cleanup.flows)
 }
 

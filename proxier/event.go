@@ -22,38 +22,29 @@ type eventer struct {
 	node  string
 	nodes flowcontrol.PassiveRateLimiter // of Events about the Node, which must not wait for all Services
 	queue chan *eventsv1.Event
-
-	// These belong to the reconciler, which alone reports about Services.
-	services   flowcontrol.PassiveRateLimiter // of Events
-	lines      flowcontrol.PassiveRateLimiter // of the log
-	leftOut    int                            // lines since the last summary
-	summarised time.Time                      // when the last summary was logged
+	// services are the Events about Services, and lines those of the log.
+	services flowcontrol.PassiveRateLimiter
+	lines    *flood
 }
 
 // The eventer sends eventRate Events a second about Services and as many about the Node, with bursts of
-// eventBurst. It logs lineRate lines a second about Services, with bursts of lineBurst, and a summary of the
-// others every summaryPeriod.
+// eventBurst.
 const (
-	eventRate     = 1
-	eventBurst    = 25
-	lineRate      = 0.1
-	lineBurst     = 100
-	summaryPeriod = time.Minute
+	eventRate  = 1
+	eventBurst = 25
 )
 
 func newEventer(node string) *eventer {
 	return &eventer{node: node, queue: make(chan *eventsv1.Event, 2*eventBurst),
 		nodes:    flowcontrol.NewTokenBucketPassiveRateLimiter(eventRate, eventBurst),
 		services: flowcontrol.NewTokenBucketPassiveRateLimiter(eventRate, eventBurst),
-		lines:    flowcontrol.NewTokenBucketPassiveRateLimiter(lineRate, lineBurst)}
+		lines:    newFlood()}
 }
 
 // reportService reports a problem with a Service.
 func (e *eventer) reportService(name service.Name, reason, note string) {
-	if klog.V(2).Enabled() || e.lines.TryAccept() {
+	if e.lines.passes() {
 		klog.InfoS("Service has a problem", "service", name, "reason", reason, "note", note)
-	} else {
-		e.leftOut++
 	}
 	if e.services.TryAccept() {
 		e.send(corev1.ObjectReference{
@@ -69,17 +60,6 @@ func (e *eventer) reportNode(kind, reason, note string) {
 	if e.nodes.TryAccept() {
 		e.send(node, kind, reason, note)
 	}
-}
-
-// summarise logs how many lines about Services were left out, if there are any. services returns how many
-// Services have problems.
-func (e *eventer) summarise(services func() int) {
-	if e.leftOut == 0 || time.Since(e.summarised) < summaryPeriod {
-		return
-	}
-	klog.InfoS("More Services have problems than are logged one by one; -v=2 logs each",
-		"services", services(), "leftOut", e.leftOut)
-	e.leftOut, e.summarised = 0, time.Now()
 }
 
 // maxNote is how long the note of an Event may be: events.k8s.io/v1.

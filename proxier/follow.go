@@ -22,7 +22,11 @@ func (p *Proxier) follow(ctx context.Context) error {
 		return source.NewAPI(p.client, p.name).Run(ctx, p, logAPIError)
 	}
 	p.health.SetNodeEligible(true) // manifests do not drain a node
-	return source.NewDir(p.config.Source).Run(ctx, p, desired.LogProblem)
+	return source.NewDir(p.config.Source).Run(ctx, p, func(err error) {
+		if p.invalid.passes() {
+			desired.LogProblem(err)
+		}
+	})
 }
 
 // Apply records an object of the source.

@@ -15,7 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // logged collects what is logged until the end of the test.
@@ -156,6 +158,34 @@ func faultyService(i int, corrected bool) *corev1.Service {
 	return svc
 }
 
+// TestInvalidManifests has 20,000 manifests that cannot be decoded: the daemon logs a part of the lines, and a
+// summary.
+func TestInvalidManifests(t *testing.T) {
+	if !lab.Alone(t) {
+		return
+	}
+	log, dir := captureLog(t, "0"), webManifests(t, podA)
+	d := &daemon{dir: dir}
+	d.write(t, "bad.yaml", strings.Repeat("---\napiVersion: v1\nkind: Service\nmetadata: []\n", 20000))
+	startDaemon(t, dir)
+	eventually(t, ownNamespace(t), true, "goto cluster-1")
+	var text string
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(text, "msg=\"More objects are inv"); {
+		if time.Sleep(20 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatalf("no summary:\n%.3000s", text)
+		}
+		log.mu.Lock()
+		text = log.text.String()
+		log.mu.Unlock()
+	}
+	if n := strings.Count(text, "Skipped invalid object"); n != lineBurst {
+		t.Errorf("%d lines, want %d", n, lineBurst)
+	}
+	if want := fmt.Sprint("leftOut=", 20000-lineBurst); !strings.Contains(text, want) {
+		t.Errorf("the summary lacks %s:\n%.3000s", want, text)
+	}
+}
+
 // TestFaultyServices has 20,000 Services with a problem: a part of the lines and a summary are logged, and
 // nothing again at the next full syncs. A problem that comes back is logged again. At -v=2 each has its line.
 func TestFaultyServices(t *testing.T) {
@@ -190,8 +220,36 @@ func TestFaultyServices(t *testing.T) {
 			r.Apply(faultyService(7, corrected))
 			mustSync(t, r, s, false)
 		}
-		if n := len(log.lines(line)) + r.events.leftOut; n != 1 {
+		if n := len(log.lines(line)) + r.events.lines.leftOut; n != 1 {
 			t.Errorf("-v=%s: a problem that came back is reported %d times, want once", test.verbosity, n)
 		}
+	}
+}
+
+// TestFlowErrorLines lets the deletion of stale flows fail after each of many syncs.
+func TestFlowErrorLines(t *testing.T) {
+	r, _ := newScripted(t)
+	log := captureLog(t, "0")
+	r.cleanup.flows[service.Frontend{Protocol: service.UDP, Port: 53}] = service.Name{Namespace: "a", Name: "b"}
+	r.deleteFlows = func(f service.Family, _ []service.StaleFlows) (int, []service.Frontend, error) {
+		return 0, nil, fmt.Errorf("delete stale udp flows of %s: %w", f, unix.EMFILE)
+	}
+	for range 100 {
+		r.cleanFlows()
+	}
+	log.expect(t, "100 failures", 1, "Failed to delete stale flows, will retry")
+}
+
+// TestNodeEventsAreNotCrowdedOut reports something about the Node after many problems of Services.
+func TestNodeEventsAreNotCrowdedOut(t *testing.T) {
+	captureLog(t, "0")
+	e := newEventer("node-a")
+	for i := range 1000 {
+		e.reportService(service.Name{Namespace: "default", Name: fmt.Sprint(i)}, "NotProgrammed", "")
+	}
+	e.reportNode(corev1.EventTypeWarning, reasonConfigInvalid, "")
+	events := queued(e)
+	if n := len(events); n != eventBurst+1 || events[n-1].Reason != reasonConfigInvalid {
+		t.Errorf("%d Events are queued, want %d about Services and one about the Node", n, eventBurst)
 	}
 }

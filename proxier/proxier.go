@@ -60,6 +60,7 @@ type Proxier struct {
 	checks   *health.ServiceHealth
 	loopback *localhost.Proxy
 	events   *eventer
+	invalid  *flood // manifests that cannot be used
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
 	synced   chan struct{} // closed when the source has delivered everything once
@@ -87,6 +88,7 @@ func New(o Options) (*Proxier, error) {
 		health:   h,
 		checks:   health.NewServiceHealth(h.Healthy),
 		events:   newEventer(name),
+		invalid:  newFlood(),
 		wake:     make(chan struct{}, 1),
 		address:  make(chan struct{}, 1),
 		synced:   make(chan struct{}),

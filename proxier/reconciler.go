@@ -66,6 +66,7 @@ type reconciler struct {
 	started           bool     // a sync has succeeded
 	syncing           failure  // of syncs
 	checking          failure  // of checks for drift
+	flushing          failure  // of deletions of stale flows
 	ports             reported // healthCheckNodePorts that could not be opened
 	loopbacks         reported // nodePorts on loopback addresses that could not be opened
 	loopbackConflicts reported
@@ -85,6 +86,7 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 		cleanup:  newCleanup(),
 		syncing:  failure{message: "Sync failed"},
 		checking: failure{message: "Failed to check the tables for drift"},
+		flushing: failure{message: "Failed to delete stale flows, will retry"},
 	}
 }
 

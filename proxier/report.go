@@ -55,7 +55,7 @@ func (r *reconciler) reportUnrestricted(families []service.Family) {
 // reopenPorts tries again to open healthCheckNodePorts, and nodePorts on loopback addresses, that could not
 // be opened.
 func (r *reconciler) reopenPorts() {
-	r.events.summarise(r.builder.Problems)
+	r.summarise()
 	if len(r.ports) > 0 {
 		r.reportPorts(r.checks.Retry())
 	}
