@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
@@ -25,11 +27,33 @@ var errConfigChanged = errors.New("the configuration file changed")
 // running on all of them as it was configured before, until the file is corrected.
 func (p *Proxier) watchConfig(ctx context.Context, changed func()) error {
 	return p.config.Watch(ctx, config.Watching{
-		Check:   p.check,
+		Check:   p.canRun,
 		Changed: changed,
 		Invalid: p.reportConfig,
 		Polling: func(f filewatch.Polling) { desired.LogProblem(f) },
 	})
+}
+
+// canRun returns why a new process would end with a configuration that is valid.
+func (p *Proxier) canRun(c *config.Config) error {
+	if p.check != nil {
+		if err := p.check(c); err != nil {
+			return err
+		}
+	}
+	for _, addr := range []string{c.Kube.HealthzBindAddress, c.Kube.MetricsBindAddress} {
+		if !c.Kube.BindAddressHardFail || addr == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		switch {
+		case err == nil:
+			_ = l.Close()
+		case !errors.Is(err, syscall.EADDRINUSE): // otherwise this process may have it
+			return fmt.Errorf("bindAddressHardFail is set: %w", err)
+		}
+	}
+	return nil
 }
 
 // reportConfig reports that the configuration file cannot be used; nil: that it is as before.

@@ -103,7 +103,8 @@ func TestConfigFile(t *testing.T) {
 			p.untilProgrammed(t, ns, d.dir)
 			etc.write(t, "config.conf", configHeader+"mode: nftables # as before\nlogging: {format: json}\n")
 			awaitMetric(t, p, ns, invalid, "0")
-			etc.write(t, "config.conf", "")
+			hardFail := configHeader + "bindAddressHardFail: true\nhealthzBindAddress: "
+			etc.write(t, "config.conf", hardFail+"203.0.113.1:10256\n") // which this node does not have
 			awaitMetric(t, p, ns, invalid, "1")
 			if err := os.Remove(filepath.Join(etc.dir, "config.conf")); err != nil {
 				t.Fatal(err)
@@ -113,7 +114,7 @@ func TestConfigFile(t *testing.T) {
 				t.Fatalf("the daemon has ended with %v:\n%s", err, p.log())
 			case <-time.After(3 * time.Second): // longer than it polls
 			}
-			etc.write(t, "config.conf", configHeader+"nodePortAddresses: [192.0.2.0/24]\n")
+			etc.write(t, "config.conf", hardFail+"127.0.0.1:10256\n") // this process has 0.0.0.0:10256
 			if err := p.wait(t); err != nil {
 				t.Errorf("with another configuration the daemon ended with %v", err)
 			}
