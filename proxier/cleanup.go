@@ -1,7 +1,7 @@
 package proxier
 
 import (
-	"errors"
+	"context"
 	"slices"
 	"time"
 
@@ -59,8 +59,9 @@ func (c *cleanup) retryLater() {
 	}
 }
 
-// cleanUp deletes chains, sets and flows that a transaction left without use.
-func (r *reconciler) cleanUp(d *rules.Delta) {
+// cleanUp deletes the chains and sets that a transaction left without use, in one small transaction, and
+// starts the search for stale flows.
+func (r *reconciler) cleanUp(ctx context.Context, d *rules.Delta) {
 	if err := r.tables.DeleteStale(d); err != nil {
 		r.cleanup.retryLater()
 		r.metrics.CleanupFailed()
@@ -70,35 +71,7 @@ func (r *reconciler) cleanUp(d *rules.Delta) {
 	if r.builder.Ruleset().Unused() > rules.MaxUnused {
 		r.cleanup.retryLater() // a full sync deletes them
 	}
-	r.cleanFlows()
-}
-
-// cleanFlows deletes flows to endpoints that their frontends no longer have.
-func (r *reconciler) cleanFlows() {
-	if len(r.cleanup.flows) == 0 {
-		return
-	}
-	stale := r.staleFlows()
-	var errs []error
-	for _, f := range r.builder.Environment().Config.Families {
-		begin := time.Now()
-		deleted, former, err := r.deleteFlows(f, stale)
-		for _, frontend := range former {
-			r.cleanup.remember(frontend)
-		}
-		r.metrics.ConntrackReconciled(f, time.Since(begin), deleted)
-		if err != nil {
-			r.metrics.NetlinkError(err)
-			errs = append(errs, err)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		r.flushing.failed(err)
-		r.cleanup.retryLater()
-		return
-	}
-	r.flushing.succeeded()
-	clear(r.cleanup.flows)
+	r.startSweep(ctx)
 }
 
 // staleFlows returns the frontends to search. For a frontend that is gone, the slices of its Service say to
@@ -127,8 +100,7 @@ func (r *reconciler) draining(f service.Frontend, name service.Name) []service.B
 }
 
 // remember keeps a frontend that is gone for the next change of its Service.
-func (c *cleanup) remember(f service.Frontend) {
-	name := c.flows[f]
+func (c *cleanup) remember(f service.Frontend, name service.Name) {
 	if c.former[name] == nil {
 		c.former[name] = map[service.Frontend]struct{}{}
 	}

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
@@ -297,7 +296,7 @@ func TestRefusalNamesElement(t *testing.T) {
 	nftIn(t, ns, "", "add", "element", "ip", "nftproxy", "endpoints",
 		"{ 10.96.0.10 . tcp . 80 . 1 : 10.244.9.9 . 1 }")
 	n.load(t, webManifests(t, podA, podB))
-	err := n.trySync()
+	err := n.trySync(t)
 	want := `add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.12 . 8080 }: ` +
 		`file exists`
 	if err == nil || !strings.Contains(err.Error(), want) {
@@ -331,60 +330,5 @@ func TestBrokenTableIsReplaced(t *testing.T) {
 		if strings.Contains(listing, "other") || strings.Contains(listing, "10.0.0.1") {
 			t.Errorf("after %s:\n%s", script, listing)
 		}
-	}
-}
-
-// TestDriftIsRepaired damages the tables in many ways; the daemon repairs them.
-func TestDriftIsRepaired(t *testing.T) {
-	if !lab.Alone(t) {
-		return
-	}
-	ns := ownNamespace(t)
-	startDaemon(t, webManifests(t, podA, podB), "--own-tables=false")
-	eventually(t, ns, true, "goto cluster-2")
-	nftIn(t, ns, "", "add", "table", "ip", "other") // of another program, to move the generation
-	want := bytecode(t, ns)
-	for _, damage := range []string{
-		"flush ruleset",
-		"delete table ip nftproxy",
-		"flush chain ip nftproxy services",
-		"insert rule ip nftproxy cluster-2 accept",
-		"delete element ip nftproxy services { 10.96.0.10 . tcp . 80 }",
-		"add element ip nftproxy services { 10.96.0.99 . tcp . 80 : 4c00:2 }",
-		"flush set ip nftproxy cluster-ips",
-		"delete element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 }; " +
-			"add element ip nftproxy endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.244.9.9 . 1 }",
-	} {
-		nftIn(t, ns, strings.ReplaceAll(damage, "; ", "\n"), "-f", "-")
-		deadline := time.Now().Add(20 * time.Second)
-		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			got, err := tryBytecode(ns)
-			if err == nil && got == want {
-				t.Logf("%s: repaired after %v", damage, time.Since(start).Round(time.Millisecond))
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("not repaired after %s:\n%s", damage, nftIn(t, ns, "", "list", "ruleset"))
-			}
-		}
-	}
-}
-
-// TestOwnedTablesStay flushes the ruleset and deletes a table while the daemon owns its tables: they stay as
-// they are, and nft can list them.
-func TestOwnedTablesStay(t *testing.T) {
-	if !lab.Alone(t) {
-		return
-	}
-	ns := ownNamespace(t)
-	startDaemon(t, webManifests(t, podA, podB))
-	eventually(t, ns, true, "goto cluster-2")
-	want := bytecode(t, ns)
-	nftIn(t, ns, "", "flush", "ruleset")
-	if _, err := ns.Nft("", "delete", "table", "ip", "nftproxy"); err == nil {
-		t.Error("another process deleted the table")
-	}
-	if diff := cmp.Diff(want, bytecode(t, ns)); diff != "" {
-		t.Errorf("the tables changed (-before +after):\n%s", diff)
 	}
 }

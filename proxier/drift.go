@@ -7,12 +7,12 @@ import (
 )
 
 // checkPeriod is how often the tables are checked for changes by other processes.
-const checkPeriod = 250 * time.Millisecond
+const checkPeriod = 100 * time.Millisecond
 
 // Other processes may change their own tables all the time. Reading ours because of that takes at most one
 // part in compareShare of the time, and happens no more often than every comparePeriod.
 const (
-	compareShare  = 50
+	compareShare  = 200
 	comparePeriod = 5 * time.Second
 )
 

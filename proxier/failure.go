@@ -59,5 +59,5 @@ func (f *failure) succeeded() bool {
 // passing reports whether an error only says that another program changed the ruleset meanwhile. The next
 // attempt begins with the ruleset as it is then.
 func passing(err error) bool {
-	return errors.Is(err, netlink.ErrStale) || errors.Is(err, netlink.ErrInterrupted)
+	return errors.Is(err, netlink.ErrInterrupted)
 }

@@ -39,7 +39,7 @@ func TestPagesShowProgrammedFamilies(t *testing.T) {
 				Annotations: map[string]string{
 					corev1.EndpointsLastChangeTriggerTime: time.Now().Format(time.RFC3339Nano)}}})
 		}
-		if err := r.sync(); err != nil {
+		if err := syncWhole(t, r); err != nil {
 			t.Fatal(err)
 		}
 		for path, handler := range map[string]http.Handler{

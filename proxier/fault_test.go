@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -57,7 +58,6 @@ func refusals() []error {
 			&netlink.Error{Errno: errno, MsgIndex: 3, Offset: 40, What: "add element", More: 2})
 	}
 	return append(errs,
-		&netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}, // ErrStale
 		fmt.Errorf("open nftables socket: %w", unix.EMFILE),
 		fmt.Errorf("send 20 bytes: %w", unix.ECONNREFUSED))
 }
@@ -71,35 +71,35 @@ func (f *faulty) happens(what string) bool {
 }
 
 func (f *faulty) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+	*rules.Delta, error) {
 	lost := oneOf[error](f.w, netlink.ErrInterrupted, unix.ENOBUFS, unix.EPERM, unix.EMFILE)
 	if f.happens("read") {
-		return nil, 0, lost
+		return nil, lost
 	}
-	d, generation, err := f.kernel.Diff(families, build)
+	d, err := f.kernel.Diff(families, build)
 	if f.happens("comparison") {
-		return nil, 0, lost
+		return nil, lost
 	}
 	f.read = err == nil
 	if f.behind != nil && f.w.chance(f.percent) {
 		f.behind()
 	}
-	return d, generation, err
+	return d, err
 }
 
-func (f *faulty) Apply(d *rules.Delta, generation uint32) error {
-	if f.failed && (!f.read || generation == 0) {
+func (f *faulty) Apply(d *rules.Delta) error {
+	if f.failed && !f.read {
 		f.t.Error("a transaction that builds on no Diff follows one that failed")
 	}
-	err := f.apply(d, generation)
+	err := f.apply(d)
 	f.failed, f.read = err != nil, false
 	return err
 }
 
 // commit is a transaction that reaches the kernel. There are clients everywhere: every flow that can exist
 // does.
-func (f *faulty) commit(d *rules.Delta, generation uint32) error {
-	if err := f.kernel.Apply(d, generation); err != nil {
+func (f *faulty) commit(d *rules.Delta) error {
+	if err := f.kernel.Apply(d); err != nil {
 		return err
 	}
 	for _, e := range d.Add {
@@ -119,7 +119,7 @@ func (f *faulty) commit(d *rules.Delta, generation uint32) error {
 }
 
 // deleteFlows deletes flows, as conntrack.Clean does.
-func (f *faulty) deleteFlows(family service.Family, stale []service.StaleFlows) (
+func (f *faulty) deleteFlows(_ context.Context, family service.Family, stale []service.StaleFlows) (
 	int, []service.Frontend, error) {
 	if f.happens("deletion of flows") {
 		return 0, nil, unix.ENOBUFS
@@ -163,7 +163,7 @@ func (f *faulty) checkFlows(t *testing.T, r *reconciler, meant []service.StaleFl
 	}
 }
 
-func (f *faulty) apply(d *rules.Delta, generation uint32) error {
+func (f *faulty) apply(d *rules.Delta) error {
 	lost := fmt.Errorf("commit nftables batch: %w: %w", netlink.ErrUnknownOutcome,
 		oneOf(f.w, unix.EAGAIN, unix.ENOBUFS))
 	switch {
@@ -171,11 +171,11 @@ func (f *faulty) apply(d *rules.Delta, generation uint32) error {
 		errs := refusals()
 		return fmt.Errorf("commit nftables batch: %w", errs[f.w.IntN(len(errs))])
 	case f.happens("acknowledgement lost"):
-		return errors.Join(lost, f.commit(d, generation)) // committed, unless refused
+		return errors.Join(lost, f.commit(d)) // committed, unless refused
 	case f.happens("transaction lost"):
 		return lost
 	}
-	return f.commit(d, generation)
+	return f.commit(d)
 }
 
 func (f *faulty) DeleteStale(d *rules.Delta) error {
@@ -281,7 +281,7 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 		if f.w.chance(20) {
 			r.require(failed)
 		}
-		err := r.sync()
+		err := syncWhole(t, r)
 		if err == nil && r.due != none {
 			t.Fatalf("a sync that succeeded requires another one: %s", r.due)
 		}
@@ -301,7 +301,7 @@ func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 		r.require(leftovers)
 	}
 	for r.due != none {
-		if err := r.sync(); err != nil {
+		if err := syncWhole(t, r); err != nil {
 			t.Fatalf("without faults: %v", err)
 		}
 		f.checkDrift(r)

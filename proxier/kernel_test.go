@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/source"
@@ -88,6 +90,7 @@ func newNode(t testing.TB, dir, manifests string, ns *lab.Namespace) *node {
 	conn := dial(t, ns, kernel.Options{})
 	n := &node{p, ns, conn, p.newReconciler(conn)}
 	n.reconciler.env = p.nodeEnvironment
+	n.reconciler.deleteFlows = n.deleteFlows
 	return n
 }
 
@@ -95,6 +98,16 @@ func newNode(t testing.TB, dir, manifests string, ns *lab.Namespace) *node {
 // --dry-run.
 func (p *Proxier) nodeEnvironment() (desired.Environment, error) {
 	return desired.NewEnvironment(p.config, p.name, p.state, p.families, p.state.Node().Addrs), nil
+}
+
+// deleteFlows is conntrack.Clean in the namespace.
+func (n *node) deleteFlows(ctx context.Context, f service.Family, stale []service.StaleFlows) (
+	deleted int, former []service.Frontend, err error) {
+	err = n.ns.Do(func() (err error) {
+		deleted, former, err = conntrack.Clean(ctx, f, stale)
+		return err
+	})
+	return deleted, former, err
 }
 
 // load applies the objects of the manifests and returns the slices among them.
@@ -116,19 +129,28 @@ func (n *node) load(t testing.TB, manifests string) []*discoveryv1.EndpointSlice
 
 func (n *node) sync(t testing.TB) {
 	t.Helper()
-	if err := n.trySync(); err != nil {
+	if err := n.trySync(t); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (n *node) trySync() error { return n.ns.Do(n.reconciler.sync) }
+func (n *node) trySync(t testing.TB) error {
+	return n.ns.Do(func() error { return syncWhole(t, n.reconciler) })
+}
+
+// syncWhole syncs, and waits until stale flows are deleted.
+func syncWhole(t testing.TB, r *reconciler) error {
+	err := r.sync(t.Context())
+	r.awaitSweep()
+	return err
+}
 
 // diff returns what a full sync would change.
 func (n *node) diff(t *testing.T) (d *rules.Delta) {
 	t.Helper()
 	e, err := n.reconciler.env()
 	if err == nil {
-		d, _, err = n.reconciler.diff(e)
+		d, err = n.reconciler.diff(e)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -280,7 +280,7 @@ func TestLocalhostEvents(t *testing.T) {
 	for _, obj := range objects {
 		p.Apply(obj)
 	}
-	if err := r.sync(); err != nil {
+	if err := syncWhole(t, r); err != nil {
 		t.Fatal(err)
 	}
 	r.reopenPorts()

@@ -2,6 +2,7 @@ package proxier
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -121,8 +122,8 @@ func TestErrorLines(t *testing.T) {
 		log.expect(t, "interrupted for 9 s", 0, "")
 		failFor(nil, 10*time.Second)
 		log.expect(t, "over", 0, "")
-		failFor(&netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}, patience+5*time.Second)
-		log.expect(t, "stale for 15 s", 1, "level=ERROR")
+		failFor(netlink.ErrInterrupted, patience+5*time.Second)
+		log.expect(t, "interrupted for 15 s", 1, "level=ERROR")
 		failFor(nil, 10*time.Second)
 		log.expect(t, "over", 1, "level=INFO msg=Synced")
 		failFor(unix.ENOBUFS, time.Second)
@@ -231,11 +232,13 @@ func TestFlowErrorLines(t *testing.T) {
 	r, _ := newScripted(t)
 	log := captureLog(t, "0")
 	r.cleanup.flows[service.Frontend{Protocol: service.UDP, Port: 53}] = service.Name{Namespace: "a", Name: "b"}
-	r.deleteFlows = func(f service.Family, _ []service.StaleFlows) (int, []service.Frontend, error) {
+	r.deleteFlows = func(_ context.Context, f service.Family, _ []service.StaleFlows) (
+		int, []service.Frontend, error) {
 		return 0, nil, fmt.Errorf("delete stale udp flows of %s: %w", f, unix.EMFILE)
 	}
 	for range 100 {
-		r.cleanFlows()
+		r.startSweep(t.Context())
+		r.awaitSweep()
 	}
 	log.expect(t, "100 failures", 1, "Failed to delete stale flows, will retry")
 }

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -30,12 +31,12 @@ func (f failing) do(operation string) error {
 }
 
 func (f failing) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+	*rules.Delta, error) {
 	none := rules.Programmed{}
-	return rules.Diff(build(none.Slots()), none), 1, f.do("read")
+	return rules.Diff(build(none.Slots()), none), f.do("read")
 }
 
-func (f failing) Apply(*rules.Delta, uint32) error { return f.do("transaction") }
+func (f failing) Apply(*rules.Delta) error { return f.do("transaction") }
 
 func (f failing) DeleteStale(*rules.Delta) error { return f.do("cleanup") }
 
@@ -61,7 +62,7 @@ func TestNetlinkErrors(t *testing.T) {
 	} {
 		t.Run(operation, func(t *testing.T) {
 			r := newFailing(t, failing{operation})
-			if err := r.sync(); err != nil && !errors.Is(err, unix.EIO) {
+			if err := syncWhole(t, r); err != nil && !errors.Is(err, unix.EIO) {
 				t.Fatal(err)
 			}
 			r.checkDrift()
@@ -91,7 +92,8 @@ func newFailing(t *testing.T, f failing) *reconciler {
 	}
 	p.families = []service.Family{service.IPv4}
 	r := p.newReconciler(f)
-	r.deleteFlows = func(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+	r.deleteFlows = func(context.Context, service.Family, []service.StaleFlows) (
+		int, []service.Frontend, error) {
 		return 0, nil, f.do("search for flows")
 	}
 	udp := service.Frontend{Addr: netip.MustParseAddr("10.96.0.10"), Protocol: service.UDP, Port: 53}

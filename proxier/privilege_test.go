@@ -194,7 +194,7 @@ func (p *process) programmedWithin(t *testing.T, ns *lab.Namespace, manifests st
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-		d, _, err := conn.Diff(service.Families(), build)
+		d, err := conn.Diff(service.Families(), build)
 		if err == nil && d.Size() == 0 {
 			return
 		}

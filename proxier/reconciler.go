@@ -17,14 +17,14 @@ import (
 
 // tables are nftproxy's tables in the kernel: a *kernel.Conn.
 type tables interface {
-	Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, uint32, error)
-	Apply(d *rules.Delta, generation uint32) error
+	Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, error)
+	Apply(d *rules.Delta) error
 	DeleteStale(d *rules.Delta) error
 	CheckDrift(want *rules.Ruleset) (kernel.Drift, error)
 }
 
 // deleteFlows deletes stale flows of a family from connection tracking: conntrack.Clean.
-type deleteFlows func(f service.Family, stale []service.StaleFlows) (
+type deleteFlows func(ctx context.Context, f service.Family, stale []service.StaleFlows) (
 	deleted int, former []service.Frontend, err error)
 
 // reason says why a sync has to be full: it reads the kernel and compares everything. Without a reason a sync
@@ -47,7 +47,7 @@ func (r reason) String() string {
 
 // reconciler brings the kernel in line with the state. Its goroutine is the only one that writes to it.
 //
-//	operations   sync.go: full and incremental syncs;  cleanup.go: after a commit
+//	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
 //	progress     report.go: Events, metrics and health
@@ -62,6 +62,7 @@ type reconciler struct {
 	early   state.Changes // that came in during a full sync, which may have them already
 	compare compareTimer
 	cleanup cleanup
+	sweep   *sweep // nil: none runs
 
 	started           bool     // a sync has succeeded
 	syncing           failure  // of syncs
@@ -102,6 +103,7 @@ func (r *reconciler) run(ctx context.Context) {
 		return
 	}
 	signal(r.wake)
+	defer r.awaitSweep()
 	var retry retry
 	checks := time.NewTicker(checkPeriod)
 	defer checks.Stop()
@@ -109,6 +111,12 @@ func (r *reconciler) run(ctx context.Context) {
 		select {
 		case <-r.wake:
 		case <-retry.due:
+		case result := <-r.swept():
+			r.endSweep(result)
+			if r.due == none {
+				r.startSweep(ctx) // for what was noted meanwhile
+			}
+			continue
 		case <-r.cleanup.due:
 			r.cleanup.due = nil
 			r.require(leftovers)
@@ -127,7 +135,7 @@ func (r *reconciler) run(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		if err := r.sync(); err != nil {
+		if err := r.sync(ctx); err != nil {
 			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
 		} else {

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -145,12 +146,13 @@ func BenchmarkRollout(b *testing.B) {
 				r := newRollout(b)
 				if kept {
 					clean := r.reconciler.deleteFlows
-					r.reconciler.deleteFlows = func(f service.Family, stale []service.StaleFlows) (
+					r.reconciler.deleteFlows = func(ctx context.Context, f service.Family,
+						stale []service.StaleFlows) (
 						int, []service.Frontend, error) {
 						for i := range stale {
 							stale[i].Draining = nil
 						}
-						return clean(f, stale)
+						return clean(ctx, f, stale)
 					}
 				}
 				measureRollout(b, r, ports)

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -18,33 +19,31 @@ import (
 
 // scripted is a kernel whose calls have the results that a test sets.
 type scripted struct {
-	lacks      rules.Delta // found by Diff, until Apply succeeds
-	meanwhile  func()      // called by Diff when it has built the ruleset, for changes that come too late
-	diffErr    error
-	applyErrs  []error // of the next calls
-	deleteErr  error
-	found      kernel.Drift
-	checkErr   error
-	diffs      int
-	generation []uint32 // that Apply was given
+	lacks     rules.Delta // found by Diff, until Apply succeeds
+	meanwhile func()      // called by Diff when it has built the ruleset, for changes that come too late
+	diffErr   error
+	applyErrs []error // of the next calls
+	deleteErr error
+	found     kernel.Drift
+	checkErr  error
+	diffs     int
 }
 
 func (s *scripted) Diff(_ []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+	*rules.Delta, error) {
 	s.diffs++
 	if s.diffErr != nil {
-		return nil, 0, s.diffErr
+		return nil, s.diffErr
 	}
 	build(nil)
 	if s.meanwhile != nil {
 		s.meanwhile()
 	}
 	d := s.lacks
-	return &d, uint32(s.diffs), nil
+	return &d, nil
 }
 
-func (s *scripted) Apply(_ *rules.Delta, generation uint32) (err error) {
-	s.generation = append(s.generation, generation)
+func (s *scripted) Apply(*rules.Delta) (err error) {
 	if len(s.applyErrs) > 0 {
 		err, s.applyErrs = s.applyErrs[0], s.applyErrs[1:]
 	}
@@ -55,7 +54,7 @@ func (s *scripted) Apply(_ *rules.Delta, generation uint32) (err error) {
 }
 
 // noFlows is connection tracking without an entry.
-func noFlows(service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
+func noFlows(context.Context, service.Family, []service.StaleFlows) (int, []service.Frontend, error) {
 	return 0, nil, nil
 }
 
@@ -77,7 +76,7 @@ func newScripted(t *testing.T) (*reconciler, *scripted) {
 func mustSync(t *testing.T, r *reconciler, s *scripted, full bool) {
 	t.Helper()
 	before := s.diffs
-	if err := r.sync(); err != nil {
+	if err := syncWhole(t, r); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.diffs > before; got != full {
@@ -91,7 +90,7 @@ func mustSync(t *testing.T, r *reconciler, s *scripted, full bool) {
 // failSync syncs, and fails unless the sync does.
 func failSync(t *testing.T, r *reconciler) {
 	t.Helper()
-	if err := r.sync(); err == nil {
+	if err := syncWhole(t, r); err == nil {
 		t.Fatal("the sync succeeded")
 	}
 }
@@ -102,11 +101,13 @@ func oneChain() rules.Delta {
 }
 
 // changeService changes a Service of the cluster.
-func changeService(p *Proxier) {
+func changeService(p *Proxier) { changeNamed(p, "web") }
+
+func changeNamed(p *Proxier, name string) {
 	version := fmt.Sprint(time.Now().UnixNano())
 	p.Apply(&corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "default", Name: "web", Labels: map[string]string{"version": version}},
+			Namespace: "default", Name: name, Labels: map[string]string{"version": version}},
 		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 80}}},
 	})
 }

@@ -46,11 +46,11 @@ func TestSoak(t *testing.T) {
 			damages++
 			w.damage(t, ns, conn, r)
 		}
-		if err := r.sync(); err != nil && !damaged {
+		if err := syncWhole(t, r); err != nil && !damaged {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		if r.due != none {
-			if err := r.sync(); err != nil {
+			if err := syncWhole(t, r); err != nil {
 				t.Fatalf("round %d, after damage: %v", round, err)
 			}
 		}

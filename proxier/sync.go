@@ -1,7 +1,7 @@
 package proxier
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +10,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/desired"
-	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -18,10 +17,13 @@ import (
 
 // sync programs all changes of the state. After an error nothing is recorded as programmed: the next sync is
 // full and reads back what the kernel holds.
-func (r *reconciler) sync() error {
+func (r *reconciler) sync(ctx context.Context) error {
 	r.metrics.ServiceChangesPending.Set(0)
 	r.metrics.EndpointChangesPending.Set(0)
 	changes := r.take()
+	if r.due != none || changes.Environment || r.sweep.searches(changes.Services) {
+		r.awaitSweep()
+	}
 	r.cleanup.again(changes.Services)
 	if changes.Environment {
 		r.require(environment)
@@ -58,7 +60,7 @@ func (r *reconciler) sync() error {
 	for _, t := range changes.Triggers {
 		r.metrics.NetworkProgrammed(t.Family, time.Since(t.At))
 	}
-	r.cleanUp(d)
+	r.cleanUp(ctx, d)
 	r.reportProgress()
 	r.reportSynced(why, len(changes.Services), d, took, repaired)
 	return nil
@@ -78,29 +80,16 @@ func (r *reconciler) take() state.Changes {
 func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
 	r.builder.Update(names...)
 	d := r.builder.Ruleset().Changes()
-	return d, r.commit(d, 0)
+	return d, r.commit(d)
 }
-
-// staleAttempts bounds how often a full sync starts over because another process, perhaps in another table,
-// changed the ruleset between reading and writing.
-const staleAttempts = 5
 
 // full reads the kernel, builds everything anew and programs the difference.
 func (r *reconciler) full() (*rules.Delta, error) {
-	for attempt := 1; ; attempt++ {
-		d, err := r.compareAndCommit()
-		if !errors.Is(err, netlink.ErrStale) || attempt == staleAttempts {
-			return d, err
-		}
-	}
-}
-
-func (r *reconciler) compareAndCommit() (*rules.Delta, error) {
 	e, err := r.env()
 	if err != nil {
 		return nil, err
 	}
-	d, generation, err := r.diff(e)
+	d, err := r.diff(e)
 	if err != nil {
 		r.metrics.NetlinkError(err)
 		return nil, err
@@ -108,21 +97,24 @@ func (r *reconciler) compareAndCommit() (*rules.Delta, error) {
 	for _, broken := range d.Reset {
 		klog.InfoS("Replacing table", "table", broken.Family, "reason", broken.Reason)
 	}
-	return d, r.commit(d, generation)
+	return d, r.commit(d)
 }
 
 // diff returns what the kernel lacks of the ruleset in an Environment. Endpoints stay in the kernel's slots.
-func (r *reconciler) diff(e desired.Environment) (*rules.Delta, uint32, error) {
+func (r *reconciler) diff(e desired.Environment) (*rules.Delta, error) {
 	return r.tables.Diff(e.Config.Families, func(slots rules.Slots) *rules.Ruleset {
 		return r.builder.Rebuild(e, slots)
 	})
 }
 
 // commit applies a Delta in one transaction and records it.
-func (r *reconciler) commit(d *rules.Delta, generation uint32) error {
+func (r *reconciler) commit(d *rules.Delta) error {
+	if r.sweep.conflicts(d) {
+		r.awaitSweep() // another Service takes over a frontend
+	}
 	r.cleanup.note(d)
 	if d.Size() > 0 {
-		err := r.tables.Apply(d, generation)
+		err := r.tables.Apply(d)
 		r.metrics.TransactionDone(len(d.Add), len(d.Delete), err)
 		if err != nil {
 			return err

@@ -24,9 +24,9 @@ type recorder struct {
 	last rules.Delta
 }
 
-func (r *recorder) Apply(d *rules.Delta, generation uint32) error {
+func (r *recorder) Apply(d *rules.Delta) error {
 	r.last = *d
-	return r.Kernel.Apply(d, generation)
+	return r.Kernel.Apply(d)
 }
 
 func (r *recorder) DeleteStale(d *rules.Delta) error {
@@ -97,7 +97,7 @@ func TestGoldenSync(t *testing.T) {
 			var out bytes.Buffer
 			for steps := (&steps{dir: dir}); steps.next(t, p); {
 				k.last = rules.Delta{}
-				if err := r.sync(); err != nil {
+				if err := syncWhole(t, r); err != nil {
 					t.Fatal(err)
 				}
 				if steps.n > 1 { // testdata/rules has cases for the first step

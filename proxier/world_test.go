@@ -294,7 +294,7 @@ func (w *world) difference(t *testing.T, r *reconciler, c *config.Config, k tabl
 	recorded, meant *rules.Delta) {
 	t.Helper()
 	families := r.builder.Environment().Config.Families
-	recorded, _, err := k.Diff(families, func(rules.Slots) *rules.Ruleset { return r.builder.Ruleset() })
+	recorded, err := k.Diff(families, func(rules.Slots) *rules.Ruleset { return r.builder.Ruleset() })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func (w *world) difference(t *testing.T, r *reconciler, c *config.Config, k tabl
 	w.deliver(p)
 	e, err := fresh.env()
 	if err == nil {
-		meant, _, err = fresh.diff(e)
+		meant, err = fresh.diff(e)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func (g generator) damageElements(f service.Family, t *fakekernel.Table) {
 		e := g.foreignElement(f, regular)
 		if has(t.Sets, e.Set.Kind.String()) && (e.Chain == "" || has(t.Chains, e.Chain)) {
 			k := kernelWith(fakekernel.Tables{f: t})
-			_ = k.Apply(&rules.Delta{Add: []nftables.Element{e}}, 0) // which refuses duplicates and overlaps
+			_ = k.Apply(&rules.Delta{Add: []nftables.Element{e}}) // which refuses duplicates and overlaps
 			t.Elements = k.Tables()[f].Elements
 		}
 	}

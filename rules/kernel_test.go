@@ -49,7 +49,7 @@ func programmed(k *fakekernel.Kernel, desired *rules.Ruleset) rules.Programmed {
 func apply(t *testing.T, k *fakekernel.Kernel, d *rules.Delta) {
 	t.Helper()
 	before := k.Tables()
-	if err := k.Apply(d, 0); err != nil {
+	if err := k.Apply(d); err != nil {
 		t.Fatalf("%v\nupon %s\n%s", err, describe(before), deltaText(t, d))
 	}
 }

@@ -7,9 +7,12 @@ import (
 	"slices"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
+
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -140,7 +143,7 @@ type process struct {
 // start builds the ruleset anew, with the slots and numbers in the kernel, and programs the difference.
 func (p *process) start(t *testing.T) {
 	t.Helper()
-	d, _, err := p.kernel.Diff(p.config.Families, func(slots rules.Slots) *rules.Ruleset {
+	d, err := p.kernel.Diff(p.config.Families, func(slots rules.Slots) *rules.Ruleset {
 		p.ruleset = rules.NewRuleset(p.config)
 		for _, i := range slices.Sorted(maps.Keys(p.services)) {
 			p.put(rules.Compile(p.services[i], p.node, slots))
@@ -184,6 +187,23 @@ func (p *process) commit(t *testing.T) {
 	apply(t, p.kernel, d)
 	deleteStale(t, p.kernel, d)
 	p.ruleset.Done()
+	p.checkCounts(t)
+}
+
+// checkCounts compares the numbers of elements that the ruleset keeps with those in the kernel.
+func (p *process) checkCounts(t *testing.T) {
+	t.Helper()
+	got := map[nftables.SetID]int{}
+	for _, table := range p.kernel.Tables() {
+		for id := range table.Elements {
+			got[id.Set]++
+		}
+	}
+	want := p.ruleset.Counts()
+	maps.DeleteFunc(want, func(_ nftables.SetID, n int) bool { return n == 0 })
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Fatalf("numbers of elements (-counted +in the kernel):\n%s", diff)
+	}
 }
 
 // checkFresh checks that the kernel holds what a fresh Ruleset of the same Compiled wants.

@@ -19,6 +19,7 @@ type Ruleset struct {
 	losers   map[service.Frontend][]claim // only where more than one Service claims the frontend
 	clusters refs
 	hairpins refs
+	counts   counts
 	shapes   map[tableShape]int            // frontends of the shape; those with none keep their chain
 	numbers  map[tableShape]nftables.Class // of shapes with session affinity
 	taken    map[service.Family]takenNumbers
@@ -69,6 +70,7 @@ func NewRuleset(config Config) *Ruleset {
 		losers:   map[service.Frontend][]claim{},
 		clusters: refs{},
 		hairpins: refs{},
+		counts:   counts{},
 		shapes:   map[tableShape]int{},
 		numbers:  map[tableShape]nftables.Class{},
 		taken:    map[service.Family]takenNumbers{},
@@ -200,18 +202,6 @@ func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	return counts
 }
 
-// Counts returns the number of elements that each set should have in the kernel.
-func (r *Ruleset) Counts() map[nftables.SetID]int {
-	counts := map[nftables.SetID]int{}
-	for e := range r.elements() {
-		counts[e.Set]++
-	}
-	for id := range r.unused {
-		counts[id.Set]++
-	}
-	return counts
-}
-
 // MaxUnused is the number of shapes without a frontend that stay in the kernel until something else is
 // written.
 const MaxUnused = 256
@@ -315,6 +305,7 @@ func (r *Ruleset) disclaim(c claim) {
 func (r *Ruleset) own(f service.Frontend, c claim) {
 	r.disown(f)
 	r.owners[f] = c
+	r.counts.entry(c.entry, +1)
 	for _, shape := range c.entry.tableShapes() {
 		if _, ok := r.shapes[shape]; !ok {
 			r.changes.shapes[shape] = struct{}{}
@@ -331,6 +322,7 @@ func (r *Ruleset) disown(f service.Frontend) {
 	if holder.entry == nil {
 		return
 	}
+	r.counts.entry(holder.entry, -1)
 	for _, shape := range holder.entry.tableShapes() {
 		r.shapes[shape]--
 		if _, unprogrammed := r.changes.shapes[shape]; unprogrammed && r.shapes[shape] == 0 {
@@ -360,6 +352,9 @@ func (r *Ruleset) count(addrs []netip.Addr, k nftables.SetKind, in refs, by int)
 		r.changes.addr(k, a, before > 0)
 		if in[a] += by; in[a] == 0 {
 			delete(in, a)
+		}
+		if (before > 0) != (in[a] > 0) {
+			r.counts[nftables.SetID{Family: service.FamilyOf(a), Kind: k}] += by
 		}
 	}
 }

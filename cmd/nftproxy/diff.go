@@ -47,7 +47,7 @@ func diff(cmd *cobra.Command, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	d, _, err := conn.Diff(service.Families(), build)
+	d, err := conn.Diff(service.Families(), build)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func runFloor(args []string) error {
 
 // first writes the missing elements.
 func (f *floor) first() error {
-	d, _, err := f.conn.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
+	d, err := f.conn.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
 		for name := range f.services {
 			f.put(name, slots)
 		}
@@ -88,7 +88,7 @@ func (f *floor) first() error {
 	}
 	start := time.Now()
 	if d.Size() > 0 {
-		if err := f.conn.Apply(d, 0); err != nil {
+		if err := f.conn.Apply(d); err != nil {
 			return err
 		}
 	}
@@ -153,7 +153,7 @@ func (f *floor) follow(event watch.Event) error {
 		return nil
 	}
 	defer f.ruleset.Done()
-	return f.conn.Apply(d, 0)
+	return f.conn.Apply(d)
 }
 
 // put compiles a Service. Its backends keep their slots.

@@ -3,10 +3,7 @@ package fakekernel
 import (
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nftproxy/nftproxy/proxier/kernel"
-	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -59,14 +56,13 @@ func (k *Kernel) fail(method string) error {
 }
 
 // Diff reads the tables of the families and returns the difference to the ruleset that build makes with the
-// slots found, and the generation at which it read them.
-func (k *Kernel) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
-	*rules.Delta, uint32, error) {
+// slots found.
+func (k *Kernel) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, error) {
 	if err := k.fail("Diff"); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	k.mu.Lock()
-	read, generation := Tables{}, k.generation
+	read := Tables{}
 	k.expected = k.generation
 	for _, f := range families {
 		if t := k.tables[f]; t != nil {
@@ -75,19 +71,18 @@ func (k *Kernel) Diff(families []service.Family, build func(rules.Slots) *rules.
 	}
 	k.mu.Unlock()
 	desired := build(read.Programmed(nil).Slots())
-	return rules.Diff(desired, read.Programmed(desired)), generation, nil
+	return rules.Diff(desired, read.Programmed(desired)), nil
 }
 
-// Apply commits a Delta in one transaction. With a generation that has passed, the error is netlink.ErrStale;
-// 0 stands for any.
-func (k *Kernel) Apply(d *rules.Delta, generation uint32) error {
+// Apply commits a Delta in one transaction.
+func (k *Kernel) Apply(d *rules.Delta) error {
 	if err := k.fail("Apply"); err != nil {
 		return err
 	}
 	if d.Size() == 0 {
 		return nil
 	}
-	return k.commit(func(t Tables) error { return t.apply(d) }, generation)
+	return k.commit(func(t Tables) error { return t.apply(d) })
 }
 
 // DeleteStale deletes the chains and sets that a Delta left without a user, in one transaction.
@@ -98,16 +93,13 @@ func (k *Kernel) DeleteStale(d *rules.Delta) error {
 	if len(d.StaleChains)+len(d.StaleSets) == 0 {
 		return nil
 	}
-	return k.commit(func(t Tables) error { return t.deleteStale(d) }, 0)
+	return k.commit(func(t Tables) error { return t.deleteStale(d) })
 }
 
 // commit changes a copy of the tables, so that a refused change leaves them as they were.
-func (k *Kernel) commit(change func(Tables) error, generation uint32) error {
+func (k *Kernel) commit(change func(Tables) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if generation != 0 && generation != k.generation {
-		return &netlink.Error{Errno: unix.ERESTART, MsgIndex: -1}
-	}
 	next := k.tables.clone()
 	if err := change(next); err != nil {
 		return err

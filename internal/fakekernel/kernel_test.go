@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nftproxy/nftproxy/proxier/kernel"
-	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -33,14 +32,14 @@ func build(slots rules.Slots) *rules.Ruleset {
 func program(t *testing.T, k *Kernel) (*rules.Delta, *rules.Ruleset) {
 	t.Helper()
 	var ruleset *rules.Ruleset
-	d, generation, err := k.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
+	d, err := k.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
 		ruleset = build(slots)
 		return ruleset
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Apply(d, generation); err != nil {
+	if err := k.Apply(d); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.DeleteStale(d); err != nil {
@@ -122,25 +121,21 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// A transaction on an old reading is refused, as is one on request; both leave everything as it was.
+// A call that fails on request leaves everything as it was.
 func TestFailures(t *testing.T) {
 	k := New()
-	d, generation, err := k.Diff(service.Families(), build)
+	d, err := k.Diff(service.Families(), build)
 	if err != nil {
 		t.Fatal(err)
-	}
-	k.Edit(func(Tables) {})
-	if err := k.Apply(d, generation); !errors.Is(err, netlink.ErrStale) {
-		t.Errorf("a generation that has passed: error %v, want ErrStale", err)
 	}
 	refused := errors.New("refused")
 	calls := map[string]int{}
 	k.Fail = func(method string) error { calls[method]++; return refused }
-	_, _, diffErr := k.Diff(service.Families(), build)
+	_, diffErr := k.Diff(service.Families(), build)
 	staleErr := k.DeleteStale(d)
 	_, driftErr := k.CheckDrift(build(rules.Programmed{}.Slots()))
 	for method, err := range map[string]error{
-		"Diff": diffErr, "Apply": k.Apply(d, 0), "DeleteStale": staleErr, "CheckDrift": driftErr,
+		"Diff": diffErr, "Apply": k.Apply(d), "DeleteStale": staleErr, "CheckDrift": driftErr,
 	} {
 		if err != refused || calls[method] != 1 {
 			t.Errorf("%s: error %v after %d calls of Fail, want %v after 1",

@@ -216,7 +216,7 @@ func realKernel(t *testing.T) *kernel.Conn {
 		}
 		c.Close()
 	})
-	if err := c.Apply(base(), 0); err != nil {
+	if err := c.Apply(base()); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -225,7 +225,7 @@ func realKernel(t *testing.T) *kernel.Conn {
 func fake(t *testing.T) *Kernel {
 	t.Helper()
 	k := New()
-	if err := k.Apply(base(), 0); err != nil {
+	if err := k.Apply(base()); err != nil {
 		t.Fatal(err)
 	}
 	return k
@@ -233,7 +233,7 @@ func fake(t *testing.T) *Kernel {
 
 // tables are what both kernels do with a Delta.
 type tables interface {
-	Apply(d *rules.Delta, generation uint32) error
+	Apply(d *rules.Delta) error
 	DeleteStale(d *rules.Delta) error
 }
 
@@ -241,7 +241,7 @@ func run(k tables, d *rules.Delta) error {
 	if len(d.StaleChains)+len(d.StaleSets) > 0 {
 		return k.DeleteStale(d)
 	}
-	return k.Apply(d, 0)
+	return k.Apply(d)
 }
 
 // errnoOf returns the error number of a refusal, 0 for no error.

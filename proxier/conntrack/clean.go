@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -29,10 +30,11 @@ import (
 //
 // Like kube-proxy, Clean deletes flows of all zones: the rules translate packets of any zone.
 //
-// It needs CAP_NET_ADMIN. After an error there may be flows left; it is safe to call Clean again.
-func Clean(family service.Family, stale []service.StaleFlows) (
+// It needs CAP_NET_ADMIN. It ends when ctx does, within a part of a walk. After an error there may be flows
+// left; it is safe to call Clean again.
+func Clean(ctx context.Context, family service.Family, stale []service.StaleFlows) (
 	deleted int, former []service.Frontend, err error) {
-	return clean(family, stale, true)
+	return clean(ctx, family, stale, true)
 }
 
 // clean is Clean. Unless filtered is set it requests all flows of the family, which is the answer of Linux
@@ -42,7 +44,7 @@ func Clean(family service.Family, stale []service.StaleFlows) (
 // addresses they delete all flows except the requested ones, with SCTP the flows of every port (see filter),
 // and they do not report how many they deleted. Nor is it faster, because nearly all the time is spent on the
 // walk of the table.
-func clean(family service.Family, stale []service.StaleFlows, filtered bool) (
+func clean(ctx context.Context, family service.Family, stale []service.StaleFlows, filtered bool) (
 	deleted int, former []service.Frontend, err error) {
 	var errs []error
 	for _, protocol := range []service.Protocol{service.UDP, service.SCTP} {
@@ -54,7 +56,7 @@ func clean(family service.Family, stale []service.StaleFlows, filtered bool) (
 		if filtered {
 			f = s.filter()
 		}
-		n, err := run(s, f)
+		n, err := run(ctx, s, f)
 		deleted += n
 		former = s.appendFormer(former)
 		if err != nil {
@@ -66,7 +68,7 @@ func clean(family service.Family, stale []service.StaleFlows, filtered bool) (
 
 // run dumps the flows that pass the filter, deletes those that the sweep does not keep, and lets those to
 // draining backends end early.
-func run(s *sweep, f filter) (deleted int, err error) {
+func run(ctx context.Context, s *sweep, f filter) (deleted int, err error) {
 	socket, err := netlink.Open()
 	if err != nil {
 		return 0, err
@@ -83,6 +85,9 @@ func run(s *sweep, f filter) (deleted int, err error) {
 	expiries := &requests{socket: changes, family: s.family}
 	timeouts := readTimeouts(timeoutDir)
 	err = dump(socket, f, func(f *flow) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if !s.keeps(f) {
 			return deletions.delete(f)
 		}

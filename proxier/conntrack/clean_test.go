@@ -336,7 +336,7 @@ func TestCleanWithoutPrivilege(t *testing.T) {
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			t.Errorf("give up capabilities: %v", err)
 		}
-		_, _, err := Clean(service.IPv4, stale)
+		_, _, err := Clean(t.Context(), service.IPv4, stale)
 		result <- err
 	}()
 	if err := <-result; !errors.Is(err, unix.EPERM) {

@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -65,7 +66,7 @@ func cleanIn(
 	ns *lab.Namespace, family service.Family, stale []service.StaleFlows, filtered bool,
 ) (deleted int, former []service.Frontend, err error) {
 	err = ns.Do(func() (err error) {
-		deleted, former, err = clean(family, stale, filtered)
+		deleted, former, err = clean(context.Background(), family, stale, filtered)
 		return err
 	})
 	return deleted, former, err

@@ -40,14 +40,14 @@ func stickyService(timeout time.Duration, pods ...byte) *service.Service {
 func mustStart(t *testing.T, c *Conn, svc *service.Service) (*rules.Ruleset, *rules.Delta) {
 	t.Helper()
 	r := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
-	d, generation, err := c.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
+	d, err := c.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
 		r.Put(rules.Compile(svc, service.Node{Name: "node-a"}, slots))
 		return r
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustProgram(t, c, d, generation)
+	mustProgram(t, c, d)
 	r.Done()
 	return r, d
 }
@@ -57,14 +57,14 @@ func mustChange(t *testing.T, c *Conn, r *rules.Ruleset, svc *service.Service) *
 	t.Helper()
 	r.Put(rules.Compile(svc, service.Node{Name: "node-a"}, r.Slots))
 	d := r.Changes()
-	mustProgram(t, c, d, 0)
+	mustProgram(t, c, d)
 	r.Done()
 	return d
 }
 
-func mustProgram(t *testing.T, c *Conn, d *rules.Delta, generation uint32) {
+func mustProgram(t *testing.T, c *Conn, d *rules.Delta) {
 	t.Helper()
-	if err := c.Apply(d, generation); err != nil {
+	if err := c.Apply(d); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.DeleteStale(d); err != nil {
@@ -113,7 +113,7 @@ func TestAffinity(t *testing.T) {
 	} {
 		what := s.what
 		mustChange(t, c, r, s.svc)
-		if left, _ := mustDiff(t, c, r); !left.Empty() {
+		if left := mustDiff(t, c, r); !left.Empty() {
 			t.Errorf("%s: the kernel differs by %+v", what, left)
 		}
 		mustNft(t, ns, "add table ip another; delete table ip another")

@@ -10,11 +10,9 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Apply commits a Delta as one transaction. With a generation other than 0, the one that the Delta was built
-// on, it returns netlink.ErrStale and changes nothing unless this is still the current generation. An error
-// names the element or rule that the kernel refused.
-func (c *Conn) Apply(d *rules.Delta, generation uint32) error {
-	b, err := c.encode(d, generation)
+// Apply commits a Delta as one transaction. An error names the element or rule that the kernel refused.
+func (c *Conn) Apply(d *rules.Delta) error {
+	b, err := c.encode(d)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestDeleteStale deletes what another program put into the table: a map whose element leads to a chain, a rule
-// that uses a set, and a rule that jumps to a chain.
+// TestDeleteStale deletes what another program put into the table: a map whose element leads to a chain, a
+// rule that uses a set, and a rule that jumps to a chain.
 func TestDeleteStale(t *testing.T) {
 	ns := lab.TestNamespace(t)
 	c := testDial(t, ns, Options{})
@@ -26,7 +26,7 @@ func TestDeleteStale(t *testing.T) {
 	if err := c.DeleteStale(d); err != nil {
 		t.Fatal(err)
 	}
-	if d, _ := mustDiff(t, c, r); !d.Empty() {
+	if d := mustDiff(t, c, r); !d.Empty() {
 		t.Errorf("left over: chains %v, sets %v", d.StaleChains, d.StaleSets)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// BenchmarkScale changes the number of endpoints of one Service among 50,000: compile, difference, encoding and
-// commit. Other Services have session affinity, or none has, and a number of clients is remembered.
+// BenchmarkScale changes the number of endpoints of one Service among 50,000: compile, difference, encoding
+// and commit. Other Services have session affinity, or none has, and a number of clients is remembered.
 func BenchmarkScale(b *testing.B) {
 	for _, other := range []struct{ sticky, clients int }{{0, 0}, {5_000, 0}, {5_000, 200_000}} {
 		b.Run(fmt.Sprintf("sticky=%d/clients=%d", other.sticky, other.clients), func(b *testing.B) {
@@ -33,7 +33,7 @@ func BenchmarkScale(b *testing.B) {
 			benchmarkScale(b, c, ruleset, "sticky-", 3*time.Hour)
 			b.Run("restart", func(b *testing.B) {
 				for b.Loop() {
-					if d, _ := mustDiff(b, c, ruleset); d.Size() > 0 {
+					if d := mustDiff(b, c, ruleset); d.Size() > 0 {
 						b.Fatalf("a restart writes %d elements", d.Size())
 					}
 				}
@@ -52,7 +52,7 @@ func benchmarkScale(b *testing.B, c *Conn, ruleset *rules.Ruleset, name string, 
 		for i := 0; b.Loop(); i++ {
 			svc.Ports[0].Endpoints = all[:3+i%2]
 			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
-			if err := c.Apply(ruleset.Changes(), 0); err != nil {
+			if err := c.Apply(ruleset.Changes()); err != nil {
 				b.Fatal(err)
 			}
 			ruleset.Done()

@@ -20,16 +20,26 @@ const (
 )
 
 // CheckDrift reports whether another process changed our tables since the last call, or since they were read.
-// When no table of any program changed, it costs one small message. Otherwise it compares chains, rules and
-// sets, and the numbers of elements where the kernel reports them (Linux 6.16).
+// When no table of any program changed, or we own our tables, it costs three small messages. Otherwise it
+// compares chains, rules and sets, and the numbers of elements where the kernel reports them (Linux 6.16).
+//
+// With Options.Own it adopts tables that lost their owner.
 func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
 	now, err := c.Generation()
 	if err != nil {
 		return Unknown, err
 	}
-	expected := c.seen + c.commits
+	changed := now != c.seen+c.commits
 	c.seen, c.commits = now, 0
-	if now == expected {
+	owned := true
+	for _, f := range want.Families() {
+		found, held, err := c.hold(f)
+		if err != nil || !found {
+			return Drifted, err
+		}
+		owned = owned && held
+	}
+	if !changed || owned {
 		return Unchanged, nil
 	}
 	counts := want.Counts()

@@ -18,10 +18,10 @@ import (
 const elementBytes = 112
 
 // encode writes a Delta as a batch.
-func (c *Conn) encode(d *rules.Delta, generation uint32) (*netlink.Batch, error) {
+func (c *Conn) encode(d *rules.Delta) (*netlink.Batch, error) {
 	b, texts := &netlink.Batch{}, map[int]string{}
 	note := func(format string, args ...any) { texts[b.Len()-1] = fmt.Sprintf(format, args...) }
-	b.Begin(generation)
+	b.Begin()
 	b.Grow(elementBytes * (len(d.Delete) + len(d.Add)))
 	for _, broken := range d.Reset {
 		c.appendOwned(b, broken.Family, texts)

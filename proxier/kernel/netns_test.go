@@ -66,20 +66,20 @@ func mustGeneration(t testing.TB, c *Conn) uint32 {
 // mustApply makes the tables those of the ruleset.
 func mustApply(t testing.TB, c *Conn, ruleset *rules.Ruleset) *rules.Delta {
 	t.Helper()
-	d, generation := mustDiff(t, c, ruleset)
-	if err := c.Apply(d, generation); err != nil {
+	d := mustDiff(t, c, ruleset)
+	if err := c.Apply(d); err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-func mustDiff(t testing.TB, c *Conn, ruleset *rules.Ruleset) (d *rules.Delta, generation uint32) {
+func mustDiff(t testing.TB, c *Conn, ruleset *rules.Ruleset) (d *rules.Delta) {
 	t.Helper()
-	d, generation, err := c.Diff(service.Families(), func(rules.Slots) *rules.Ruleset { return ruleset })
+	d, err := c.Diff(service.Families(), func(rules.Slots) *rules.Ruleset { return ruleset })
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d, generation
+	return d
 }
 
 // putTable creates a table of another program.

@@ -40,10 +40,33 @@ func (c *Conn) appendOwned(b *netlink.Batch, f service.Family, texts map[int]str
 		"that is still running", f, nftables.TableName)
 }
 
+// look reports whether there is a table, and the address of the socket that owns it, or 0.
+func (c *Conn) look(f service.Family) (found bool, owner uint32, err error) {
+	flags, owner, found, err := c.Table(f.Number(), nftables.TableName)
+	if found {
+		c.owned[f] = flags&tablePersists != 0
+	}
+	return found, owner, err
+}
+
+// hold is look. It reports whether the table is ours already, so that no other process can have changed it.
+// It adopts a table that lost its owner: the process before this one has ended, or the socket was lost. Until
+// then every process can change or flush it.
+func (c *Conn) hold(f service.Family) (found, held bool, err error) {
+	found, owner, err := c.look(f)
+	if !c.own || !found || !c.owned[f] || owner != 0 {
+		return found, owner != 0 && owner == c.Port(), err
+	}
+	if err := c.Commit(c.begin(f)); err != nil {
+		return true, false, fmt.Errorf("own table %s %s: %w", f, nftables.TableName, err)
+	}
+	return true, false, nil
+}
+
 // begin starts a batch on existing tables.
 func (c *Conn) begin(families ...service.Family) *netlink.Batch {
 	b, texts := &netlink.Batch{}, map[int]string{}
-	b.Begin(0)
+	b.Begin()
 	for _, f := range families {
 		c.appendOwned(b, f, texts)
 	}

@@ -13,76 +13,63 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// readAttempts bounds how often a dump is repeated because another process changed the ruleset meanwhile,
-// maybe in another table, or because the dump is incomplete.
+// readAttempts bounds how often a table is read again because a dump of its elements is incomplete.
 const readAttempts = 5
 
 // incompletePause is the time that the kernel gets to resize a set. It grows with each attempt.
 const incompletePause = 20 * time.Millisecond
 
-// errIncomplete: a dump has fewer elements than the kernel counts (Linux 6.16). For a while after a large
-// insert the kernel resizes the hash table, and dumps miss elements.
-var errIncomplete = errors.New("the dump is incomplete")
-
-// snapshot is the state of our tables at one generation. tables has only the names of chains until compare is
-// called.
+// snapshot is the state of our tables. The TableStates have only the names of chains until compare is called.
 type snapshot struct {
-	generation uint32
-	tables     rules.Programmed
-	chains     map[service.Family]chains
+	tables rules.Programmed
+	chains map[service.Family]chains
 }
 
 // read reads the tables of the families that are in the kernel.
+//
+// Other processes may commit all the time, and read does not wait for them: what they do in their own tables
+// moves nothing in ours. What they do in ours meanwhile is found by the next CheckDrift, which then sees
+// another generation than the one before the first dump.
+//
+// For a while after a large insert the kernel resizes a set, and dumps of it miss elements. Since Linux 6.16
+// the kernel counts the elements: read reads such a table again. If it stays incomplete, or the kernel does
+// not count, an element that is missing does no harm: the kernel accepts it once more, or refuses the
+// transaction because it has other data, and the next full sync reads again.
 func (c *Conn) read(families []service.Family) (*snapshot, error) {
-	for attempt := 1; ; attempt++ {
-		s, err := c.readOnce(families)
-		last := attempt == readAttempts
-		switch {
-		case errors.Is(err, errIncomplete) && !last:
-			time.Sleep(time.Duration(attempt) * incompletePause)
-			continue
-		case errors.Is(err, netlink.ErrInterrupted) && !last:
-			continue
-		case errors.Is(err, errIncomplete):
-			err = nil // the kernel refuses to add an element that exists, and the next sync reads again
-		}
-		if err == nil {
-			c.seen, c.commits = s.generation, 0
-		}
-		return s, err
-	}
-}
-
-func (c *Conn) readOnce(families []service.Family) (*snapshot, error) {
 	before, err := c.Generation()
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{generation: before, tables: rules.Programmed{}, chains: map[service.Family]chains{}}
-	complete := true
+	c.seen, c.commits = before, 0
+	s := &snapshot{tables: rules.Programmed{}, chains: map[service.Family]chains{}}
 	for _, f := range families {
+		if err := c.readFamily(s, f); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (c *Conn) readFamily(s *snapshot, f service.Family) error {
+	for attempt := 1; ; attempt++ {
 		r := newReader(c, f)
 		found, err := r.readTable()
 		if err != nil {
-			return nil, fmt.Errorf("read table %s %s: %w", f, nftables.TableName, err)
+			return fmt.Errorf("read table %s %s: %w", f, nftables.TableName, err)
 		}
 		if !found {
+			return nil
+		}
+		if !r.complete && attempt < readAttempts {
+			time.Sleep(time.Duration(attempt) * incompletePause)
 			continue
 		}
 		s.tables[f] = r.table
-		complete = complete && r.complete
 		if s.chains[f], err = r.chains(); err != nil {
-			return nil, fmt.Errorf("read chains of table %s %s: %w", f, nftables.TableName, err)
+			return fmt.Errorf("read chains of table %s %s: %w", f, nftables.TableName, err)
 		}
+		return nil
 	}
-	after, err := c.Generation()
-	switch {
-	case err == nil && after != before:
-		err = netlink.ErrInterrupted
-	case err == nil && !complete:
-		err = errIncomplete
-	}
-	return s, err
 }
 
 // reader reads one table.
@@ -99,6 +86,20 @@ func newReader(c *Conn, f service.Family) *reader {
 	return &reader{conn: c, family: f, table: rules.NewTableState(), names: map[string]string{}, complete: true}
 }
 
+// dump is Dump of the objects in our table, or in all tables of the family with an empty name. It takes what
+// it gets although other processes commit meanwhile: sets and rules of our table are in lists of their own.
+func (r *reader) dump(msgType uint16, table string, each func(attributes []byte) error) error {
+	return uninterrupted(r.conn.Dump(msgType, r.family.Number(), table, "", each))
+}
+
+// uninterrupted returns the error of a dump, unless it is only that another process committed meanwhile.
+func uninterrupted(err error) error {
+	if errors.Is(err, netlink.ErrInterrupted) {
+		return nil
+	}
+	return err
+}
+
 // readTable reads the table's sets and elements, and returns false if there is no table.
 func (r *reader) readTable() (found bool, err error) {
 	if found, err = r.exists(); err != nil || !found {
@@ -107,25 +108,9 @@ func (r *reader) readTable() (found bool, err error) {
 	return true, r.sets()
 }
 
-// exists reports whether there is a table, and reads its flags.
+// exists reports whether there is a table that can be read.
 func (r *reader) exists() (found bool, err error) {
-	err = r.conn.Dump(unix.NFT_MSG_GETTABLE, r.family.Number(), "", "", func(attributes []byte) error {
-		var name string
-		var flags uint32
-		for typ, v := range netlink.Attrs(attributes) {
-			switch typ {
-			case unix.NFTA_TABLE_NAME:
-				name = netlink.String(v)
-			case unix.NFTA_TABLE_FLAGS:
-				flags = netlink.Uint32(v)
-			}
-		}
-		if name == nftables.TableName {
-			found = true
-			r.conn.owned[r.family] = flags&tablePersists != 0
-		}
-		return nil
-	})
+	found, _, err = r.conn.look(r.family)
 	if found && r.conn.owned[r.family] != r.conn.own {
 		r.broken("its ownership differs from the configuration")
 	}
@@ -149,8 +134,7 @@ type setState struct {
 // layouts reads all sets without their elements.
 func (r *reader) layouts() (map[string]setState, error) {
 	sets := map[string]setState{}
-	family := r.family.Number()
-	err := r.conn.Dump(unix.NFT_MSG_GETSET, family, nftables.TableName, "", func(attributes []byte) error {
+	err := r.dump(unix.NFT_MSG_GETSET, nftables.TableName, func(attributes []byte) error {
 		name, s := parseSet(attributes)
 		sets[name] = s
 		r.table.Sets[name] = struct{}{}

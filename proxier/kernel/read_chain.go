@@ -14,6 +14,9 @@ import (
 )
 
 // chains are the chains of a table: their hooks and their rules, by name. The rules are in normal form.
+//
+// The kernel lists the chains of all tables of a family. A chain may be missing from hooks if other processes
+// added or deleted theirs meanwhile. If it has rules it is known by them.
 type chains struct {
 	hooks map[string]*nftables.Hook
 	rules map[string][]string
@@ -22,8 +25,7 @@ type chains struct {
 // chains reads all chains with their rules.
 func (r *reader) chains() (chains, error) {
 	found := chains{map[string]*nftables.Hook{}, map[string][]string{}}
-	family := r.family.Number()
-	err := r.conn.Dump(unix.NFT_MSG_GETCHAIN, family, "", "", func(attributes []byte) error {
+	err := r.dump(unix.NFT_MSG_GETCHAIN, "", func(attributes []byte) error {
 		table, name, hook := parseChain(attributes)
 		if table == nftables.TableName {
 			found.hooks[name] = hook
@@ -34,9 +36,10 @@ func (r *reader) chains() (chains, error) {
 	if err != nil {
 		return found, err
 	}
-	err = r.conn.Dump(unix.NFT_MSG_GETRULE, family, nftables.TableName, "", func(attributes []byte) error {
+	err = r.dump(unix.NFT_MSG_GETRULE, nftables.TableName, func(attributes []byte) error {
 		chain, normal := parseRule(attributes)
 		found.rules[chain] = append(found.rules[chain], normal)
+		r.table.Chains[chain] = false
 		return nil
 	})
 	return found, err
@@ -45,11 +48,11 @@ func (r *reader) chains() (chains, error) {
 // compare records in t which of the wanted chains the kernel has with the same rules.
 func (c chains) compare(t *rules.TableState, want []nftables.Chain) error {
 	for _, chain := range want {
-		hook, ok := c.hooks[chain.Name]
-		if !ok {
+		if _, ok := t.Chains[chain.Name]; !ok {
 			continue
 		}
-		if (hook == nil) != (chain.Hook == nil) || hook != nil && *hook != *chain.Hook {
+		hook, listed := c.hooks[chain.Name]
+		if listed && ((hook == nil) != (chain.Hook == nil) || hook != nil && *hook != *chain.Hook) {
 			t.Broken = fmt.Sprintf("chain %s has another hook", chain.Name)
 		}
 		normal, err := normalRules(chain)

@@ -30,7 +30,7 @@ func (r *reader) elements(id nftables.SetID) error {
 		r.table.Elements[e.ElementID] = e
 		return nil
 	})
-	if err != nil {
+	if err := uninterrupted(err); err != nil {
 		return err
 	}
 	r.intervals(id, ends)

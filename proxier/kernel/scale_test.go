@@ -72,7 +72,7 @@ func program(t *testing.T, c *Conn, ruleset *rules.Ruleset) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if err := c.Apply(d, before); err != nil {
+	if err := c.Apply(d); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d elements in one transaction: %v", len(d.Add), time.Since(start))
@@ -88,7 +88,7 @@ func TestReadBack(t *testing.T) {
 		c := testConn(t)
 		ruleset := manyServices(fitting(t, 14_000))
 		program(t, c, ruleset)
-		if left, _ := mustDiff(t, c, ruleset); !left.Empty() {
+		if left := mustDiff(t, c, ruleset); !left.Empty() {
 			t.Errorf("%d elements missing, %d unexpected", len(left.Add), len(left.Delete))
 		}
 	}
@@ -110,7 +110,7 @@ func TestManyEndpoints(t *testing.T) {
 	if n := len(d.Add) + len(d.Delete); n > 7 {
 		t.Errorf("one endpoint less writes %d elements", n)
 	}
-	if err := c.Apply(d, 0); err != nil {
+	if err := c.Apply(d); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -138,7 +138,7 @@ func BenchmarkFirstSync(b *testing.B) {
 		b.StopTimer()
 		c := testConn(b)
 		b.StartTimer()
-		if err := c.Apply(rules.Diff(ruleset, rules.Programmed{}), 0); err != nil {
+		if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -150,14 +150,14 @@ func BenchmarkOneEndpoint(b *testing.B) {
 	for _, services := range []int{1_000, 10_000, 50_000} {
 		b.Run(fmt.Sprint(services), func(b *testing.B) {
 			c, ruleset := testConn(b), manyServices(services)
-			if err := c.Apply(rules.Diff(ruleset, rules.Programmed{}), 0); err != nil {
+			if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
 				b.Fatal(err)
 			}
 			ruleset.Done()
 			svc := manyEndpoints(3)
 			svc.AffinityTimeout = 0
 			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
-			if err := c.Apply(ruleset.Changes(), 0); err != nil {
+			if err := c.Apply(ruleset.Changes()); err != nil {
 				b.Fatal(err)
 			}
 			ruleset.Done()
@@ -166,7 +166,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 				pod := netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})
 				svc.Ports[0].Endpoints[1].Backend = netip.AddrPortFrom(pod, 8080)
 				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
-				if err := c.Apply(ruleset.Changes(), 0); err != nil {
+				if err := c.Apply(ruleset.Changes()); err != nil {
 					b.Fatal(err)
 				}
 				ruleset.Done()

@@ -37,25 +37,40 @@ func tableFamilies() []tableFamily {
 	}
 }
 
-// ListTables returns all tables with their chains, by family. It keeps the kernel's order within a family.
+// listAttempts bounds how often a list is repeated because other processes changed the ruleset meanwhile.
+const listAttempts = 5
+
+// ListTables returns all tables with their chains, by family. It keeps the kernel's order within a family. If
+// other processes add and delete tables or chains all the time, some may be missing.
 func ListTables(c *netlink.Conn) ([]Table, error) {
 	for attempt := 1; ; attempt++ {
-		tables, err := listTables(c)
-		if !errors.Is(err, netlink.ErrInterrupted) || attempt == readAttempts {
+		interrupted := false
+		tables, err := listTables(func(msgType uint16, family uint8, each func([]byte) error) error {
+			err := c.Dump(msgType, family, "", "", each)
+			interrupted = interrupted || errors.Is(err, netlink.ErrInterrupted)
+			return uninterrupted(err)
+		})
+		if err != nil || !interrupted || attempt == listAttempts {
 			return tables, err
 		}
 	}
 }
 
-func listTables(c *netlink.Conn) ([]Table, error) {
+func listTables(
+	dump func(msgType uint16, family uint8, each func(attributes []byte) error) error,
+) ([]Table, error) {
 	var tables []Table
 	for _, f := range tableFamilies() {
-		at := map[string]int{}
-		err := c.Dump(unix.NFT_MSG_GETTABLE, f.number, "", "", func(attributes []byte) error {
+		at := map[string]int{}            // index of each table
+		known := map[[2]string]struct{}{} // chains by table and name: a list may have one twice
+		err := dump(unix.NFT_MSG_GETTABLE, f.number, func(attributes []byte) error {
 			for typ, v := range netlink.Attrs(attributes) {
-				if typ == unix.NFTA_TABLE_NAME {
-					at[netlink.String(v)] = len(tables)
-					tables = append(tables, Table{Family: f.name, Name: netlink.String(v)})
+				if typ != unix.NFTA_TABLE_NAME {
+					continue
+				}
+				if name := netlink.String(v); !has(at, name) {
+					at[name] = len(tables)
+					tables = append(tables, Table{Family: f.name, Name: name})
 				}
 			}
 			return nil
@@ -63,9 +78,10 @@ func listTables(c *netlink.Conn) ([]Table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list tables of family %s: %w", f.name, err)
 		}
-		err = c.Dump(unix.NFT_MSG_GETCHAIN, f.number, "", "", func(attributes []byte) error {
+		err = dump(unix.NFT_MSG_GETCHAIN, f.number, func(attributes []byte) error {
 			table, name, hook := parseChain(attributes)
-			if i, ok := at[table]; ok {
+			if i, ok := at[table]; ok && !has(known, [2]string{table, name}) {
+				known[[2]string{table, name}] = struct{}{}
 				c := TableChain{name, hook, hook != nil && policyDrops(attributes)}
 				tables[i].Chains = append(tables[i].Chains, c)
 			}
@@ -76,6 +92,11 @@ func listTables(c *netlink.Conn) ([]Table, error) {
 		}
 	}
 	return tables, nil
+}
+
+func has[K comparable, V any](m map[K]V, key K) bool {
+	_, ok := m[key]
+	return ok
 }
 
 // policyDrops reports whether the policy of a chain is NF_DROP of linux/netlink.h.

@@ -16,22 +16,18 @@ type Batch struct {
 	Describe func(msg, offset int) string
 }
 
-// Begin empties the batch. With a generation other than 0 the kernel refuses the batch with ErrStale unless
-// this is still the current generation.
-func (b *Batch) Begin(generation uint32) {
+// Begin empties the batch.
+func (b *Batch) Begin() {
 	b.Reset()
 	b.buf = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, unix.AF_UNSPEC,
 		unix.NFNL_SUBSYS_NFTABLES)
-	if generation != 0 {
-		b.U32(unix.NFNL_BATCH_GENID, generation)
-	}
 	setLength(b.buf, 0)
 }
 
 // Message starts a message with an NFT_MSG_ type, NLM_F_ flags and the number of a family (NFPROTO_).
 func (b *Batch) Message(msgType, flags uint16, family uint8) {
 	if len(b.buf) == 0 {
-		b.Begin(0)
+		b.Begin()
 	}
 	b.Writer.Message(unix.NFNL_SUBSYS_NFTABLES, msgType, flags, family)
 }

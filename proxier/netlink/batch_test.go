@@ -91,7 +91,7 @@ func TestBatchBytes(t *testing.T) {
 		t.Fatal("the expected bytes are those of a little-endian machine")
 	}
 	var b Batch
-	b.Begin(7)
+	b.Begin()
 	b.Message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFPROTO_IPV6)
 	b.String(1, "abc")
 	nest := b.Nest(2)
@@ -104,7 +104,7 @@ func TestBatchBytes(t *testing.T) {
 	b.Bytes(7, []byte{1})
 
 	want := []string{
-		"1c000000" + "1000" + "0100" + "e8030000" + "00000000" + "0000000a" + "08000100" + "00000007",
+		"14000000" + "1000" + "0100" + "e8030000" + "00000000" + "0000000a",
 		"30000000" + "000a" + "0104" + "e9030000" + "00000000" + "0a000000" +
 			"08000100" + "61626300" + "14000280" + "05000300" + "11000000" + "06000400" + "22330000",
 		"30000000" + "020a" + "0500" + "ea030000" + "00000000" + "02000000" +
@@ -148,7 +148,7 @@ func TestBatchTooLong(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "longer than 65535") {
 				t.Errorf("commit: %v", err)
 			}
-			b.Begin(0)
+			b.Begin()
 			putTable(&b)
 			if err := c.Commit(&b); err != nil {
 				t.Errorf("commit of the next batch: %v", err)
@@ -160,7 +160,7 @@ func TestBatchTooLong(t *testing.T) {
 func TestBatchAllocations(t *testing.T) {
 	var b Batch
 	fill := func() {
-		b.Begin(1)
+		b.Begin()
 		for key := range uint32(1000) {
 			b.Message(unix.NFT_MSG_NEWSETELEM, 0, testFamily)
 			b.String(unix.NFTA_SET_ELEM_LIST_SET, testSet)

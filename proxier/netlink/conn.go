@@ -26,9 +26,8 @@ func Dial() (*Conn, error) {
 // Commit applies a batch as one transaction: all of it or, with an error, nothing. An empty batch costs
 // nothing.
 //
-// The error is an *Error when the kernel refused the batch, ErrStale (by errors.Is) when the generation given
-// to Batch.Begin is not the current one, and ErrUnknownOutcome when the answer was lost: then read the table
-// to find out.
+// The error is an *Error when the kernel refused the batch, and ErrUnknownOutcome when the answer was lost:
+// then read the table to find out.
 func (c *Conn) Commit(b *Batch) error {
 	if err := c.transact(b, true); err != nil {
 		return fmt.Errorf("commit nftables batch: %w", err)

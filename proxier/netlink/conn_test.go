@@ -81,7 +81,7 @@ func TestCommitNothing(t *testing.T) {
 	c := testConn(t)
 	before := mustGeneration(t, c)
 	for _, b := range []*Batch{{}, {}} {
-		b.Begin(before + 5)
+		b.Begin()
 		if err := c.Commit(b); err != nil {
 			t.Error(err)
 		}
@@ -109,7 +109,7 @@ func TestCommitOften(t *testing.T) {
 	fd, generation := c.fd, mustGeneration(t, c)
 	var b Batch
 	for i := range uint32(2000) {
-		b.Begin(generation)
+		b.Begin()
 		putElements(&b, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, i, i+1)
 		if err := c.Commit(&b); err != nil {
 			t.Fatalf("commit %d: %v", i, err)
@@ -124,26 +124,6 @@ func TestCommitOften(t *testing.T) {
 	}
 	if got := len(dumpKeys(t, c)); got != 2000 {
 		t.Errorf("%d elements, want 2000", got)
-	}
-}
-
-func TestCommitStale(t *testing.T) {
-	ns := lab.TestNamespace(t)
-	c, other := testDial(t, ns), testDial(t, ns)
-	read := mustGeneration(t, c)
-	mustCommit(t, other, putTable)
-
-	var b Batch
-	b.Begin(read)
-	putTable(&b)
-	err := c.Commit(&b)
-	if !errors.Is(err, ErrStale) || !errors.Is(err, unix.ERESTART) {
-		t.Fatalf("commit on a passed generation: %v, want ErrStale", err)
-	}
-	b.Begin(mustGeneration(t, c))
-	putTable(&b)
-	if err := c.Commit(&b); err != nil {
-		t.Errorf("commit on the current generation: %v", err)
 	}
 }
 
@@ -163,7 +143,7 @@ func TestCheckChangesNothing(t *testing.T) {
 	if err := c.Commit(&b); err != nil {
 		t.Fatalf("commit of the same batch: %v", err)
 	}
-	b.Begin(0)
+	b.Begin()
 	putElements(&b, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 3, 4)
 	var refused *Error
 	err := c.Check(&b)
@@ -231,7 +211,7 @@ func testReopen(t *testing.T, c *Conn) {
 	if err := c.Commit(&b); !errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("commit without an answer: %v, want ErrUnknownOutcome", err)
 	}
-	b.Begin(0)
+	b.Begin()
 	putElements(&b, unix.NFT_MSG_DELSETELEM, 0, 1, 2)
 	if err := c.Commit(&b); err != nil {
 		t.Errorf("commit after reopening: %v", err)
@@ -344,7 +324,7 @@ func BenchmarkCommitOne(b *testing.B) {
 	var batch Batch
 	b.ReportAllocs()
 	for key := uint32(0); b.Loop(); key++ {
-		batch.Begin(0)
+		batch.Begin()
 		putElements(&batch, unix.NFT_MSG_NEWSETELEM, 0, key%100_000, key%100_000+1)
 		if err := c.Commit(&batch); err != nil {
 			b.Fatal(err)

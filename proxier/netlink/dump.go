@@ -46,6 +46,33 @@ func (c *Conn) DumpElements(family uint8, table, set string, each func(element [
 	})
 }
 
+// tableOwner is NFTA_TABLE_OWNER (Linux 5.12), which golang.org/x/sys lacks.
+const tableOwner = 7
+
+// Table returns the flags and the owner of a table, without reading others: the address (Socket.Port) of the
+// socket that owns it, or 0. It returns false if there is no table of that name.
+func (c *Conn) Table(family uint8, name string) (flags, owner uint32, found bool, err error) {
+	err = c.ask(unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK, family, name, "", func(attributes []byte) error {
+		found = true
+		for typ, v := range Attrs(attributes) {
+			switch typ {
+			case unix.NFTA_TABLE_FLAGS:
+				flags = Uint32(v)
+			case tableOwner:
+				owner = Uint32(v)
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return 0, 0, false, nil
+	}
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("read nftables table %q: %w", name, err)
+	}
+	return flags, owner, found, nil
+}
+
 // Generation returns the generation of the ruleset of this network namespace. Every transaction that changes
 // something, in any table and by any process, increments it by one. It is never 0. The request is one small
 // message.

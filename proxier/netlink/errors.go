@@ -10,8 +10,6 @@ import (
 )
 
 var (
-	// ErrStale: the ruleset changed since the generation that a batch was built on. Read the table again.
-	ErrStale = errors.New("nftables generation has passed")
 	// ErrInterrupted: the ruleset changed during a dump. The dump is complete, but not of one moment.
 	ErrInterrupted = errors.New("ruleset changed during the dump")
 	// ErrUnknownOutcome: a batch was sent and its answer lost. The kernel may or may not have committed it.
@@ -39,10 +37,8 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&s, "message %d, offset %d: ", e.MsgIndex, e.Offset)
 	}
 	s.WriteString(e.Errno.Error())
-	for _, is := range []error{ErrStale, ErrPermission} {
-		if e.Is(is) {
-			s.WriteString(": " + is.Error())
-		}
+	if e.Is(ErrPermission) {
+		s.WriteString(": " + ErrPermission.Error())
 	}
 	if e.Message != "" {
 		fmt.Fprintf(&s, " (kernel: %s)", e.Message)
@@ -56,16 +52,9 @@ func (e *Error) Error() string {
 // Unwrap returns the errno.
 func (e *Error) Unwrap() error { return e.Errno }
 
-// Is recognises ErrStale and ErrPermission. EPERM of a single message is neither: it means that another
-// process owns the table.
+// Is recognises ErrPermission. EPERM of a single message is another error: another process owns the table.
 func (e *Error) Is(target error) bool {
-	switch target {
-	case ErrStale:
-		return e.MsgIndex < 0 && e.Errno == unix.ERESTART
-	case ErrPermission:
-		return e.MsgIndex < 0 && e.Errno == unix.EPERM
-	}
-	return false
+	return target == ErrPermission && e.MsgIndex < 0 && e.Errno == unix.EPERM
 }
 
 // parseError reads an NLMSG_ERROR or NLMSG_DONE. It returns nil for success.

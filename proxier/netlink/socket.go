@@ -55,6 +55,14 @@ func (s *Socket) Close() error {
 	return nil
 }
 
+// Port returns the kernel's address of the socket, or 0 if the socket is not open.
+func (s *Socket) Port() uint32 {
+	if s.fd < 0 {
+		return 0
+	}
+	return s.port
+}
+
 // Request sends the one message of w and calls each with the attributes of every message of the answer. The
 // attributes are valid during the call only. An error of each ends the request. The error is an *Error when
 // the kernel refused the request. ErrInterrupted means that each got the whole dump, but that it is not of

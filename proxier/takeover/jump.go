@@ -2,6 +2,7 @@ package takeover
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,8 @@ func listJumps(c *netlink.Conn, family uint8, table, chain string) ([]jump, erro
 		}
 		return nil
 	})
-	if err != nil {
+	// Other processes may commit all the time. If a jump is missing, the kernel refuses to delete its target.
+	if err != nil && !errors.Is(err, netlink.ErrInterrupted) {
 		return nil, fmt.Errorf("list rules of chain %s of table %s: %w", chain, table, err)
 	}
 	return found, nil

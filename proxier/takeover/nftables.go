@@ -1,7 +1,6 @@
 package takeover
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +12,8 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// attempts bounds how often a search is repeated because another process changed the ruleset meanwhile.
+// attempts bounds how often Remove searches and removes. Once is enough unless other processes add and delete
+// chains all the time: then a list of chains may lack some.
 const attempts = 5
 
 // kubeProxyTable is the table of kube-proxy's nftables mode, in the families ip and ip6.
@@ -83,35 +83,28 @@ func Find(c *netlink.Conn) (*KubeProxy, error) {
 // stays too, with the chains that it leads to: a chain that a CNI plugin's chain jumps to, and KUBE-FORWARD
 // where forwarded packets are dropped unless a rule accepts them. Remove returns what it found.
 func Remove(c *netlink.Conn) (*KubeProxy, error) {
-	for attempt := 1; ; attempt++ {
+	all := &KubeProxy{}
+	for range attempts {
 		found, b, err := find(c)
 		if err == nil {
 			err = c.Commit(b)
 		}
-		if err == nil {
-			return found, nil
-		}
-		if !errors.Is(err, netlink.ErrStale) || attempt == attempts {
+		if err != nil {
 			return nil, fmt.Errorf("remove kube-proxy's rules: %w", err)
 		}
-	}
-}
-
-// find returns what kube-proxy has and the batch that removes it.
-func find(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
-	for attempt := 1; ; attempt++ {
-		found, b, err := findOnce(c)
-		if !errors.Is(err, netlink.ErrInterrupted) || attempt == attempts {
-			return found, b, err
+		all.Tables = append(all.Tables, found.Tables...)
+		all.Chains = append(all.Chains, found.Chains...)
+		all.Kept = found.Kept
+		if !found.Any() {
+			break
 		}
 	}
+	return all, nil
 }
 
-func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
-	generation, err := c.Generation()
-	if err != nil {
-		return nil, nil, err
-	}
+// find returns what kube-proxy has and the batch that removes it. The kernel refuses the batch if another
+// process meanwhile uses what it removes, or has removed it.
+func find(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
 	tables, err := kernel.ListTables(c)
 	if err != nil {
 		return nil, nil, err
@@ -119,7 +112,7 @@ func findOnce(c *netlink.Conn) (*KubeProxy, *netlink.Batch, error) {
 	found, b := &KubeProxy{}, &netlink.Batch{}
 	var what []string // each message in words, for errors
 	b.Describe = func(msg, _ int) string { return what[min(msg, len(what)-1)] }
-	b.Begin(generation)
+	b.Begin()
 	for _, t := range tables {
 		r := removal{conn: c, batch: b, what: &what, table: t, found: found}
 		switch {

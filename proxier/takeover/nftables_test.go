@@ -1,7 +1,6 @@
 package takeover
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
 // foreign has rules of other programs, in the tables that kube-proxy uses and in tables of their own.
@@ -145,25 +143,6 @@ func normalListing(listing string) string {
 		}
 	}
 	return b.String()
-}
-
-// TestRemoveKubeProxyIsStale changes the ruleset between reading and removing: the kernel refuses the batch,
-// and Remove starts over.
-func TestRemoveKubeProxyIsStale(t *testing.T) {
-	ns := lab.TestNamespace(t)
-	nftIn(t, ns, migrationFile(t, "nftables.nft"), "-f", "-")
-	c := dial(t, ns)
-	_, b, err := find(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nftIn(t, ns, "", "add", "table", "ip", "other")
-	if err := c.Commit(b); !errors.Is(err, netlink.ErrStale) {
-		t.Errorf("got %v, want %v", err, netlink.ErrStale)
-	}
-	if _, err := Remove(c); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestRemoveKubeProxyWritesNothing writes nothing on a node without rules of kube-proxy.
