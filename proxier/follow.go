@@ -24,7 +24,11 @@ func (p *Proxier) follow(ctx context.Context) error {
 		})
 	}
 	p.health.SetNodeEligible(true) // manifests do not drain a node
-	return source.NewDir(p.config.Source).Run(ctx, p, desired.LogProblem)
+	return source.NewDir(p.config.Source).Run(ctx, p, func(err error) {
+		if p.invalid.passes() {
+			desired.LogProblem(err)
+		}
+	})
 }
 
 // Apply records an object of the source.

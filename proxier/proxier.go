@@ -35,6 +35,8 @@ import (
 // Options configure a Proxier.
 type Options struct {
 	Config *config.Config
+	// Check returns why a new process could not run with a configuration that is valid. It is optional.
+	Check func(*config.Config) error
 	// Client reaches the API server; nil with a source of manifests.
 	Client *source.Client
 	// Version is the version of nftproxy, for /statusz.
@@ -46,6 +48,7 @@ type Options struct {
 // Proxier programs one node.
 type Proxier struct {
 	config   *config.Config
+	check    func(*config.Config) error
 	client   *source.Client
 	version  string
 	flags    map[string]string
@@ -57,6 +60,7 @@ type Proxier struct {
 	checks   *health.ServiceHealth
 	loopback *localhost.Proxy
 	events   *eventer
+	invalid  *flood // manifests that cannot be used
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
 	synced   chan struct{} // closed when the source has delivered everything once
@@ -77,13 +81,14 @@ func New(o Options) (*Proxier, error) {
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
-		config: o.Config, client: o.Client, version: o.Version, flags: o.Flags, name: name,
+		config: o.Config, check: o.Check, client: o.Client, version: o.Version, flags: o.Flags, name: name,
 		loopback: localhost.NewProxy(localhostFailed),
 		state:    state.New(name),
 		metrics:  m,
 		health:   h,
 		checks:   health.NewServiceHealth(h.Healthy),
 		events:   newEventer(name),
+		invalid:  newFlood(),
 		wake:     make(chan struct{}, 1),
 		address:  make(chan struct{}, 1),
 		synced:   make(chan struct{}),
@@ -91,12 +96,9 @@ func New(o Options) (*Proxier, error) {
 	}, nil
 }
 
-// errConfigChanged ends a Run whose configuration file has changed.
-var errConfigChanged = errors.New("the configuration file changed")
-
-// Run follows the source and programs the kernel until ctx ends or the configuration file changes, and
-// returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the
-// rules need.
+// Run follows the source and programs the kernel until ctx ends or the configuration file changes to another
+// valid configuration, and returns nil then; the rules stay in the kernel. It fails at once when the kernel
+// lacks a feature that the rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
@@ -125,7 +127,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	p.serve(ctx, run)
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
-	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })
+	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })
 	run(func() error { return host.WatchAddrs(ctx, func() { signal(p.address) }) })
 	p.events.reportNode(corev1.EventTypeNormal, "Starting", "nftproxy is starting")
 	p.newReconciler(conn).run(ctx)

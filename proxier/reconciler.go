@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/host"
@@ -65,10 +63,15 @@ type reconciler struct {
 	compare compareTimer
 	cleanup cleanup
 	sweep   *sweep // nil: none runs
-	closed  bool   // a healthCheckNodePort could not be opened
 
-	unserved     bool             // a nodePort on a loopback address could not be opened
-	unrestricted []service.Family // the last that were logged
+	started           bool     // a sync has succeeded
+	syncing           failure  // of syncs
+	checking          failure  // of checks for drift
+	flushing          failure  // of deletions of stale flows
+	ports             reported // healthCheckNodePorts that could not be opened
+	loopbacks         reported // nodePorts on loopback addresses that could not be opened
+	loopbackConflicts reported
+	unrestricted      []service.Family // the last that were logged
 }
 
 func (p *Proxier) newReconciler(t tables) *reconciler {
@@ -79,9 +82,12 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 		builder: desired.NewBuilder(p.state, func(o desired.Problem) {
 			p.events.reportService(o.Service, o.Reason, o.Message)
 		}),
-		env:     p.environment,
-		due:     start,
-		cleanup: newCleanup(),
+		env:      p.environment,
+		due:      start,
+		cleanup:  newCleanup(),
+		syncing:  failure{message: "Sync failed"},
+		checking: failure{message: "Failed to check the tables for drift"},
+		flushing: failure{message: "Failed to delete stale flows, will retry"},
 	}
 }
 
@@ -128,7 +134,7 @@ func (r *reconciler) run(ctx context.Context) {
 		}
 		begin := time.Now()
 		if err := r.sync(ctx); err != nil {
-			klog.ErrorS(err, "Sync failed", "retryIn", retry.after())
+			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
 		} else {
 			retry.succeeded()

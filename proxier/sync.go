@@ -47,10 +47,11 @@ func (r *reconciler) sync(ctx context.Context) error {
 		return fmt.Errorf("sync: %w", err)
 	}
 	r.due = none
+	repaired := false
 	if why != none {
 		r.early = r.state.Take() // that came in while everything was compared
 		changed := len(changes.Services)+len(r.early.Services) > 0 || r.early.Environment
-		r.reportRepaired(why, changed, d)
+		repaired = r.reportRepaired(why, changed, d)
 		r.cleanup.due = nil // the leftovers are in d
 		r.compare.compared(took)
 	}
@@ -61,11 +62,7 @@ func (r *reconciler) sync(ctx context.Context) error {
 	}
 	r.cleanUp(ctx, d)
 	r.reportProgress()
-	if !d.Empty() {
-		klog.InfoS("Synced", "reason", why, "services", len(changes.Services),
-			"frontends", r.builder.Ruleset().Len(),
-			"chains", len(d.Chains), "added", len(d.Add), "deleted", len(d.Delete), "duration", took)
-	}
+	r.reportSynced(why, len(changes.Services), d, took, repaired)
 	return nil
 }
 

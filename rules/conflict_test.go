@@ -180,8 +180,13 @@ func TestConflictNow(t *testing.T) {
 		step.do()
 		var got []string
 		for _, svc := range []*service.Service{old, middle, young} {
-			conflict, _ := r.Conflict(shared(), svc.Name)
-			got = append(got, conflict.Winner.Name)
+			winner := ""
+			for _, c := range r.Losers(shared()) {
+				if c.Loser == svc.Name {
+					winner = c.Winner.Name
+				}
+			}
+			got = append(got, winner)
 		}
 		if diff := cmp.Diff(step.want, got); diff != "" {
 			t.Errorf("%s: winners (-want +got):\n%s", step.what, diff)

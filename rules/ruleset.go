@@ -95,7 +95,7 @@ type Conflict struct {
 }
 
 // Put adds a Service, or replaces its previous state, and returns the conflicts with other Services. Further
-// changes may resolve them: see [Ruleset.Conflict].
+// changes may resolve them: see [Ruleset.Losers].
 func (r *Ruleset) Put(c *Compiled) []Conflict {
 	old := r.services[c.Name]
 	r.drop(old)
@@ -189,15 +189,13 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 	}
 }
 
-// Conflict returns the conflict of a Service that claims a frontend which another one has. It returns false
-// if the Service has the frontend, or no longer claims it.
-func (r *Ruleset) Conflict(f service.Frontend, loser service.Name) (Conflict, bool) {
-	losers := r.losers[f]
-	i := slices.IndexFunc(losers, func(l claim) bool { return l.by.Name == loser })
-	if i < 0 {
-		return Conflict{}, false
+// Losers returns the conflicts about a frontend: one for each Service that claims it and does not have it.
+func (r *Ruleset) Losers(f service.Frontend) []Conflict {
+	conflicts := make([]Conflict, 0, len(r.losers[f]))
+	for _, loser := range r.losers[f] {
+		conflicts = append(conflicts, newConflict(r.owners[f], loser))
 	}
-	return newConflict(r.owners[f], losers[i]), true
+	return conflicts
 }
 
 func newConflict(winner, loser claim) Conflict {

@@ -31,7 +31,7 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	case c.DryRun:
 		return render(cmd, c)
 	}
-	o := proxier.Options{Config: c, Version: version(), Flags: flagValues(cmd.Flags())}
+	o := proxier.Options{Config: c, Check: canConnect, Version: version(), Flags: flagValues(cmd.Flags())}
 	if c.Source == "" {
 		if o.Client, err = client(c); err != nil {
 			return err
@@ -44,6 +44,15 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	boundMemory(cmd.Context())
 	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "API server"))
 	return p.Run(cmd.Context())
+}
+
+// canConnect returns why there is no client for a configuration: its kubeconfig is missing, for example.
+func canConnect(c *config.Config) error {
+	if c.Source != "" {
+		return nil
+	}
+	_, err := client(c)
+	return err
 }
 
 // flagValues returns the value of each flag.

@@ -202,12 +202,18 @@ type proxy struct {
 // startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy.
 func (c *cluster) startProxy(t *testing.T) *proxy {
 	t.Helper()
+	return c.start(t, exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName))
+}
+
+// start runs a command on the node that is or becomes nftproxy.
+func (c *cluster) start(t *testing.T, cmd *exec.Cmd) *proxy {
+	t.Helper()
 	p := &proxy{log: filepath.Join(t.TempDir(), "nftproxy.log")}
 	log, err := os.Create(p.log)
 	must(t, err)
 	defer log.Close()
 	must(t, c.lab.Node().Do(func() error {
-		p.cmd = exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName)
+		p.cmd = cmd
 		p.cmd.Stdout, p.cmd.Stderr = log, log
 		return p.cmd.Start()
 	}))

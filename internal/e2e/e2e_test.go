@@ -30,6 +30,7 @@ func TestCluster(t *testing.T) {
 	t.Run("survives the API server", func(t *testing.T) { survivesAPIServer(t, c) })
 	t.Run("restarts under load", func(sub *testing.T) { p = restartsUnderLoad(t, sub, c, p) })
 	t.Run("follows its Node", func(t *testing.T) { followsNode(t, c) })
+	t.Run("keeps its configuration", func(t *testing.T) { keepsConfig(t, c) })
 	t.Run("restarts for its configuration", func(t *testing.T) { restartsForConfig(t, c, p) })
 }
 
@@ -264,20 +265,5 @@ func followsNode(t *testing.T, c *cluster) {
 		if time.Now().After(deadline) {
 			t.Fatalf("with the taint: /healthz %d, /livez %d, want 503, 200", healthz, livez)
 		}
-	}
-}
-
-// restartsForConfig changes the configuration file: nftproxy exits with code 0.
-func restartsForConfig(t *testing.T, c *cluster, p *proxy) {
-	must(t, appendFile(c.config, "# changed\nshowHiddenMetricsForVersion: \"\"\n"))
-	done := make(chan error, 1)
-	go func() { done <- p.cmd.Wait() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Errorf("nftproxy ended with %v, want exit code 0", err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("nftproxy still runs 30 s after its configuration file changed")
 	}
 }

@@ -13,17 +13,20 @@ import (
 // use.
 type Builder struct {
 	state       *state.State
-	report      func(Problem)
+	known       known
 	environment Environment
 	ruleset     *rules.Ruleset
 	shares      map[string]int // by namespace: those with which its Services were compiled, if not MaxShare
 }
 
 // NewBuilder returns a Builder without a ruleset. It calls report for each part of a Service that is not
-// programmed.
+// programmed: once while that is so, however often the Service is built, and again when it has come back.
 func NewBuilder(s *state.State, report func(Problem)) *Builder {
-	return &Builder{state: s, report: report}
+	return &Builder{state: s, known: newKnown(report)}
 }
+
+// Problems returns how many Services have problems.
+func (b *Builder) Problems() int { return b.known.services() }
 
 // Ruleset returns the ruleset, or nil before the first Rebuild.
 func (b *Builder) Ruleset() *rules.Ruleset { return b.ruleset }
@@ -37,32 +40,36 @@ func (b *Builder) Rebuild(e Environment, slots rules.Slots) *rules.Ruleset {
 	if slots == nil {
 		slots = b.ruleset.Slots
 	}
-	b.build(b.state.Services(), slots)
+	names := b.state.Services()
+	b.known.keep(names)
+	b.build(names, slots, slices.Collect(maps.Keys(b.known.contests)))
 	return b.ruleset
 }
 
 // Update builds Services of the ruleset again. Their endpoints keep their slots.
-func (b *Builder) Update(names ...service.Name) { b.build(names, b.ruleset.Slots) }
+func (b *Builder) Update(names ...service.Name) {
+	b.build(names, b.ruleset.Slots, b.known.contested(names))
+}
 
-// build builds Services and reports the conflicts that remain: a Service may claim a frontend that a later
-// one of them gives up. If the share of a namespace changes, it builds all Services of the namespace again.
-func (b *Builder) build(names []service.Name, slots rules.Slots) {
-	p := pass{Builder: b, slots: slots}
+// build builds Services and reports what changed about their problems in the end: a Service may claim a
+// frontend that a later one of them gives up, and a Service that gives one up may end the conflict of
+// another. If the share of a namespace changes, it builds all Services of the namespace again.
+func (b *Builder) build(names []service.Name, slots rules.Slots, contested []service.Frontend) {
+	p := pass{Builder: b, slots: slots, contested: contested, problems: map[service.Name][]string{}}
 	p.put(names)
 	p.recordShares(names)
 	if again := p.changed; len(again) > 0 {
 		other := func(n service.Name) bool { return !again[n.Namespace] }
-		p.put(slices.DeleteFunc(b.state.Services(), other))
+		rest := slices.DeleteFunc(b.state.Services(), other)
+		p.contested = append(p.contested, b.known.contested(rest)...)
+		p.put(rest)
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(p.problems), service.Name.Compare) {
-		for _, message := range p.problems[name] {
-			b.report(Problem{name, ReasonNotProgrammed, message})
-		}
+		b.known.parts(name, p.problems[name])
 	}
-	for _, c := range p.conflicts {
-		if now, ok := b.ruleset.Conflict(c.Frontend, c.Loser); ok {
-			b.report(Conflict(now))
-		}
+	slices.SortFunc(p.contested, service.Frontend.Compare)
+	for _, f := range slices.Compact(p.contested) {
+		b.known.conflicts(f, b.ruleset.Losers(f))
 	}
 }
 
@@ -70,16 +77,15 @@ func (b *Builder) build(names []service.Name, slots rules.Slots) {
 type pass struct {
 	*Builder
 	slots     rules.Slots
-	changed   map[string]bool // namespaces whose Services have not all been built with the same share
-	problems  map[service.Name][]string
-	conflicts []rules.Conflict
+	changed   map[string]bool           // namespaces whose Services have not all been built with the same share
+	problems  map[service.Name][]string // of Services that have or had some
+	contested []service.Frontend        // that may have other conflicts than before
 }
 
 // put builds Services. The share of each counts all others that have been built, so that they never want much
 // more than they may have.
 func (p *pass) put(names []service.Name) {
 	for _, name := range names {
-		delete(p.problems, name)
 		svc, problems := p.state.Service(name)
 		if svc != nil {
 			share := p.ruleset.Share(name.Namespace)
@@ -89,14 +95,13 @@ func (p *pass) put(names []service.Name) {
 			problems = append(problems, p.environment.restrict(svc)...)
 			compiled := rules.Compile(svc, p.environment.Node, p.slots, share)
 			problems = append(problems, compiled.Problems...)
-			p.conflicts = append(p.conflicts, p.ruleset.Put(compiled)...)
+			for _, c := range p.ruleset.Put(compiled) {
+				p.contested = append(p.contested, c.Frontend)
+			}
 		} else {
 			p.ruleset.Remove(name)
 		}
-		if len(problems) > 0 {
-			if p.problems == nil {
-				p.problems = map[service.Name][]string{}
-			}
+		if _, had := p.problems[name]; had || len(problems) > 0 || p.known.has(name) {
 			p.problems[name] = problems
 		}
 	}

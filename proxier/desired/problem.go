@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/nftproxy/nftproxy/proxier/filewatch"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -40,6 +41,10 @@ func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service
 func LogProblem(err error) {
 	if ignored, ok := errors.AsType[source.Ignored](err); ok {
 		klog.InfoS("Ignored objects of other kinds", "objects", ignored.Error())
+		return
+	}
+	if _, ok := errors.AsType[filewatch.Polling](err); ok {
+		klog.InfoS("Polling files", "reason", err)
 		return
 	}
 	klog.InfoS("Skipped invalid object", "err", err)

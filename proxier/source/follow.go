@@ -2,7 +2,6 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"path/filepath"
@@ -10,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"github.com/nftproxy/nftproxy/proxier/filewatch"
 )
 
 const (
@@ -20,17 +19,14 @@ const (
 )
 
 // Run applies all objects to sink, calls its Synced, and follows the changes until ctx ends; then it returns
-// nil. It returns an error only before Synced, if it cannot read the path or create a watcher.
+// nil. It returns an error only before Synced, if it cannot read the path.
 //
-// It reports the problems that Load returns, each once until it is solved. While the path or a file cannot be
-// read, or a part of a file cannot be decoded, Run keeps the objects that were there, because a file may be
-// half written. It deletes an object when its file is gone, or can be decoded completely and does not contain
-// the object. It calls sink and report in the goroutine of its caller.
+// It reports the problems that Load returns, each once until it is solved, and a filewatch.Polling. While the
+// path or a file cannot be read, or a part of a file cannot be decoded, Run keeps the objects that were
+// there, because a file may be half written. It deletes an object when its file is gone, or can be decoded
+// completely and does not contain the object. It calls sink and report in the goroutine of its caller.
 func (d *Dir) Run(ctx context.Context, sink Sink, report func(error)) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch manifests in %s: %w", d.path, err)
-	}
+	watcher := filewatch.New(func(p filewatch.Polling) { report(p) })
 	defer watcher.Close()
 	f := follower{Dir: d, sink: sink, report: report, watcher: watcher,
 		seed: maphash.MakeSeed(), delivered: map[identity]delivery{}}
@@ -51,7 +47,7 @@ type follower struct {
 	*Dir
 	sink    Sink
 	report  func(error)
-	watcher *fsnotify.Watcher
+	watcher *filewatch.Watcher
 
 	directories map[string]bool // the watched ones; false if only the entry of the path matters
 	reported    map[string]bool // the problems that are not solved
@@ -82,13 +78,9 @@ func (f *follower) wait(ctx context.Context) bool {
 			return false
 		case <-timer.C:
 			return true
-		case event := <-f.watcher.Events:
-			if !f.matters(event.Name) {
+		case path := <-f.watcher.Events:
+			if path != "" && !f.matters(path) {
 				continue
-			}
-		case err := <-f.watcher.Errors:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) { // reading again makes up for lost events
-				f.report(fmt.Errorf("watch manifests in %s: %w", f.path, err))
 			}
 		}
 		if deadline.IsZero() {
