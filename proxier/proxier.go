@@ -94,8 +94,11 @@ func New(o Options) (*Proxier, error) {
 // errConfigChanged ends a Run whose configuration file has changed.
 var errConfigChanged = errors.New("the configuration file changed")
 
-// Run follows the source and programs the kernel until ctx ends or the configuration file changes, and
-// returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the
+// errKubeconfigChanged ends a Run whose kubeconfig has changed.
+var errKubeconfigChanged = errors.New("the kubeconfig changed")
+
+// Run follows the source and programs the kernel until ctx ends or the configuration file or the kubeconfig
+// changes, and returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the
 // rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
@@ -120,6 +123,11 @@ func (p *Proxier) Run(ctx context.Context) error {
 	if p.client != nil {
 		clientmetrics.Register(p.metrics.RESTClient())
 		run(func() error { return p.events.run(ctx, p.client.CreateEvent) })
+		wg.Go(func() {
+			p.client.WatchKubeconfig(ctx, func() { cancel(errKubeconfigChanged) }, func(err error) {
+				klog.ErrorS(err, "Kubeconfig cannot be used, continuing with the one from the start")
+			})
+		})
 	}
 	p.serve(ctx, run)
 	run(func() error { return p.follow(ctx) })
@@ -134,6 +142,9 @@ func (p *Proxier) Run(ctx context.Context) error {
 	switch err := context.Cause(ctx); {
 	case errors.Is(err, errConfigChanged):
 		klog.InfoS("Configuration file changed, exiting to be restarted with it")
+		return nil
+	case errors.Is(err, errKubeconfigChanged):
+		klog.InfoS("Kubeconfig changed, exiting to be restarted with it")
 		return nil
 	case errors.Is(err, context.Canceled):
 		return nil

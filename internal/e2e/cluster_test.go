@@ -199,8 +199,9 @@ type proxy struct {
 	log string
 }
 
-// startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy.
-func (c *cluster) startProxy(t *testing.T) *proxy {
+// startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy, with more variables of the
+// environment.
+func (c *cluster) startProxy(t *testing.T, environment ...string) *proxy {
 	t.Helper()
 	p := &proxy{log: filepath.Join(t.TempDir(), "nftproxy.log")}
 	log, err := os.Create(p.log)
@@ -209,6 +210,7 @@ func (c *cluster) startProxy(t *testing.T) *proxy {
 	must(t, c.lab.Node().Do(func() error {
 		p.cmd = exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName)
 		p.cmd.Stdout, p.cmd.Stderr = log, log
+		p.cmd.Env = append(os.Environ(), environment...)
 		return p.cmd.Start()
 	}))
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
