@@ -23,7 +23,7 @@ type facts struct {
 	families      []service.Family // that the cluster uses, if the node shows it
 	notForwarding []string         // sysctls that keep the node from forwarding packets of these families
 
-	refused string           // why the kernel did not let us read nftables; empty if it did
+	refused error            // why nftables could not be read; nil if it could
 	noIPv6  bool             // the kernel does not support IPv6
 	missing []kernel.Missing // features that the rules need and the kernel lacks
 	tables  []kernel.Table   // of nftables and of iptables-legacy

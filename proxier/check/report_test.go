@@ -119,7 +119,7 @@ func TestReport(t *testing.T) {
 func kernelCases() []reportCase {
 	drops := kernel.TableChain{Name: "FORWARD", Hook: &nftables.Hook{Name: "forward"}, Drop: true}
 	return []reportCase{
-		{func(f *facts) { f.refused = "permission denied" },
+		{func(f *facts) { f.refused = errors.New("permission denied") },
 			"problem nftables: cannot read nftables: permission denied -> " +
 				"run this as root or with CAP_NET_ADMIN, in the network namespace of the node"},
 		{func(f *facts) {
