@@ -98,8 +98,8 @@ var errConfigChanged = errors.New("the configuration file changed")
 var errKubeconfigChanged = errors.New("the kubeconfig changed")
 
 // Run follows the source and programs the kernel until ctx ends or the configuration file or the kubeconfig
-// changes, and returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the
-// rules need.
+// changes, and returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a
+// feature that the rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err

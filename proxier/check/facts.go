@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules"
@@ -42,6 +43,8 @@ type hostFacts struct {
 	// flows are how many connections conntrack tracks, and how many it may track; max is 0 where it is not in
 	// use yet.
 	flows struct{ count, max int }
+	// losses are what conntrack has dropped.
+	losses conntrack.Losses
 }
 
 // kubeProxyFacts are the facts about kube-proxy on this node.
@@ -77,6 +80,9 @@ func readHost() (hostFacts, error) {
 	slices.Sort(h.interfaces)
 	h.flows.count = readNumber("/proc/sys/net/netfilter/nf_conntrack_count")
 	h.flows.max = readNumber("/proc/sys/net/netfilter/nf_conntrack_max")
+	if h.flows.max > 0 {
+		h.losses, _ = conntrack.ReadLosses() // an error is that of nftables, which has a finding
+	}
 	return h, nil
 }
 

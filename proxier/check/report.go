@@ -96,6 +96,11 @@ func reportConntrack(f *facts) Finding {
 		return Finding{subject, Problem,
 			detail + ": when the table is full, the kernel drops new connections",
 			"raise conntrack.min or conntrack.maxPerCore in the configuration"}
+	case f.host.losses.Dropped > 0:
+		return Finding{subject, Note, fmt.Sprintf("%s; %d packets of new connections were dropped since the boot, "+
+			"%d of them because another flow has the same addresses and ports", detail,
+			f.host.losses.Dropped, f.host.losses.Insert),
+			"a few are normal; if the numbers grow, the table has been full, or masquerading has no free port"}
 	}
 	return Finding{subject, OK, detail, ""}
 }
