@@ -55,8 +55,8 @@ func TestTableFull(t *testing.T) {
 	}
 }
 
-// fill makes flows, which the kernel may not evict, until the table is full. It returns false where that would
-// take too long.
+// fill makes flows, which the kernel may not evict, until the table is full. It returns false where that
+// would take too long.
 func fill(t *testing.T, ns *lab.Namespace) bool {
 	t.Helper()
 	var text []byte
