@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	clientmetrics "k8s.io/client-go/tools/metrics"
@@ -138,7 +139,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	p.newReconciler(conn).run(ctx)
 	p.loopback.Close()
 	p.checks.Close()
-	wg.Wait()
+	waitAtMost(&wg, endLimit)
 	switch err := context.Cause(ctx); {
 	case errors.Is(err, errConfigChanged):
 		klog.InfoS("Configuration file changed, exiting to be restarted with it")
@@ -150,6 +151,24 @@ func (p *Proxier) Run(ctx context.Context) error {
 		return nil
 	default:
 		return err
+	}
+}
+
+// endLimit bounds the wait for requests at the end. client-go runs an exec plugin of the kubeconfig without a
+// context: one that hangs would keep the process until the kubelet kills it.
+const endLimit = 3 * time.Second
+
+// waitAtMost waits for the group, or until the limit has passed.
+func waitAtMost(wg *sync.WaitGroup, limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		klog.InfoS("Ending without an answer to the last requests", "waited", limit)
 	}
 }
 

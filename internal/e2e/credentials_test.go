@@ -30,6 +30,7 @@ func TestCredentials(t *testing.T) {
 	t.Run("client certificate", c.clientCertificate)
 	t.Run("exec plugin", c.execPlugin)
 	t.Run("exec plugin that does not exist", c.noPlugin)
+	t.Run("exec plugin that hangs", c.hangingPlugin)
 	t.Run("impersonation", c.impersonation)
 	t.Run("HTTPS_PROXY", c.proxyOfEnvironment)
 	t.Run("proxy-url", c.proxyOfKubeconfig)
@@ -215,6 +216,24 @@ func (c *accounts) noPlugin(t *testing.T) {
 	c.kubeconfig(t, c.plugin("missing"))
 	p := c.startProxy(t)
 	p.logs(t, c.path("missing"))
+	p.stop(t)
+}
+
+// hangingPlugin is a plugin that does not end: nftproxy ends all the same when it is told to.
+func (c *accounts) hangingPlugin(t *testing.T) {
+	c.write(t, "hanging", []byte("#!/bin/sh\necho called >> \"$LOG\"\nexec sleep 60\n"))
+	_ = os.Remove(c.path("calls"))
+	c.kubeconfig(t, c.plugin("hanging"))
+	p := c.startProxy(t)
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(c.path("calls")); err == nil {
+			break
+		} else if time.Since(start) > 30*time.Second {
+			t.Fatal("the plugin was not called")
+		}
+	}
+	kill := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() }) // as the kubelet does
+	defer kill.Stop()
 	p.stop(t)
 }
 
