@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	clientmetrics "k8s.io/client-go/tools/metrics"
@@ -96,9 +97,12 @@ func New(o Options) (*Proxier, error) {
 	}, nil
 }
 
-// Run follows the source and programs the kernel until ctx ends or the configuration file changes to another
-// valid configuration, and returns nil then; the rules stay in the kernel. It fails at once when the kernel
-// lacks a feature that the rules need.
+// errKubeconfigChanged ends a Run whose kubeconfig has changed.
+var errKubeconfigChanged = errors.New("the kubeconfig changed")
+
+// Run follows the source and programs the kernel until ctx ends, or the configuration file or the kubeconfig
+// changes to another valid one, and returns nil then; the rules stay in the kernel. It fails at once when the
+// kernel lacks a feature that the rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
@@ -123,6 +127,11 @@ func (p *Proxier) Run(ctx context.Context) error {
 		clientmetrics.Register(p.metrics.RESTClient())
 		p.client.OnDialed(func() { signal(p.address) })
 		run(func() error { return p.events.run(ctx, p.client.CreateEvent) })
+		wg.Go(func() {
+			p.client.WatchKubeconfig(ctx, func() { cancel(errKubeconfigChanged) }, func(err error) {
+				klog.ErrorS(err, "Kubeconfig cannot be used, continuing with the one from the start")
+			})
+		})
 	}
 	p.serve(ctx, run)
 	run(func() error { return p.follow(ctx) })
@@ -133,15 +142,36 @@ func (p *Proxier) Run(ctx context.Context) error {
 	p.newReconciler(conn).run(ctx)
 	p.loopback.Close()
 	p.checks.Close()
-	wg.Wait()
+	waitAtMost(&wg, endLimit)
 	switch err := context.Cause(ctx); {
 	case errors.Is(err, errConfigChanged):
 		klog.InfoS("Configuration file changed, exiting to be restarted with it")
+		return nil
+	case errors.Is(err, errKubeconfigChanged):
+		klog.InfoS("Kubeconfig changed, exiting to be restarted with it")
 		return nil
 	case errors.Is(err, context.Canceled):
 		return nil
 	default:
 		return err
+	}
+}
+
+// endLimit bounds the wait for requests at the end. client-go runs an exec plugin of the kubeconfig without a
+// context: one that hangs would keep the process until the kubelet kills it.
+const endLimit = 3 * time.Second
+
+// waitAtMost waits for the group, or until the limit has passed.
+func waitAtMost(wg *sync.WaitGroup, limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		klog.InfoS("Ending without an answer to the last requests", "waited", limit)
 	}
 }
 

@@ -48,7 +48,8 @@ type ControlPlane struct {
 	// permissions of every authenticated user until a test grants it more.
 	ProxyKubeconfig string
 
-	dir string
+	dir     string
+	clients *authority
 }
 
 // Start starts etcd and an API server in the network namespace of the calling thread, where lo must be up. It
@@ -128,7 +129,7 @@ func prepare(o Options) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.AdminKubeconfig, c.ProxyKubeconfig = files.admin, files.proxy
+	c.AdminKubeconfig, c.ProxyKubeconfig, c.clients = files.admin, files.proxy, files.clients
 	client, peer := "http://"+addrs[0], "http://"+addrs[1]
 	c.Etcd = &Process{
 		name: "etcd", binary: o.Binary, log: filepath.Join(o.Dir, "etcd.log"),
@@ -147,7 +148,8 @@ func prepare(o Options) (*ControlPlane, error) {
 			"--etcd-servers=" + client,
 			"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port=" + port,
 			"--cert-dir=" + files.certDir,
-			"--token-auth-file=" + files.tokens, "--authorization-mode=RBAC",
+			"--token-auth-file=" + files.tokens, "--client-ca-file=" + files.clientCA,
+			"--authorization-mode=RBAC",
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-signing-key-file=" + files.signingKey,
 			"--service-account-key-file=" + files.signingKey,

@@ -199,10 +199,13 @@ type proxy struct {
 	log string
 }
 
-// startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy.
-func (c *cluster) startProxy(t *testing.T) *proxy {
+// startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy, with more variables of the
+// environment.
+func (c *cluster) startProxy(t *testing.T, environment ...string) *proxy {
 	t.Helper()
-	return c.start(t, exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName))
+	cmd := exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName)
+	cmd.Env = append(os.Environ(), environment...)
+	return c.start(t, cmd)
 }
 
 // start runs a command on the node that is or becomes nftproxy.

@@ -174,6 +174,9 @@ func (s *Socket) ready() error {
 		return nil
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return fmt.Errorf("open netlink socket: %w (%w)", ErrAbsent, err) // not even nfnetlink
+	}
 	if err != nil {
 		return fmt.Errorf("open netlink socket: create: %w", err)
 	}

@@ -33,16 +33,23 @@ type Client struct {
 	events     rest.Interface
 	limits     limits
 	dialer     *dialer
+	kubeconfig *kubeconfig // nil without one
 }
 
 // NewClient returns a client. It reads the kubeconfig or the service account of the pod, but does not
 // connect.
 func NewClient(cfg ClientConfig) (*Client, error) {
+	file := readKubeconfig(cfg)
 	connection, err := cfg.connection()
 	if err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", err)
 	}
-	return NewClientFor(connection)
+	client, err := NewClientFor(connection)
+	if err != nil {
+		return nil, err
+	}
+	client.kubeconfig = file
+	return client, nil
 }
 
 // NewClientFor returns a client for a connection, which it does not change.

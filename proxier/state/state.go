@@ -124,7 +124,9 @@ func (s *State) putService(name service.Name, svc *serviceState) {
 // trigger adds the change that caused the last update of a slice. It is called before putSlice.
 func (s *State) trigger(obj *discoveryv1.EndpointSlice) {
 	t, ok := trigger(obj)
-	if !ok || !t.At.After(s.started) {
+	// The start by the clock of today: a clock that was wrong at the boot has been set since then.
+	started := time.Now().Add(-time.Since(s.started))
+	if !ok || !t.At.After(started) {
 		return
 	}
 	id := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
