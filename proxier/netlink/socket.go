@@ -64,7 +64,8 @@ func (s *Socket) Port() uint32 {
 	return s.port
 }
 
-// Opened tells open sockets apart: it returns how many the Socket has opened so far, or 0 if none is open now.
+// Opened tells open sockets apart: it returns how many the Socket has opened so far, or 0 if none is open
+// now.
 func (s *Socket) Opened() int {
 	if s.fd < 0 {
 		return 0
