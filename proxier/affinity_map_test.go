@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,10 +26,11 @@ func fillAffinity(t *testing.T, ns *lab.Namespace, f service.Frontend) {
 	defer conn.Close()
 	client := netip.MustParseAddr("100.64.0.1")
 	// The last ones one by one: the kernel refuses a transaction that does not fit as a whole.
-	client = addClients(t, conn, f, client, nftables.AffinitySize-100)
+	nobody := remembered{number: 1, timeout: 3 * time.Hour}
+	client = addClients(t, conn, f, client, nftables.AffinitySize-100, nobody)
 	for range 200 {
 		var b netlink.Batch
-		appendClients(&b, f, client, 1)
+		appendClients(&b, f, client, 1, nobody)
 		if err := conn.Commit(&b); errors.Is(err, unix.ENFILE) {
 			return
 		} else if err != nil {
@@ -39,13 +41,21 @@ func fillAffinity(t *testing.T, ns *lab.Namespace, f service.Frontend) {
 	t.Fatal("the map is not full")
 }
 
+// remembered is what the kernel remembers about a client: the number of an endpoint, 1 is none, and for how
+// long.
+type remembered struct {
+	number  uint32
+	timeout time.Duration
+}
+
 // addClients remembers n clients of a frontend, and returns the address after theirs.
-func addClients(tb testing.TB, conn *netlink.Conn, f service.Frontend, first netip.Addr, n int) netip.Addr {
+func addClients(tb testing.TB, conn *netlink.Conn, f service.Frontend, first netip.Addr, n int,
+	r remembered) netip.Addr {
 	tb.Helper()
 	const fits = 50_000 // the socket's send buffer, outside the initial user namespace
 	for ; n > 0; n -= fits {
 		var b netlink.Batch
-		first = appendClients(&b, f, first, min(n, fits))
+		first = appendClients(&b, f, first, min(n, fits), r)
 		if err := conn.Commit(&b); err != nil {
 			tb.Fatal(err)
 		}
@@ -53,9 +63,8 @@ func addClients(tb testing.TB, conn *netlink.Conn, f service.Frontend, first net
 	return first
 }
 
-// appendClients appends n clients of a frontend that are remembered for three hours, with a number that no
-// backend has.
-func appendClients(b *netlink.Batch, f service.Frontend, first netip.Addr, n int) netip.Addr {
+// appendClients appends n clients of a frontend, and returns the address after theirs.
+func appendClients(b *netlink.Batch, f service.Frontend, first netip.Addr, n int, r remembered) netip.Addr {
 	const timeout = 4 // NFTA_SET_ELEM_TIMEOUT, in milliseconds
 	client := first
 	for n > 0 {
@@ -68,8 +77,8 @@ func appendClients(b *netlink.Batch, f service.Frontend, first netip.Addr, n int
 			key = append(key, byte(f.Protocol), 0, 0, 0, byte(f.Port>>8), byte(f.Port), 0, 0)
 			elem := b.Nest(unix.NFTA_LIST_ELEM)
 			appendValue(b, unix.NFTA_SET_ELEM_KEY, key)
-			appendValue(b, unix.NFTA_SET_ELEM_DATA, []byte{1, 2, 3, 4})
-			b.U64(timeout, 3*3600*1000)
+			appendValue(b, unix.NFTA_SET_ELEM_DATA, binary.NativeEndian.AppendUint32(nil, r.number))
+			b.U64(timeout, uint64(r.timeout.Milliseconds()))
 			b.EndNest(elem)
 			client = client.Next()
 		}

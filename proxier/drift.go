@@ -3,8 +3,6 @@ package proxier
 import (
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
 
@@ -42,9 +40,12 @@ func (r *reconciler) checkDrift() {
 		return
 	}
 	found, err := r.tables.CheckDrift(r.builder.Ruleset())
+	if err == nil {
+		r.checking.succeeded()
+	}
 	switch {
 	case err != nil:
-		klog.ErrorS(err, "Failed to check the tables for drift")
+		r.checking.failed(err)
 		r.metrics.NetlinkError(err)
 		r.compare.suspect()
 	case found == kernel.Unknown:

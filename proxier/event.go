@@ -16,69 +16,58 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// eventer reports to operators by Events and the log: each text once while it does not change, at a limited
-// rate.
+// eventer reports to operators by Events and the log, at a limited rate. Whoever calls it reports a problem
+// once while it lasts.
 type eventer struct {
-	node     string
-	limit    flowcontrol.PassiveRateLimiter
-	queue    chan *eventsv1.Event
-	reported map[event]struct{}
+	node  string
+	nodes flowcontrol.PassiveRateLimiter // of Events about the Node, which must not wait for all Services
+	queue chan *eventsv1.Event
+	// services are the Events about Services, and lines those of the log.
+	services flowcontrol.PassiveRateLimiter
+	lines    *flood
 }
 
-type event struct {
-	object, reason, note string
-}
-
-// The eventer sends eventRate Events a second, with bursts of eventBurst. maxReported bounds the texts that
-// it remembers; after that it may report a text again.
+// The eventer sends eventRate Events a second about Services and as many about the Node, with bursts of
+// eventBurst.
 const (
-	eventRate   = 1
-	eventBurst  = 25
-	maxReported = 10000
+	eventRate  = 1
+	eventBurst = 25
 )
 
 func newEventer(node string) *eventer {
-	return &eventer{node: node, queue: make(chan *eventsv1.Event, eventBurst), reported: map[event]struct{}{},
-		limit: flowcontrol.NewTokenBucketPassiveRateLimiter(eventRate, eventBurst)}
+	return &eventer{node: node, queue: make(chan *eventsv1.Event, 2*eventBurst),
+		nodes:    flowcontrol.NewTokenBucketPassiveRateLimiter(eventRate, eventBurst),
+		services: flowcontrol.NewTokenBucketPassiveRateLimiter(eventRate, eventBurst),
+		lines:    newFlood()}
 }
 
 // reportService reports a problem with a Service.
 func (e *eventer) reportService(name service.Name, reason, note string) {
-	if !e.first(event{name.String(), reason, note}) {
-		return
+	if e.lines.passes() {
+		klog.InfoS("Service has a problem", "service", name, "reason", reason, "note", note)
 	}
-	klog.InfoS("Service has a problem", "service", name, "reason", reason, "note", note)
-	e.send(corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: name.Namespace, Name: name.Name},
-		corev1.EventTypeWarning, reason, note)
+	if e.services.TryAccept() {
+		e.send(corev1.ObjectReference{
+			Kind: "Service", APIVersion: "v1", Namespace: name.Namespace, Name: name.Name},
+			corev1.EventTypeWarning, reason, note)
+	}
 }
 
 // reportNode reports an event on this node.
 func (e *eventer) reportNode(kind, reason, note string) {
 	klog.InfoS("Node event", "reason", reason, "note", note)
 	node := corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: e.node, UID: types.UID(e.node)}
-	e.send(node, kind, reason, note)
-}
-
-func (e *eventer) first(ev event) bool {
-	if _, known := e.reported[ev]; known {
-		return false
+	if e.nodes.TryAccept() {
+		e.send(node, kind, reason, note)
 	}
-	if len(e.reported) >= maxReported {
-		clear(e.reported)
-	}
-	e.reported[ev] = struct{}{}
-	return true
 }
 
 // maxNote is how long the note of an Event may be: events.k8s.io/v1.
 const maxNote = 1024
 
-// send queues an Event. It drops the Event when there are too many, or no client sends them: the log has the
+// send queues an Event. It drops the Event when the queue is full, or no client sends them: the log has the
 // text.
 func (e *eventer) send(about corev1.ObjectReference, kind, reason, note string) {
-	if !e.limit.TryAccept() {
-		return
-	}
 	namespace := about.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault // of Events about objects without a namespace

@@ -19,10 +19,16 @@ import (
 // follow runs the source: the API server, or the manifests that are configured.
 func (p *Proxier) follow(ctx context.Context) error {
 	if p.client != nil {
-		return source.NewAPI(p.client, p.name).Run(ctx, p, logAPIError)
+		return source.NewAPI(p.client, p.name).Run(ctx, p, source.Reporter{
+			Failed: logAPIError, Recovered: logAPIRecovery, Heard: p.metrics.APIServerHeard,
+		})
 	}
 	p.health.SetNodeEligible(true) // manifests do not drain a node
-	return source.NewDir(p.config.Source).Run(ctx, p, desired.LogProblem)
+	return source.NewDir(p.config.Source).Run(ctx, p, func(err error) {
+		if p.invalid.passes() {
+			desired.LogProblem(err)
+		}
+	})
 }
 
 // Apply records an object of the source.
@@ -89,3 +95,6 @@ func (p *Proxier) Synced() { p.once.Do(func() { close(p.synced) }) }
 
 // logAPIError logs that objects of a resource could not be read. The informer retries.
 func logAPIError(err error) { klog.ErrorS(err, "Failed to list or watch, retrying") }
+
+// logAPIRecovery logs that what failed works again.
+func logAPIRecovery(what string) { klog.InfoS("Lists and watches again", "because", what) }

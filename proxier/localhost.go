@@ -13,10 +13,11 @@ import (
 // serveLocalhost brings the nodePorts on loopback addresses in line with the ruleset.
 func (r *reconciler) serveLocalhost() {
 	loopbacks, conflicts := r.builder.Ruleset().Loopbacks()
+	problems := make([]desired.Problem, 0, len(conflicts))
 	for _, c := range conflicts {
-		problem := desired.Conflict(c)
-		r.events.reportService(problem.Service, problem.Reason, problem.Message)
+		problems = append(problems, desired.Conflict(c))
 	}
+	r.loopbackConflicts.set(r.events, problems)
 	ports := make(map[netip.AddrPort]localhost.NodePort, len(loopbacks))
 	for f, l := range loopbacks {
 		ports[netip.AddrPortFrom(f.Addr, f.Port)] = localhost.NodePort{
@@ -27,12 +28,14 @@ func (r *reconciler) serveLocalhost() {
 
 // reportLocalhost reports nodePorts on loopback addresses that could not be opened.
 func (r *reconciler) reportLocalhost(errs []*localhost.ListenError) {
-	r.unserved = len(errs) > 0
 	failed := map[service.Family]int{}
+	problems := make([]desired.Problem, 0, len(errs))
 	for _, err := range errs {
 		failed[service.FamilyOf(err.Addr.Addr())]++
-		r.events.reportService(err.Service, reasonLocalhost, err.Error())
+		problems = append(problems, desired.Problem{
+			Service: err.Service, Reason: reasonLocalhost, Message: err.Error()})
 	}
+	r.loopbacks.set(r.events, problems)
 	for _, f := range r.builder.Environment().Config.Families {
 		r.metrics.LocalhostNodePorts(f, r.loopback.Listeners(f), failed[f])
 	}

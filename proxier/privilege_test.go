@@ -69,10 +69,18 @@ func (c confinement) start(t *testing.T, args ...string) *process {
 		p.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: c.uid, HostID: 0, Size: 1}}
 		p.cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: c.uid, HostID: 0, Size: 1}}
 	}
+	p.run(t, c.enter)
+	return p
+}
+
+// run starts the command on a thread of its own, which enters namespaces first. The process ends with the
+// test.
+func (p *process) run(t *testing.T, enter func() error) {
+	t.Helper()
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := c.enter()
+		err := enter()
 		if err == nil {
 			err = p.cmd.Start()
 		}
@@ -85,7 +93,6 @@ func (c confinement) start(t *testing.T, args ...string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
-	return p
 }
 
 // enter confines the calling thread, for the processes that it starts.
@@ -176,12 +183,17 @@ func scratch(t *testing.T) string {
 // untilProgrammed waits until the kernel has in a network namespace what the manifests mean.
 func (p *process) untilProgrammed(t *testing.T, ns *lab.Namespace, manifests string) {
 	t.Helper()
+	p.programmedWithin(t, ns, manifests, 10*time.Second)
+}
+
+func (p *process) programmedWithin(t *testing.T, ns *lab.Namespace, manifests string, limit time.Duration) {
+	t.Helper()
 	conn := dial(t, ns, kernel.Options{Own: true})
 	build, err := desired.FromManifests(caseConfig(t, "", manifests), nil, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		d, err := conn.Diff(service.Families(), build)
 		if err == nil && d.Size() == 0 {
 			return

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	clientmetrics "k8s.io/client-go/tools/metrics"
@@ -35,6 +36,8 @@ import (
 // Options configure a Proxier.
 type Options struct {
 	Config *config.Config
+	// Check returns why a new process could not run with a configuration that is valid. It is optional.
+	Check func(*config.Config) error
 	// Client reaches the API server; nil with a source of manifests.
 	Client *source.Client
 	// Version is the version of nftproxy, for /statusz.
@@ -46,6 +49,7 @@ type Options struct {
 // Proxier programs one node.
 type Proxier struct {
 	config   *config.Config
+	check    func(*config.Config) error
 	client   *source.Client
 	version  string
 	flags    map[string]string
@@ -57,6 +61,7 @@ type Proxier struct {
 	checks   *health.ServiceHealth
 	loopback *localhost.Proxy
 	events   *eventer
+	invalid  *flood // manifests that cannot be used
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
 	asked    chan inquiry  // for the reconciler's goroutine
@@ -78,13 +83,14 @@ func New(o Options) (*Proxier, error) {
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
 	return &Proxier{
-		config: o.Config, client: o.Client, version: o.Version, flags: o.Flags, name: name,
+		config: o.Config, check: o.Check, client: o.Client, version: o.Version, flags: o.Flags, name: name,
 		loopback: localhost.NewProxy(localhostFailed),
 		state:    state.New(name),
 		metrics:  m,
 		health:   h,
 		checks:   health.NewServiceHealth(h.Healthy),
 		events:   newEventer(name),
+		invalid:  newFlood(),
 		wake:     make(chan struct{}, 1),
 		address:  make(chan struct{}, 1),
 		asked:    make(chan inquiry),
@@ -93,12 +99,12 @@ func New(o Options) (*Proxier, error) {
 	}, nil
 }
 
-// errConfigChanged ends a Run whose configuration file has changed.
-var errConfigChanged = errors.New("the configuration file changed")
+// errKubeconfigChanged ends a Run whose kubeconfig has changed.
+var errKubeconfigChanged = errors.New("the kubeconfig changed")
 
-// Run follows the source and programs the kernel until ctx ends or the configuration file changes, and
-// returns nil then; the rules stay in the kernel. It fails at once when the kernel lacks a feature that the
-// rules need.
+// Run follows the source and programs the kernel until ctx ends, or the configuration file or the kubeconfig
+// changes to another valid one, and returns nil then; the rules stay in the kernel. It fails at once when the
+// kernel lacks a feature that the rules need.
 func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
@@ -121,27 +127,54 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	if p.client != nil {
 		clientmetrics.Register(p.metrics.RESTClient())
+		p.client.OnDialed(func() { signal(p.address) })
 		run(func() error { return p.events.run(ctx, p.client.CreateEvent) })
+		wg.Go(func() {
+			p.client.WatchKubeconfig(ctx, func() { cancel(errKubeconfigChanged) }, func(err error) {
+				klog.ErrorS(err, "Kubeconfig cannot be used, continuing with the one from the start")
+			})
+		})
 	}
 	p.serve(ctx, run)
 	run(func() error { return p.serveExplain(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
-	run(func() error { return p.config.Watch(ctx, func() { cancel(errConfigChanged) }) })
+	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })
 	run(func() error { return host.WatchAddrs(ctx, func() { signal(p.address) }) })
 	p.events.reportNode(corev1.EventTypeNormal, "Starting", "nftproxy is starting")
 	p.newReconciler(conn).run(ctx)
 	p.loopback.Close()
 	p.checks.Close()
-	wg.Wait()
+	waitAtMost(&wg, endLimit)
 	switch err := context.Cause(ctx); {
 	case errors.Is(err, errConfigChanged):
 		klog.InfoS("Configuration file changed, exiting to be restarted with it")
+		return nil
+	case errors.Is(err, errKubeconfigChanged):
+		klog.InfoS("Kubeconfig changed, exiting to be restarted with it")
 		return nil
 	case errors.Is(err, context.Canceled):
 		return nil
 	default:
 		return err
+	}
+}
+
+// endLimit bounds the wait for requests at the end. client-go runs an exec plugin of the kubeconfig without a
+// context: one that hangs would keep the process until the kubelet kills it.
+const endLimit = 3 * time.Second
+
+// waitAtMost waits for the group, or until the limit has passed.
+func waitAtMost(wg *sync.WaitGroup, limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		klog.InfoS("Ending without an answer to the last requests", "waited", limit)
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/host"
@@ -60,18 +58,24 @@ type reconciler struct {
 	builder     *desired.Builder
 	env         func() (desired.Environment, error)
 
-	due     reason        // why the next sync has to be full
-	early   state.Changes // that came in during a full sync, which may have them already
-	compare compareTimer
-	cleanup cleanup
-	sweep   *sweep // nil: none runs
-	closed  bool   // a healthCheckNodePort could not be opened
+	due reason // why the next sync has to be full
+	// outdated: the next full sync has to build the ruleset anew.
+	outdated bool
+	early    state.Changes // that came in during a full sync, which may have them already
+	compare  compareTimer
+	cleanup  cleanup
+	sweep    *sweep // nil: none runs
 
-	lastSync  time.Time // that succeeded
-	lastError error     // of the last sync
-
-	unserved     bool             // a nodePort on a loopback address could not be opened
-	unrestricted []service.Family // the last that were logged
+	lastSync          time.Time // that succeeded
+	lastError         error     // of the last sync
+	started           bool      // a sync has succeeded
+	syncing           failure   // of syncs
+	checking          failure   // of checks for drift
+	flushing          failure   // of deletions of stale flows
+	ports             reported  // healthCheckNodePorts that could not be opened
+	loopbacks         reported  // nodePorts on loopback addresses that could not be opened
+	loopbackConflicts reported
+	unrestricted      []service.Family // the last that were logged
 }
 
 func (p *Proxier) newReconciler(t tables) *reconciler {
@@ -82,27 +86,28 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 		builder: desired.NewBuilder(p.state, func(o desired.Problem) {
 			p.events.reportService(o.Service, o.Reason, o.Message)
 		}),
-		env:     p.environment,
-		due:     start,
-		cleanup: newCleanup(),
+		env:      p.environment,
+		due:      start,
+		outdated: true,
+		cleanup:  newCleanup(),
+		syncing:  failure{message: "Sync failed"},
+		checking: failure{message: "Failed to check the tables for drift"},
+		flushing: failure{message: "Failed to delete stale flows, will retry"},
 	}
 }
 
-// require makes the next sync a full one.
-func (r *reconciler) require(why reason) { r.due = max(r.due, why) }
+// require makes the next sync a full one. If the reason is only what another process did, or may have done,
+// to the tables, the ruleset is as it should be.
+func (r *reconciler) require(why reason) {
+	r.due = max(r.due, why)
+	r.outdated = r.outdated || why != suspicion && why != drift
+}
 
 // run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one
 // sync. It retries a failed sync at growing intervals; a change meanwhile syncs as well.
 func (r *reconciler) run(ctx context.Context) {
-	for waiting := true; waiting; {
-		select {
-		case <-r.synced:
-			waiting = false
-		case q := <-r.asked:
-			r.answer(q)
-		case <-ctx.Done():
-			return
-		}
+	if !r.awaitSource(ctx) {
+		return
 	}
 	signal(r.wake)
 	defer r.awaitSweep()
@@ -143,7 +148,7 @@ func (r *reconciler) run(ctx context.Context) {
 		err := r.sync(ctx)
 		r.record(err)
 		if err != nil {
-			klog.ErrorS(err, "Sync failed", "retryIn", retry.after())
+			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
 		} else {
 			retry.succeeded()
@@ -164,13 +169,14 @@ func (r *reconciler) markDone() {
 	}
 }
 
-// addressesChanged reports whether the addresses of nodePorts or health checks have changed. Interfaces of
-// pods come and go all the time; their addresses serve neither.
+// addressesChanged reports whether the addresses of nodePorts or health checks have changed, or a Service has
+// a frontend that the node itself needs now. Interfaces of pods come and go all the time; their addresses
+// serve neither.
 func (r *reconciler) addressesChanged() bool {
 	e, err := r.env()
 	before := r.builder.Environment()
 	return err != nil || !slices.Equal(e.Node.NodePortAddrs, before.Node.NodePortAddrs) ||
-		!slices.Equal(e.HealthCheckAddrs, before.HealthCheckAddrs)
+		!slices.Equal(e.HealthCheckAddrs, before.HealthCheckAddrs) || r.builder.Reserve(e.Node.Reserved)
 }
 
 // environment returns the Environment with the host's addresses.
@@ -179,5 +185,9 @@ func (p *Proxier) environment() (desired.Environment, error) {
 	if err != nil {
 		return desired.Environment{}, err
 	}
-	return desired.NewEnvironment(p.config, p.name, p.state, p.families, addrs), nil
+	e := desired.NewEnvironment(p.config, p.name, p.state, p.families, addrs)
+	if p.client != nil {
+		e.ReserveAPIServer(p.client.Dialed())
+	}
+	return e, nil
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -72,6 +70,7 @@ func (r *reconciler) endSweep(result []swept) {
 	r.sweep = nil
 	s.cancel()
 	finished := true
+	var errs []error
 	for _, part := range result {
 		for _, f := range part.former {
 			r.cleanup.remember(f, s.flows[f])
@@ -84,10 +83,14 @@ func (r *reconciler) endSweep(result []swept) {
 		if !errors.Is(part.err, context.Canceled) {
 			r.cleanup.retryLater()
 			r.metrics.NetlinkError(part.err)
-			klog.ErrorS(part.err, "Failed to delete stale flows, will retry", "family", part.family)
+			errs = append(errs, part.err)
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		r.flushing.failed(err)
+	}
 	if finished {
+		r.flushing.succeeded()
 		return
 	}
 	for f, name := range s.flows {

@@ -22,6 +22,8 @@ type Compiled struct {
 	LocalReady      map[service.Family]int // see HealthCheck; nil without a port
 	NoLocal         map[service.Family]NoLocal
 	Problems        []string // each names a part that was left out, and the reason
+	Demand          Demand
+	Refused         Refused
 }
 
 // NoLocal counts ports with a traffic policy Local whose endpoints are all on other nodes.
@@ -40,13 +42,22 @@ type Held struct {
 }
 
 // Compile turns a Service into the frontends that it wants on the node, with the endpoints that its policies
-// choose. Endpoints stay in the slots that they have.
-func Compile(svc *service.Service, node service.Node, slots Slots) *Compiled {
+// choose. Endpoints stay in the slots that they have. The share bounds the elements of the Service, see
+// [MaxShare].
+func Compile(svc *service.Service, node service.Node, slots Slots, share int) *Compiled {
 	c := &compiler{
 		svc: svc, node: node, slots: slots,
 		out:  &Compiled{Name: svc.Name, Created: svc.Created, ClusterIPs: svc.ClusterIPs},
 		seen: map[service.Frontend]*service.Port{},
 	}
+	if len(svc.SourceRanges) > 0 {
+		c.sources = map[service.Family][]netip.Prefix{}
+		for _, family := range families(svc.ClusterIPs) {
+			c.sources[family] = sources(svc, node, family)
+		}
+	}
+	of := families(svc.ClusterIPs)
+	c.ports = make([]portTargets, 0, len(svc.Ports)*len(of))
 	for i := range svc.Ports {
 		p := &svc.Ports[i]
 		same := func(q service.Port) bool { return p.Protocol == q.Protocol && p.Port == q.Port }
@@ -54,10 +65,11 @@ func Compile(svc *service.Service, node service.Node, slots Slots) *Compiled {
 			c.problem("port %d/%s: the Service has it twice, the first counts", p.Port, p.Protocol)
 			continue
 		}
-		for _, family := range families(svc.ClusterIPs) {
+		for _, family := range of {
 			c.port(p, family)
 		}
 	}
+	c.entries(share)
 	if c.out.HealthCheckPort = svc.HealthCheckPort; c.out.HealthCheckPort != 0 {
 		c.out.LocalReady = localReady(svc, node)
 	}
@@ -75,14 +87,16 @@ func families(clusterIPs []netip.Addr) []service.Family {
 }
 
 type compiler struct {
-	svc   *service.Service
-	node  service.Node
-	slots Slots
-	out   *Compiled
-	seen  map[service.Frontend]*service.Port
+	svc     *service.Service
+	node    service.Node
+	slots   Slots
+	out     *Compiled
+	ports   []portTargets
+	seen    map[service.Frontend]*service.Port
+	sources map[service.Family][]netip.Prefix // that a restricted load-balancer IP admits
 }
 
-// port adds the frontends of one port in one family.
+// port adds the targets of one port in one family.
 func (c *compiler) port(p *service.Port, family service.Family) {
 	cluster, local, anywhere := pick(p.Endpoints, family, c.node)
 	for _, b := range local {
@@ -114,112 +128,21 @@ func (c *compiler) port(p *service.Port, family service.Family) {
 	} else {
 		c.loopback(p, family, cluster)
 	}
-	for _, kind := range c.frontends(p) {
-		target := &external
-		if kind.internal {
-			target = &internal
-		}
-		for _, addr := range kind.addrs {
-			if service.FamilyOf(addr) == family {
-				f := service.Frontend{Addr: addr, Protocol: p.Protocol, Port: kind.port}
-				c.entry(p, f, target, kind.restricted)
-			}
-		}
-	}
-}
-
-// target is where frontends of one kind lead to.
-type target struct {
-	shape            Shape
-	backends, locals []service.Backend
-	serving          []service.Backend
-}
-
-func clusterShape(kind ShapeKind, backends []service.Backend, anywhere bool) target {
-	switch {
-	case !anywhere:
-		return target{shape: Shape{Kind: ShapeReject}}
-	case len(backends) == 0:
-		return target{shape: Shape{Kind: ShapeDrop}}
-	}
-	return target{shape: Shape{Kind: kind, N: len(backends)}, backends: backends}
-}
-
-func localShape(cluster, local []service.Backend, anywhere bool) target {
-	if !anywhere {
-		return target{shape: Shape{Kind: ShapeReject}}
-	}
-	shape := Shape{Kind: ShapeLocal, N: len(cluster), Locals: len(local)}
-	return target{shape: shape, backends: cluster, locals: local}
-}
-
-// addresses are addresses of one kind on which clients reach a port.
-type addresses struct {
-	addrs      []netip.Addr
-	port       uint16
-	internal   bool
-	restricted bool
-}
-
-func (c *compiler) frontends(p *service.Port) []addresses {
-	kinds := []addresses{
-		{addrs: c.svc.ClusterIPs, port: p.Port, internal: true},
-		{addrs: c.svc.LoadBalancerIPs, port: p.Port, restricted: true},
-		{addrs: c.svc.ExternalIPs, port: p.Port},
-	}
-	if p.NodePort != 0 {
-		kinds = append(kinds, addresses{addrs: c.node.NodePortAddrs, port: p.NodePort})
-	}
-	return kinds
-}
-
-// entry adds one frontend, unless the Service has it already: an external IP may be a load-balancer IP as
-// well, which comes first because it may be restricted.
-func (c *compiler) entry(p *service.Port, f service.Frontend, t *target, restricted bool) {
-	if other, ok := c.seen[f]; ok {
-		if other != p {
-			c.problem("%s: two ports of the Service claim it, the first has it", f)
-		}
-		return
-	}
-	c.seen[f] = p
-	e := Entry{Frontend: f, Port: c.portName(p), Shape: t.shape, Serving: t.serving}
-	held := c.slots(f)
-	cluster := c.trim(f, t.backends, nftables.MaxSlots, &e.Shape.N)
-	here := c.trim(f, t.locals, nftables.MaxLocalSlots, &e.Shape.Locals)
-	e.Backends, e.Locals = AssignSlots(held.Backends, cluster), AssignSlots(held.Locals, here)
-	if c.svc.AffinityTimeout > 0 && len(e.Backends)+len(e.Locals) > 0 {
-		e.Shape.Timeout = c.svc.AffinityTimeout
-		e.Numbers = assignNumbers(numbered{held.Backends, held.Numbers}, e.Backends)
-		e.LocalNumbers = assignNumbers(numbered{held.Locals, held.LocalNumbers}, e.Locals)
-	}
-	if restricted {
-		e.Sources = c.sources(service.FamilyOf(f.Addr))
-		e.Restricted = c.svc.Restricted || len(e.Sources) > 0
-	}
-	c.out.Entries = append(c.out.Entries, e)
-}
-
-// trim bounds the backends to the number of slots.
-func (c *compiler) trim(f service.Frontend, backends []service.Backend, most int, n *int) []service.Backend {
-	if len(backends) <= most {
-		return backends
-	}
-	c.problem("%s: has %d endpoints, %d are used", f, len(backends), most)
-	*n = most
-	return backends[:most]
+	internal.trim()
+	external.trim()
+	c.ports = append(c.ports, portTargets{p, family, internal, external})
 }
 
 // sources returns the admitted sources of the family. If they include the node's own address, they include
 // the load-balancer IPs as well: if such an IP is bound to an interface of the node, it is the source of the
 // node's own traffic to it.
-func (c *compiler) sources(family service.Family) []netip.Prefix {
-	out := prefixesOf(family, c.svc.SourceRanges)
+func sources(svc *service.Service, node service.Node, family service.Family) []netip.Prefix {
+	out := prefixesOf(family, svc.SourceRanges)
 	admits := func(a netip.Addr) bool {
 		return slices.ContainsFunc(out, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
-	if slices.ContainsFunc(c.node.Addrs, admits) {
-		for _, lb := range c.svc.LoadBalancerIPs {
+	if slices.ContainsFunc(node.Addrs, admits) {
+		for _, lb := range svc.LoadBalancerIPs {
 			if service.FamilyOf(lb) == family {
 				out = append(out, netip.PrefixFrom(lb, lb.BitLen()))
 			}

@@ -61,12 +61,12 @@ func frontendCases() []compileCase {
 			s.Ports[0].NodePort = 30080
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
+			"fd00:96::10 . tcp . 80 -> no-endpoints",
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
+			"2001:db8::1 . tcp . 30080 -> no-endpoints",
 			"203.0.113.1 . tcp . 80 -> external-2 " + both,
 			"203.0.113.2 . tcp . 80 -> external-2 " + both,
 			"198.51.100.1 . tcp . 80 -> external-2 " + both,
-			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
-			"fd00:96::10 . tcp . 80 -> no-endpoints",
-			"2001:db8::1 . tcp . 30080 -> no-endpoints",
 		}, nil},
 		{"a family without ClusterIP is not the Service's", func(s *service.Service) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs("2001:db8::80"), addrs("2001:db8::81")
@@ -81,8 +81,8 @@ func frontendCases() []compileCase {
 			s.Ports[0].NodePort = 30080
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
-			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
 			"fd00:96::10 . tcp . 80 -> cluster-2 " + both6,
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
 			"2001:db8::1 . tcp . 30080 -> external-2 " + both6,
 		}, nil},
 		{"dual stack, endpoints of one family", func(s *service.Service) {
@@ -121,11 +121,11 @@ func clashCases() []compileCase {
 				service.Port{Name: "b", Protocol: service.TCP, Port: 81, NodePort: 30080})
 		}, []string{
 			"10.96.0.10 . tcp . 80 -> cluster-2 " + both,
-			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
 			"fd00:96::10 . tcp . 80 -> no-endpoints",
-			"2001:db8::1 . tcp . 30080 -> no-endpoints",
 			"10.96.0.10 . tcp . 81 -> no-endpoints",
 			"fd00:96::10 . tcp . 81 -> no-endpoints",
+			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
+			"2001:db8::1 . tcp . 30080 -> no-endpoints",
 		}, []string{
 			"192.0.2.1 . tcp . 30080: two ports of the Service claim it, the first has it",
 			"2001:db8::1 . tcp . 30080: two ports of the Service claim it, the first has it",

@@ -68,7 +68,7 @@ func TestConflictClusterIPWins(t *testing.T) {
 			t.Fatalf("order %v: owner is %s", order, got)
 		}
 		if last := services[order[len(order)-1]].Name; last.Name == "a" {
-			want := []rules.Conflict{{shared(), services[2].Name, last, true}}
+			want := []rules.Conflict{{shared(), services[2].Name, last, rules.KindClusterIP, rules.KindExternalIP}}
 			if diff := cmp.Diff(want, conflicts[:1], addrComparer()); diff != "" {
 				t.Errorf("order %v: conflicts (-want +got):\n%s", order, diff)
 			}
@@ -105,11 +105,11 @@ func TestConflictLosers(t *testing.T) {
 	}{
 		{"the first claims", func() []rules.Conflict { return putSvc(r, middle) }, nil, "middle " + ep2},
 		{"a younger one loses", func() []rules.Conflict { return putSvc(r, young) },
-			[]rules.Conflict{{shared(), id(middle), id(young), false}}, "middle " + ep2},
+			[]rules.Conflict{{shared(), id(middle), id(young), 0, 0}}, "middle " + ep2},
 		{"an older one wins", func() []rules.Conflict { return putSvc(r, old) },
-			[]rules.Conflict{{shared(), id(old), id(middle), false}}, "old " + ep1},
+			[]rules.Conflict{{shared(), id(old), id(middle), 0, 0}}, "old " + ep1},
 		{"the loser is updated", func() []rules.Conflict { return putSvc(r, named("young", 1, ep4)) },
-			[]rules.Conflict{{shared(), id(old), id(young), false}}, "old " + ep1},
+			[]rules.Conflict{{shared(), id(old), id(young), 0, 0}}, "old " + ep1},
 		{"the loser no longer claims", func() []rules.Conflict {
 			middle.ClusterIPs = nil
 			return putSvc(r, middle)
@@ -119,12 +119,12 @@ func TestConflictLosers(t *testing.T) {
 			return putSvc(r, old)
 		}, nil, "young " + ep4},
 		{"the winner claims again", func() []rules.Conflict { return putSvc(r, named("old", 9, ep1)) },
-			[]rules.Conflict{{shared(), id(old), id(young), false}}, "old " + ep1},
+			[]rules.Conflict{{shared(), id(old), id(young), 0, 0}}, "old " + ep1},
 		{"the loser goes", func() []rules.Conflict { r.Remove(id(young)); return nil }, nil, "old " + ep1},
 		{"a Service is created again, younger", func() []rules.Conflict {
 			putSvc(r, named("middle", 5, ep2))
 			return putSvc(r, named("old", 0, ep1))
-		}, []rules.Conflict{{shared(), id(middle), id(old), false}}, "middle " + ep2},
+		}, []rules.Conflict{{shared(), id(middle), id(old), 0, 0}}, "middle " + ep2},
 	}
 	for _, s := range steps {
 		if diff := cmp.Diff(s.want, s.do(), addrComparer()); diff != "" {
@@ -180,8 +180,13 @@ func TestConflictNow(t *testing.T) {
 		step.do()
 		var got []string
 		for _, svc := range []*service.Service{old, middle, young} {
-			conflict, _ := r.Conflict(shared(), svc.Name)
-			got = append(got, conflict.Winner.Name)
+			winner := ""
+			for _, c := range r.Losers(shared()) {
+				if c.Loser == svc.Name {
+					winner = c.Winner.Name
+				}
+			}
+			got = append(got, winner)
 		}
 		if diff := cmp.Diff(step.want, got); diff != "" {
 			t.Errorf("%s: winners (-want +got):\n%s", step.what, diff)

@@ -12,6 +12,7 @@ import (
 // Entry is one frontend with the treatment of its connections.
 type Entry struct {
 	Frontend service.Frontend
+	Kind     Kind
 	Port     string // for people: namespace/name:port
 	Shape    Shape
 	Backends []service.Backend // by slot
@@ -30,16 +31,17 @@ type Entry struct {
 
 // stale returns the frontend with the backends whose flows may stay.
 func (e *Entry) stale() service.StaleFlows {
-	return service.StaleFlows{Frontend: e.Frontend, Service: ownerOf(e.Port), Keep: e.Serving}
+	return service.StaleFlows{Frontend: e.Frontend, Service: OwnerOf(e.Port), Keep: e.Serving}
 }
 
 // staleGone returns a frontend that is gone. port is the name that its entry had.
 func staleGone(f service.Frontend, port string) service.StaleFlows {
-	return service.StaleFlows{Frontend: f, Service: ownerOf(port), Gone: true}
+	return service.StaleFlows{Frontend: f, Service: OwnerOf(port), Gone: true}
 }
 
-// ownerOf returns the Service from the name of one of its ports, which begins with it: see portName.
-func ownerOf(port string) service.Name {
+// OwnerOf returns the Service from the name of one of its ports, which begins with it: see portName. The name
+// is also the comment of the elements that lead to the port.
+func OwnerOf(port string) service.Name {
 	namespace, rest, _ := strings.Cut(port, "/")
 	name, _, _ := strings.Cut(rest, ":")
 	return service.Name{Namespace: namespace, Name: name}

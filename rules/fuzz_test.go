@@ -121,7 +121,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		commit(rules.Diff(r, rules.Programmed{}))
 		for _, name := range []string{"a", "b", "a"} {
-			r.Put(rules.Compile(s.service(name), node, r.Slots))
+			r.Put(rules.Compile(s.service(name), node, r.Slots, rules.MaxShare))
 			commit(r.Changes())
 			r.Done()
 			if d := rules.Diff(r, programmed(kernel, r)); !d.Empty() {

@@ -157,7 +157,7 @@ func (g generator) ruleset(config rules.Config, slots rules.Slots, n int) *rules
 		slots = r.Slots
 	}
 	for i := range g.IntN(n + 1) {
-		r.Put(rules.Compile(g.service(i), node, slots))
+		r.Put(rules.Compile(g.service(i), node, slots, rules.MaxShare))
 	}
 	return r
 }

@@ -72,7 +72,7 @@ func web() *service.Service {
 func compileAt(svc *service.Service, slots rules.Slots) *rules.Compiled {
 	own := addrs("192.0.2.1 2001:db8::1")
 	node := service.Node{Name: "n1", Zone: "a", Addrs: own, NodePortAddrs: own}
-	return rules.Compile(svc, node, slots)
+	return rules.Compile(svc, node, slots, rules.MaxShare)
 }
 
 // entryText returns all of an entry in one line.

@@ -26,10 +26,10 @@ func (c *compiler) loopback(p *service.Port, family service.Family, backends []s
 		return
 	}
 	for _, addr := range c.node.LoopbackAddrs {
-		if service.FamilyOf(addr) == family {
+		f := service.Frontend{Addr: addr, Protocol: p.Protocol, Port: p.NodePort}
+		if service.FamilyOf(addr) == family && !c.reserved(f) {
 			c.out.Loopbacks = append(c.out.Loopbacks, Loopback{
-				Service:  c.svc.Name,
-				Frontend: service.Frontend{Addr: addr, Protocol: p.Protocol, Port: p.NodePort},
+				Service: c.svc.Name, Frontend: f,
 				Backends: backends, Affinity: c.svc.AffinityTimeout,
 			})
 		}

@@ -22,7 +22,8 @@ func nodePort(name string, age int) *service.Service {
 
 // putLoopback puts the Service as it is on node n1 with both loopback addresses.
 func putLoopback(r *rules.Ruleset, svc *service.Service) {
-	r.Put(rules.Compile(svc, service.Node{Name: "n1", LoopbackAddrs: addrs("127.0.0.1 ::1")}, noSlots))
+	node := service.Node{Name: "n1", LoopbackAddrs: addrs("127.0.0.1 ::1")}
+	r.Put(rules.Compile(svc, node, noSlots, rules.MaxShare))
 }
 
 // loopbackTexts returns the loopback frontends and the conflicts in order.

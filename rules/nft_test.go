@@ -143,7 +143,7 @@ func TestNFTAcceptsChanges(t *testing.T) {
 			for range 3 {
 				i := g.IntN(5)
 				services[i] = g.change(i, services[i])
-				r.Put(rules.Compile(services[i], node, r.Slots))
+				r.Put(rules.Compile(services[i], node, r.Slots, rules.MaxShare))
 			}
 			r.Remove(name(g.IntN(5)))
 			texts = append(texts, deltaText(t, r.Changes()))

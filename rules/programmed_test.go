@@ -84,7 +84,7 @@ func TestRestartWritesNothing(t *testing.T) {
 		for range 20 { // slots depend on this history
 			i := g.IntN(5)
 			services[i] = g.change(i, services[i])
-			before.Put(rules.Compile(services[i], node, before.Slots))
+			before.Put(rules.Compile(services[i], node, before.Slots, rules.MaxShare))
 		}
 		k := fakekernel.New()
 		apply(t, k, rules.Diff(before, rules.Programmed{}))
@@ -93,7 +93,7 @@ func TestRestartWritesNothing(t *testing.T) {
 		slots := kernel.Programmed(nil).Slots()
 		for i := range 5 {
 			if services[i] != nil {
-				after.Put(rules.Compile(services[i], node, slots))
+				after.Put(rules.Compile(services[i], node, slots, rules.MaxShare))
 			}
 		}
 		// Chains that were of use once may go.

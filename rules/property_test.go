@@ -146,7 +146,7 @@ func (p *process) start(t *testing.T) {
 	d, err := p.kernel.Diff(p.config.Families, func(slots rules.Slots) *rules.Ruleset {
 		p.ruleset = rules.NewRuleset(p.config)
 		for _, i := range slices.Sorted(maps.Keys(p.services)) {
-			p.put(rules.Compile(p.services[i], p.node, slots))
+			p.put(rules.Compile(p.services[i], p.node, slots, rules.MaxShare))
 		}
 		return p.ruleset
 	})
@@ -177,7 +177,7 @@ func (p *process) change() {
 		return
 	}
 	p.services[i] = p.g.change(i, p.services[i])
-	p.put(rules.Compile(p.services[i], p.node, p.ruleset.Slots))
+	p.put(rules.Compile(p.services[i], p.node, p.ruleset.Slots, rules.MaxShare))
 }
 
 // commit programs the changes since the last commit.
@@ -236,14 +236,14 @@ func checkOrder(t *testing.T, seed uint64) {
 		r := rules.NewRuleset(config)
 		for _, i := range g.Perm(len(services)) {
 			if g.chance(30) {
-				r.Put(rules.Compile(g.service(i), node, r.Slots))
+				r.Put(rules.Compile(g.service(i), node, r.Slots, rules.MaxShare))
 			}
 			if g.chance(30) {
 				r.Remove(name(g.IntN(len(services))))
 			}
 		}
 		for _, i := range g.Perm(len(services)) {
-			r.Put(rules.Compile(services[i], node, r.Slots))
+			r.Put(rules.Compile(services[i], node, r.Slots, rules.MaxShare))
 		}
 		return r.Owners()
 	}
@@ -256,25 +256,23 @@ func checkOrder(t *testing.T, seed uint64) {
 	}
 }
 
-// checkOwner checks that the frontend belongs to a Service whose ClusterIP it is at, and otherwise to the
-// oldest.
+// checkOwner checks that the frontend belongs to the Service that claims it as the strongest kind, and of
+// those to the oldest.
 func checkOwner(t *testing.T, services []*service.Service, node service.Node, f service.Frontend,
 	owner service.Name) {
 	t.Helper()
-	atClusterIP := func(svc *service.Service) int {
-		if slices.Contains(svc.ClusterIPs, f.Addr) {
-			return 0
-		}
-		return 1
-	}
+	kinds := map[*service.Service]rules.Kind{}
 	stronger := func(a, b *service.Service) int {
-		return cmp.Or(atClusterIP(a)-atClusterIP(b), a.Created.Compare(b.Created), a.Name.Compare(b.Name))
+		return cmp.Or(cmp.Compare(kinds[a], kinds[b]), a.Created.Compare(b.Created), a.Name.Compare(b.Name))
 	}
 	var best *service.Service
 	for _, svc := range services {
-		claims := slices.ContainsFunc(rules.Compile(svc, node, noSlots).Entries,
-			func(e rules.Entry) bool { return e.Frontend == f })
-		if claims && (best == nil || stronger(svc, best) < 0) {
+		entries := rules.Compile(svc, node, noSlots, rules.MaxShare).Entries
+		i := slices.IndexFunc(entries, func(e rules.Entry) bool { return e.Frontend == f })
+		if i < 0 {
+			continue
+		}
+		if kinds[svc] = entries[i].Kind; best == nil || stronger(svc, best) < 0 {
 			best = svc
 		}
 	}

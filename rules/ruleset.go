@@ -29,6 +29,8 @@ type Ruleset struct {
 	checks   map[service.Name]HealthCheck
 	loopback map[service.Name]*Compiled // Services with nodePorts on loopback addresses
 	noLocal  map[service.Family]NoLocal
+	demands  map[string]demands // by namespace
+	refused  Refused
 
 	changes changes
 }
@@ -78,6 +80,7 @@ func NewRuleset(config Config) *Ruleset {
 		checks:   map[service.Name]HealthCheck{},
 		loopback: map[service.Name]*Compiled{},
 		noLocal:  map[service.Family]NoLocal{},
+		demands:  map[string]demands{},
 	}
 	r.changes.reset()
 	return r
@@ -87,11 +90,12 @@ func NewRuleset(config Config) *Ruleset {
 type Conflict struct {
 	Frontend      service.Frontend
 	Winner, Loser service.Name
-	ClusterIP     bool // the winner is younger, but the frontend is at its ClusterIP
+	// WinnerKind and LoserKind are by what they claim it. If both are the same, the winner is the older one.
+	WinnerKind, LoserKind Kind
 }
 
 // Put adds a Service, or replaces its previous state, and returns the conflicts with other Services. Further
-// changes may resolve them: see [Ruleset.Conflict].
+// changes may resolve them: see [Ruleset.Losers].
 func (r *Ruleset) Put(c *Compiled) []Conflict {
 	old := r.services[c.Name]
 	r.drop(old)
@@ -110,6 +114,7 @@ func (r *Ruleset) Put(c *Compiled) []Conflict {
 		r.loopback[c.Name] = c
 	}
 	r.countNoLocal(c, +1)
+	r.demand(c, +1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, +1)
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, +1)
 	return conflicts
@@ -139,6 +144,15 @@ func (r *Ruleset) Slots(f service.Frontend) Held {
 	}
 	e := c.entry
 	return Held{e.Backends, e.Locals, e.Numbers, e.LocalNumbers}
+}
+
+// Owner returns the Service that has a frontend, and false if none has it.
+func (r *Ruleset) Owner(f service.Frontend) (service.Name, bool) {
+	c, ok := r.owners[f]
+	if !ok {
+		return service.Name{}, false
+	}
+	return c.by.Name, true
 }
 
 // Flows returns which flows to a frontend may stay, and false if no Service has the frontend.
@@ -175,19 +189,17 @@ func (r *Ruleset) countNoLocal(c *Compiled, by int) {
 	}
 }
 
-// Conflict returns the conflict of a Service that claims a frontend which another one has. It returns false
-// if the Service has the frontend, or no longer claims it.
-func (r *Ruleset) Conflict(f service.Frontend, loser service.Name) (Conflict, bool) {
-	losers := r.losers[f]
-	i := slices.IndexFunc(losers, func(l claim) bool { return l.by.Name == loser })
-	if i < 0 {
-		return Conflict{}, false
+// Losers returns the conflicts about a frontend: one for each Service that claims it and does not have it.
+func (r *Ruleset) Losers(f service.Frontend) []Conflict {
+	conflicts := make([]Conflict, 0, len(r.losers[f]))
+	for _, loser := range r.losers[f] {
+		conflicts = append(conflicts, newConflict(r.owners[f], loser))
 	}
-	return newConflict(r.owners[f], losers[i]), true
+	return conflicts
 }
 
 func newConflict(winner, loser claim) Conflict {
-	return Conflict{winner.entry.Frontend, winner.by.Name, loser.by.Name, older(loser.by, winner.by)}
+	return Conflict{winner.entry.Frontend, winner.by.Name, loser.by.Name, winner.entry.Kind, loser.entry.Kind}
 }
 
 // Conflicts returns the number of frontends that more than one Service claims.
@@ -243,19 +255,16 @@ func (r *Ruleset) drop(c *Compiled) {
 	delete(r.checks, c.Name)
 	delete(r.loopback, c.Name)
 	r.countNoLocal(c, -1)
+	r.demand(c, -1)
 	r.count(c.ClusterIPs, nftables.ClusterIPs, r.clusters, -1)
 	r.count(c.Hairpins, nftables.Hairpin, r.hairpins, -1)
 }
 
-// clusterIP reports whether the Service claims the frontend at its ClusterIP. No other claim is stronger:
-// whoever can write a Service chooses its external IPs, and the API server chooses the ClusterIPs.
-func (c claim) clusterIP() bool { return slices.Contains(c.by.ClusterIPs, c.entry.Frontend.Addr) }
-
-// before reports whether c is stronger than d: the claim at a ClusterIP, and otherwise the one of the older
-// Service.
+// before reports whether c is stronger than d: the claim of the stronger kind, and of one kind that of the
+// older Service.
 func (c claim) before(d claim) bool {
-	if c.clusterIP() != d.clusterIP() {
-		return c.clusterIP()
+	if c.entry.Kind != d.entry.Kind {
+		return c.entry.Kind < d.entry.Kind
 	}
 	return older(c.by, d.by)
 }

@@ -60,10 +60,16 @@ func TestSourceRanges(t *testing.T) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs(ip), addrs("198.51.100.1")
 			s.Ports[0].NodePort = 30080
 		}, "10.0.0.0/8", []string{
-			lb + "[10.0.0.0/8]",
-			"198.51.100.1 . tcp . 80 -> external-2 " + both,
 			"192.0.2.1 . tcp . 30080 -> external-2 " + both,
 			"2001:db8::1 . tcp . 30080 -> no-endpoints",
+			lb + "[10.0.0.0/8]",
+			"198.51.100.1 . tcp . 80 -> external-2 " + both,
+		}},
+		{"a nodePort that is the load-balancer IP and port is restricted", func(s *service.Service) {
+			s.LoadBalancerIPs, s.Ports[0].NodePort = addrs("192.0.2.1"), 80
+		}, "10.0.0.0/8", []string{
+			"192.0.2.1 . tcp . 80 -> external-2 " + both + " from [10.0.0.0/8]",
+			"2001:db8::1 . tcp . 80 -> no-endpoints",
 		}},
 		{"an external IP that is the load-balancer IP is restricted", func(s *service.Service) {
 			s.LoadBalancerIPs, s.ExternalIPs = addrs(ip), addrs(ip)

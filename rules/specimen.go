@@ -69,7 +69,7 @@ func specimenRuleset(c Config) *Ruleset {
 					InternalLocal: local, ExternalLocal: local, AffinityTimeout: timeout,
 					Ports: []service.Port{{Protocol: service.TCP, Port: 80, Endpoints: endpoints}},
 				}
-				r.Put(Compile(svc, node, r.Slots))
+				r.Put(Compile(svc, node, r.Slots, MaxShare))
 			}
 		}
 	}

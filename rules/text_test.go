@@ -20,7 +20,7 @@ func TestTextDeterminism(t *testing.T) {
 		config, node := g.config(), g.node()
 		var compiled []*rules.Compiled
 		for i := range 6 {
-			compiled = append(compiled, rules.Compile(g.service(i), node, noSlots))
+			compiled = append(compiled, rules.Compile(g.service(i), node, noSlots, rules.MaxShare))
 		}
 		var texts [3]string
 		for i := range texts {
@@ -86,7 +86,7 @@ func TestDeltaDeterminism(t *testing.T) {
 			texts[i] = deltaText(t, rules.Diff(r, kernel.Programmed(r)))
 			r.Done()
 			for j := range 4 {
-				r.Put(rules.Compile(g.service(j), g.node(), r.Slots))
+				r.Put(rules.Compile(g.service(j), g.node(), r.Slots, rules.MaxShare))
 			}
 			texts[i] += deltaText(t, r.Changes())
 		}

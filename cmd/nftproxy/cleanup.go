@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -19,14 +21,13 @@ func newCleanupCommand() *cobra.Command {
 	}
 }
 
-// cleanup removes nftproxy's tables. Connections that are already translated continue.
+// cleanup removes nftproxy's tables. Connections that are already translated continue. A kernel without
+// nftables has nothing to remove.
 func cleanup(cmd *cobra.Command) error {
-	conn, err := kernel.Dial(kernel.Options{})
-	if err != nil {
-		return err
+	found, err := removeTables()
+	if errors.Is(err, netlink.ErrAbsent) {
+		err = nil
 	}
-	defer conn.Close()
-	found, err := conn.Cleanup(service.Families())
 	for _, f := range found {
 		fmt.Fprintf(cmd.OutOrStdout(), "removed table %s %s\n", f, nftables.TableName)
 	}
@@ -34,4 +35,13 @@ func cleanup(cmd *cobra.Command) error {
 		fmt.Fprintln(cmd.OutOrStdout(), "nothing to remove")
 	}
 	return err
+}
+
+func removeTables() (found []service.Family, err error) {
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return conn.Cleanup(service.Families())
 }

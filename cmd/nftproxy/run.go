@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"errors"
-	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,10 +12,6 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/source"
 )
-
-// gcPercent makes the garbage collector run twice as often as by default. There is little garbage, so this
-// costs almost nothing, and it saves a quarter of the daemon's memory.
-const gcPercent = 50
 
 // run runs the daemon, or the mode that a flag selects.
 func run(cmd *cobra.Command, options *config.Options) error {
@@ -37,7 +31,7 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	case c.DryRun:
 		return render(cmd, c)
 	}
-	o := proxier.Options{Config: c, Version: version(), Flags: flagValues(cmd.Flags())}
+	o := proxier.Options{Config: c, Check: canConnect, Version: version(), Flags: flagValues(cmd.Flags())}
 	if c.Source == "" {
 		if o.Client, err = client(c); err != nil {
 			return err
@@ -47,11 +41,18 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	boundMemory(cmd.Context())
 	klog.InfoS("Starting", "version", version(), "source", cmp.Or(c.Source, "API server"))
 	return p.Run(cmd.Context())
+}
+
+// canConnect returns why there is no client for a configuration: its kubeconfig is missing, for example.
+func canConnect(c *config.Config) error {
+	if c.Source != "" {
+		return nil
+	}
+	_, err := client(c)
+	return err
 }
 
 // flagValues returns the value of each flag.

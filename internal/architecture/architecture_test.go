@@ -29,7 +29,7 @@ func levels() [][]string {
 		{"rules/service"},
 		{"rules/nftables"},
 		{"rules", "rules/interpreter"},
-		{"proxier/address", "proxier/netlink"},
+		{"proxier/address", "proxier/filewatch", "proxier/netlink"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
 		{"proxier/desired", "proxier/takeover"},

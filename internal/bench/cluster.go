@@ -30,6 +30,7 @@ type cluster struct {
 	client   kubernetes.Interface
 	addr     string      // of the API server
 	services int         // number of the numbered Services
+	sticky   int         // number of the numbered Services with session affinity, from the first on
 	versions map[int]int // number of replacements of the middle endpoint, by Service
 }
 

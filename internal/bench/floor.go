@@ -22,7 +22,7 @@ import (
 // floor is the lower bound of the costs of a proxy. It lists the objects and writes all missing elements in
 // one batch, and then writes the elements of each watch event in a transaction. It reads the kernel only at
 // the start, does not combine events, does not validate objects, and only supports ready endpoints of
-// ClusterIPs.
+// ClusterIPs, with session affinity or without.
 type floor struct {
 	conn     *kernel.Conn
 	ruleset  *rules.Ruleset
@@ -174,10 +174,13 @@ func (f *floor) put(name string, slots rules.Slots) {
 	protocols := map[corev1.Protocol]service.Protocol{
 		corev1.ProtocolTCP: service.TCP, corev1.ProtocolUDP: service.UDP}
 	s := &service.Service{Name: id, ClusterIPs: []netip.Addr{netip.MustParseAddr(svc.Spec.ClusterIP)}}
+	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		s.AffinityTimeout = time.Duration(*svc.Spec.SessionAffinityConfig.ClientIP.TimeoutSeconds) * time.Second
+	}
 	for _, p := range svc.Spec.Ports {
 		s.Ports = append(s.Ports, service.Port{
 			Name: p.Name, Protocol: protocols[p.Protocol], Port: uint16(p.Port), Endpoints: endpoints,
 		})
 	}
-	f.ruleset.Put(rules.Compile(s, service.Node{Name: lab.NodeName}, slots))
+	f.ruleset.Put(rules.Compile(s, service.Node{Name: lab.NodeName}, slots, rules.MaxShare))
 }

@@ -12,7 +12,7 @@
 // not judge the results. It needs root, but no cluster. It is a module of its own, so that the plotting
 // library is not a dependency of nftproxy.
 //
-// Start reading at bench.measure in run.go; control.go, load.go, data.go and watchers.go have the
+// Start reading at bench.measure in run.go; control.go, load.go, sticky.go, data.go and watchers.go have the
 // measurements.
 package main
 
@@ -101,7 +101,7 @@ func (l list) numbers() ([]int, error) {
 }
 
 // parts returns the values of -only.
-func parts() list { return list{"control", "load", "data", "watchers"} }
+func parts() list { return list{"control", "load", "sticky", "data", "watchers"} }
 
 func (o *options) flags(fs *flag.FlagSet) {
 	o.sizes, o.dataSizes, o.only = list{"100", "1000", "10000", "50000"}, list{"100", "30000"}, parts()

@@ -72,6 +72,11 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 				return err
 			}
 		}
+		if services, _, _ := b.stickyCounts(); b.measures("sticky") && size == services {
+			if err := b.sticky(ctx); err != nil {
+				return err
+			}
+		}
 		if b.measures("data") && slices.Contains(b.dataCounts, size) {
 			if err := b.dataPath(ctx); err != nil {
 				return err
@@ -94,6 +99,10 @@ func (b *bench) steps() []int {
 	var steps []int
 	if b.measures("control") || b.measures("watchers") {
 		steps = append(steps, b.counts...)
+	}
+	if b.measures("sticky") {
+		services, _, _ := b.stickyCounts()
+		steps = append(steps, services)
 	}
 	if b.measures("data") {
 		steps = append(steps, b.dataCounts...)

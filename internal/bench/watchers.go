@@ -115,7 +115,7 @@ func runHollow(args []string) error {
 		if err != nil {
 			return err
 		}
-		go func() { done <- source.NewAPI(client, lab.NodeName).Run(context.Background(), &h, func(error) {}) }()
+		go func() { done <- source.NewAPI(client, lab.NodeName).Run(context.Background(), &h, source.Reporter{}) }()
 		select { // one after another, as nodes would start
 		case <-h.synced:
 		case err := <-done:

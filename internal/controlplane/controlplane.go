@@ -48,7 +48,8 @@ type ControlPlane struct {
 	// permissions of every authenticated user until a test grants it more.
 	ProxyKubeconfig string
 
-	dir string
+	dir     string
+	clients *authority
 }
 
 // Start starts etcd and an API server in the network namespace of the calling thread, where lo must be up. It
@@ -84,6 +85,34 @@ func (c *ControlPlane) DeleteData() error {
 	return nil
 }
 
+// SaveData keeps a copy of all objects of the cluster, in place of the last one. etcd must not be running.
+func (c *ControlPlane) SaveData() error {
+	if c.Etcd.Running() {
+		return errors.New("save the data of etcd: etcd is running")
+	}
+	if err := os.RemoveAll(c.savedDir()); err != nil {
+		return fmt.Errorf("save the data of etcd: %w", err)
+	}
+	if err := os.CopyFS(c.savedDir(), os.DirFS(c.dataDir())); err != nil {
+		return fmt.Errorf("save the data of etcd: %w", err)
+	}
+	return nil
+}
+
+// RestoreData replaces all objects of the cluster, and their revisions, by those that SaveData kept. etcd
+// must not be running; the API server must be started anew.
+func (c *ControlPlane) RestoreData() error {
+	if err := c.DeleteData(); err != nil {
+		return err
+	}
+	if err := os.CopyFS(c.dataDir(), os.DirFS(c.savedDir())); err != nil {
+		return fmt.Errorf("restore the data of etcd: %w", err)
+	}
+	return nil
+}
+
+func (c *ControlPlane) savedDir() string { return filepath.Join(c.dir, "etcd-saved") }
+
 func (c *ControlPlane) dataDir() string { return filepath.Join(c.dir, "etcd") }
 
 // prepare chooses ports and writes credentials.
@@ -100,7 +129,7 @@ func prepare(o Options) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.AdminKubeconfig, c.ProxyKubeconfig = files.admin, files.proxy
+	c.AdminKubeconfig, c.ProxyKubeconfig, c.clients = files.admin, files.proxy, files.clients
 	client, peer := "http://"+addrs[0], "http://"+addrs[1]
 	c.Etcd = &Process{
 		name: "etcd", binary: o.Binary, log: filepath.Join(o.Dir, "etcd.log"),
@@ -119,7 +148,8 @@ func prepare(o Options) (*ControlPlane, error) {
 			"--etcd-servers=" + client,
 			"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port=" + port,
 			"--cert-dir=" + files.certDir,
-			"--token-auth-file=" + files.tokens, "--authorization-mode=RBAC",
+			"--token-auth-file=" + files.tokens, "--client-ca-file=" + files.clientCA,
+			"--authorization-mode=RBAC",
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-signing-key-file=" + files.signingKey,
 			"--service-account-key-file=" + files.signingKey,

@@ -168,12 +168,12 @@ func follow(t *testing.T, c *ControlPlane) *follower {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		done <- source.NewAPI(client, "here").Run(ctx, f, func(err error) {
+		done <- source.NewAPI(client, "here").Run(ctx, f, source.Reporter{Failed: func(err error) {
 			verb, what, _ := strings.Cut(err.Error(), " ")
 			resource, why, _ := strings.Cut(what, ":")
 			f.note("! %s", resource)
 			t.Logf("%s %s:%s", verb, resource, why)
-		})
+		}})
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -19,6 +19,8 @@ type credentials struct {
 	certDir    string // the API server puts its self-signed certificate there
 	tokens     string
 	signingKey string
+	clientCA   string // certificate of the authority
+	clients    *authority
 	admin      string // kubeconfig
 	proxy      string // kubeconfig
 	adminToken string
@@ -31,6 +33,7 @@ func writeCredentials(dir, url string) (credentials, error) {
 		certDir:    filepath.Join(dir, "certificates"),
 		tokens:     filepath.Join(dir, "tokens.csv"),
 		signingKey: filepath.Join(dir, "service-account.key"),
+		clientCA:   filepath.Join(dir, "client-ca.crt"),
 		admin:      filepath.Join(dir, "admin.kubeconfig"),
 		proxy:      filepath.Join(dir, "nftproxy.kubeconfig"),
 		adminToken: rand.Text(),
@@ -44,6 +47,10 @@ func writeCredentials(dir, url string) (credentials, error) {
 	}
 	if err := writeKey(c.signingKey); err != nil {
 		return c, fmt.Errorf("write signing key: %w", err)
+	}
+	var err error
+	if c.clients, err = newAuthority(c.clientCA); err != nil {
+		return c, fmt.Errorf("write the authority of client certificates: %w", err)
 	}
 	ca := filepath.Join(c.certDir, "apiserver.crt")
 	for file, token := range map[string]string{c.admin: c.adminToken, c.proxy: proxyToken} {

@@ -199,15 +199,24 @@ type proxy struct {
 	log string
 }
 
-// startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy.
-func (c *cluster) startProxy(t *testing.T) *proxy {
+// startProxy runs nftproxy on the node as a kubeadm cluster runs kube-proxy, with more variables of the
+// environment.
+func (c *cluster) startProxy(t *testing.T, environment ...string) *proxy {
+	t.Helper()
+	cmd := exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName)
+	cmd.Env = append(os.Environ(), environment...)
+	return c.start(t, cmd)
+}
+
+// start runs a command on the node that is or becomes nftproxy.
+func (c *cluster) start(t *testing.T, cmd *exec.Cmd) *proxy {
 	t.Helper()
 	p := &proxy{log: filepath.Join(t.TempDir(), "nftproxy.log")}
 	log, err := os.Create(p.log)
 	must(t, err)
 	defer log.Close()
 	must(t, c.lab.Node().Do(func() error {
-		p.cmd = exec.Command(binary(), "--config="+c.config, "--hostname-override="+lab.NodeName)
+		p.cmd = cmd
 		p.cmd.Stdout, p.cmd.Stderr = log, log
 		return p.cmd.Start()
 	}))
@@ -287,8 +296,14 @@ func (c *cluster) setEndpoints(t *testing.T, service string, list []discoveryv1.
 // arrive.
 func (c *cluster) check(t *testing.T, row lab.Row) {
 	t.Helper()
+	c.checkWithin(t, 15*time.Second, row)
+}
+
+// checkWithin makes the requests of a row until they have the expected outcome, for that long.
+func (c *cluster) checkWithin(t *testing.T, limit time.Duration, row lab.Row) {
+	t.Helper()
 	var err error
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(limit)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if _, err = c.lab.Check(t.Context(), row); err == nil {
 			return

@@ -31,6 +31,7 @@ func TestCluster(t *testing.T) {
 	t.Run("survives the API server", func(t *testing.T) { survivesAPIServer(t, c) })
 	t.Run("restarts under load", func(sub *testing.T) { p = restartsUnderLoad(t, sub, c, p) })
 	t.Run("follows its Node", func(t *testing.T) { followsNode(t, c) })
+	t.Run("keeps its configuration", func(t *testing.T) { keepsConfig(t, c) })
 	t.Run("restarts for its configuration", func(t *testing.T) { restartsForConfig(t, c, p) })
 }
 
@@ -85,15 +86,23 @@ func replacesPods(t *testing.T, c *cluster) {
 	}
 	yes, no := true, false
 	all := []string{"pod-a", "pod-b", "pod-c", "pod-d"}
-	for _, pods := range [][]string{all, all[1:], all[2:]} {
-		c.setEndpoints(t, "web", endpoints(pods...))
-		c.check(t, lab.Row{From: "client", To: nodePort, By: pods})
+	terminating := func(pods ...string) []discoveryv1.Endpoint {
+		list := endpoints(pods...)
+		for i := range list {
+			list[i].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
+		}
+		return list
+	}
+	c.setEndpoints(t, "web", endpoints(all...))
+	c.check(t, lab.Row{From: "client", To: nodePort, By: all})
+	for i := range 2 {
+		// A pod terminates before it is gone, and answers requests that are on their way.
+		c.setEndpoints(t, "web", append(terminating(all[i]), endpoints(all[i+1:]...)...))
+		c.check(t, lab.Row{From: "client", To: nodePort, By: all[i+1:]})
+		c.setEndpoints(t, "web", endpoints(all[i+1:]...))
 	}
 	// The last ones terminate while they still serve, and there are no others.
-	draining := endpoints("pod-c", "pod-d")
-	for i := range draining {
-		draining[i].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
-	}
+	draining := terminating("pod-c", "pod-d")
 	c.setEndpoints(t, "web", draining)
 	c.setEndpoints(t, "web", append(draining, endpoints("pod-a")...))
 	c.check(t, lab.Row{From: "client", To: nodePort, By: []string{"pod-a"}})
@@ -265,20 +274,5 @@ func followsNode(t *testing.T, c *cluster) {
 		if time.Now().After(deadline) {
 			t.Fatalf("with the taint: /healthz %d, /livez %d, want 503, 200", healthz, livez)
 		}
-	}
-}
-
-// restartsForConfig changes the configuration file: nftproxy exits with code 0.
-func restartsForConfig(t *testing.T, c *cluster, p *proxy) {
-	must(t, appendFile(c.config, "# changed\nshowHiddenMetricsForVersion: \"\"\n"))
-	done := make(chan error, 1)
-	go func() { done <- p.cmd.Wait() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Errorf("nftproxy ended with %v, want exit code 0", err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("nftproxy still runs 30 s after its configuration file changed")
 	}
 }

@@ -4,13 +4,9 @@ package e2e
 
 import "os"
 
-// appendFile adds text to a file: it writes another file and renames that.
-func appendFile(path, text string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", append(data, text...), 0o644); err != nil {
+// replaceFile gives a file another content: it writes another file and renames that.
+func replaceFile(path, text string) error {
+	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

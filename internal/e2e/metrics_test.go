@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,7 @@ func TestMetrics(t *testing.T) {
 	t.Run("pending changes", func(t *testing.T) { countsPending(t, m) })
 	t.Run("traffic policy Local", func(t *testing.T) { countsNoLocalEndpoints(t, m) })
 	t.Run("conflicts", func(t *testing.T) { countsConflicts(t, m) })
+	t.Run("refused frontends", func(t *testing.T) { countsRefused(t, m) })
 	t.Run("stale flows", func(t *testing.T) { countsStaleFlows(t, m) })
 	t.Run("repairs and failed cleanups", func(t *testing.T) { countsFailedCleanup(t, m) })
 	t.Run("errors outside of transactions", func(t *testing.T) { countsNetlinkErrors(t, m) })
@@ -170,6 +172,25 @@ func countsConflicts(t *testing.T, m *monitor) {
 	m.becomes(t, map[string]float64{"nftproxy_frontend_conflicts": 0})
 }
 
+// countsRefused claims the port of the kubelet on the node, and then wants a product of ports and addresses.
+func countsRefused(t *testing.T, m *monitor) {
+	m.service(t, newService("kubelet", corev1.ServiceSpec{ExternalIPs: []string{"192.0.2.1"},
+		Ports: []corev1.ServicePort{tcp("", 10250, 8080)}}), "pod-a")
+	m.becomes(t, map[string]float64{`nftproxy_frontends_refused{reason="reserved"}`: 1})
+	must(t, m.client.CoreV1().Services("default").Delete(t.Context(), "kubelet", metav1.DeleteOptions{}))
+	var product corev1.ServiceSpec
+	for i := range 300 {
+		product.ExternalIPs = append(product.ExternalIPs, fmt.Sprintf("198.18.%d.%d", i/250, i%250+1))
+		product.Ports = append(product.Ports, tcp(fmt.Sprintf("p%d", i), int32(i+1), 8080))
+	}
+	m.service(t, newService("product", product), "pod-a")
+	// 256 elements for each of 300 ports, 300 external IPs, a ClusterIP and an endpoint; a frontend has two.
+	m.becomes(t, map[string]float64{`nftproxy_frontends_refused{reason="reserved"}`: 0,
+		`nftproxy_frontends_refused{reason="limit"}`: 300*301 - 602*256/2})
+	must(t, m.client.CoreV1().Services("default").Delete(t.Context(), "product", metav1.DeleteOptions{}))
+	m.becomes(t, map[string]float64{`nftproxy_frontends_refused{reason="limit"}`: 0})
+}
+
 // countsStaleFlows takes away the endpoint of a UDP flow.
 func countsStaleFlows(t *testing.T, m *monitor) {
 	var svc *corev1.Service
@@ -183,8 +204,9 @@ func countsStaleFlows(t *testing.T, m *monitor) {
 		deletedFlows4, durations+`{ip_family="IPv4"}`, durations+`{ip_family="IPv6"}`)
 }
 
-// countsFailedCleanup damages a chain: a repair is counted. Then it makes chains that the next full sync fails
-// to delete: the kernel refuses to delete an anonymous chain, that of a rule of another program, by itself.
+// countsFailedCleanup damages a chain: a repair is counted. Then it makes chains that the next full sync
+// fails to delete: the kernel refuses to delete an anonymous chain, that of a rule of another program, by
+// itself.
 func countsFailedCleanup(t *testing.T, m *monitor) {
 	before := m.increases(t, func() { m.nft(t, "flush chain ip nftproxy services") },
 		"nftproxy_drift_repaired_total", `kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"}`)

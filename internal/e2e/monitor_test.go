@@ -117,14 +117,14 @@ func (m *monitor) nft(t *testing.T, script string) {
 // logs waits until nftproxy has logged the text.
 func (m *monitor) logs(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		log, err := os.ReadFile(m.proxy.log)
 		must(t, err)
 		if bytes.Contains(log, []byte(text)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nftproxy has not logged %q after 15 s:\n%s", text, log)
+			t.Fatalf("nftproxy has not logged %q after a minute:\n%s", text, log)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func build(slots rules.Slots) *rules.Ruleset {
 	r.Put(rules.Compile(&service.Service{
 		Name: service.Name{Namespace: "default", Name: "web"}, Created: time.Unix(0, 0),
 		ClusterIPs: []netip.Addr{web.Addr}, Ports: []service.Port{port},
-	}, service.Node{}, slots))
+	}, service.Node{}, slots, rules.MaxShare))
 	return r
 }
 

@@ -13,7 +13,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
@@ -96,6 +98,14 @@ func checkPod(t *testing.T, pod *corev1.PodSpec) {
 	checkInit(t, &pod.InitContainers[0])
 	c := &pod.Containers[0]
 	checkSecurity(t, c, nil)
+	// internal/memory shows that the limit holds for 10,000 Services.
+	resources := corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{"cpu": resource.MustParse("100m"), "memory": resource.MustParse("64Mi")},
+		Limits:   corev1.ResourceList{"memory": resource.MustParse("128Mi")},
+	}
+	if !equality.Semantic.DeepEqual(resources, c.Resources) {
+		t.Errorf("resources %v, want %v", c.Resources, resources)
+	}
 	live, ready := c.LivenessProbe.HTTPGet, c.ReadinessProbe.HTTPGet
 	if live.Path != "/livez" || live.Port.IntValue() != 10256 ||
 		ready.Path != "/healthz" || ready.Port.IntValue() != 10256 {

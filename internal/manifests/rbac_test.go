@@ -63,7 +63,8 @@ func actions(t *testing.T) []string {
 	var running sync.WaitGroup
 	synced := syncSink{make(chan struct{})}
 	running.Go(func() {
-		_ = source.NewAPI(client, "node").Run(ctx, synced, func(err error) { t.Error(err) }) // it returns nil
+		report := source.Reporter{Failed: func(err error) { t.Error(err) }}
+		_ = source.NewAPI(client, "node").Run(ctx, synced, report) // it returns nil
 	})
 	select {
 	case <-synced.done:

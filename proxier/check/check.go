@@ -46,9 +46,7 @@ func Node(ctx context.Context, c *config.Config, nodes NodeFunc) ([]Finding, err
 	if f.host, err = readHost(); err != nil {
 		return nil, err
 	}
-	if err := f.readNFTables(); err != nil {
-		f.refused = err.Error()
-	}
+	f.refused = f.readNFTables()
 	if err := f.readLegacy(); err != nil {
 		return nil, err
 	}
@@ -98,7 +96,7 @@ func (f *facts) readNFTables() error {
 // same reason, and that is not an error.
 func (f *facts) readLegacy() error {
 	tables, err := takeover.XTables()
-	if err != nil && f.refused == "" {
+	if err != nil && f.refused == nil {
 		return err
 	}
 	for _, t := range tables {
@@ -106,7 +104,7 @@ func (f *facts) readLegacy() error {
 		f.tables = append(f.tables, t)
 	}
 	f.kubeProxy.outside, err = takeover.FindOutside()
-	if err != nil && f.refused == "" {
+	if err != nil && f.refused == nil {
 		return err
 	}
 	return nil

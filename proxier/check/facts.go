@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules"
@@ -23,7 +24,7 @@ type facts struct {
 	families      []service.Family // that the cluster uses, if the node shows it
 	notForwarding []string         // sysctls that keep the node from forwarding packets of these families
 
-	refused string           // why the kernel did not let us read nftables; empty if it did
+	refused error            // why nftables could not be read; nil if it could
 	noIPv6  bool             // the kernel does not support IPv6
 	missing []kernel.Missing // features that the rules need and the kernel lacks
 	tables  []kernel.Table   // of nftables and of iptables-legacy
@@ -42,6 +43,8 @@ type hostFacts struct {
 	// flows are how many connections conntrack tracks, and how many it may track; max is 0 where it is not in
 	// use yet.
 	flows struct{ count, max int }
+	// losses are what conntrack has dropped.
+	losses conntrack.Losses
 }
 
 // kubeProxyFacts are the facts about kube-proxy on this node.
@@ -77,6 +80,9 @@ func readHost() (hostFacts, error) {
 	slices.Sort(h.interfaces)
 	h.flows.count = readNumber("/proc/sys/net/netfilter/nf_conntrack_count")
 	h.flows.max = readNumber("/proc/sys/net/netfilter/nf_conntrack_max")
+	if h.flows.max > 0 {
+		h.losses, _ = conntrack.ReadLosses() // an error is that of nftables, which has a finding
+	}
 	return h, nil
 }
 

@@ -2,12 +2,14 @@ package check
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
 // report judges the facts. Its findings are always in the same order.
@@ -22,9 +24,12 @@ func report(f *facts) []Finding {
 
 func reportNFTables(f *facts) (findings []Finding) {
 	const subject = "nftables"
-	if f.refused != "" {
-		return []Finding{{subject, Problem, "cannot read nftables: " + f.refused,
-			"run this as root or with CAP_NET_ADMIN, in the network namespace of the node"}}
+	if f.refused != nil {
+		advice := "run this as root or with CAP_NET_ADMIN, in the network namespace of the node"
+		if errors.Is(f.refused, netlink.ErrAbsent) {
+			advice = "use a kernel with CONFIG_NF_TABLES, or install its modules"
+		}
+		return []Finding{{subject, Problem, "cannot read nftables: " + f.refused.Error(), advice}}
 	}
 	for _, m := range f.missing {
 		findings = append(findings, Finding{subject, Problem,
@@ -91,6 +96,11 @@ func reportConntrack(f *facts) Finding {
 		return Finding{subject, Problem,
 			detail + ": when the table is full, the kernel drops new connections",
 			"raise conntrack.min or conntrack.maxPerCore in the configuration"}
+	case f.host.losses.Dropped > 0:
+		return Finding{subject, Note, fmt.Sprintf("%s; %d packets of new connections were dropped since the boot, "+
+			"%d of them because another flow has the same addresses and ports", detail,
+			f.host.losses.Dropped, f.host.losses.Insert),
+			"a few are normal; if the numbers grow, the table has been full, or masquerading has no free port"}
 	}
 	return Finding{subject, OK, detail, ""}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules"
@@ -119,7 +120,7 @@ func TestReport(t *testing.T) {
 func kernelCases() []reportCase {
 	drops := kernel.TableChain{Name: "FORWARD", Hook: &nftables.Hook{Name: "forward"}, Drop: true}
 	return []reportCase{
-		{func(f *facts) { f.refused = "permission denied" },
+		{func(f *facts) { f.refused = errors.New("permission denied") },
 			"problem nftables: cannot read nftables: permission denied -> " +
 				"run this as root or with CAP_NET_ADMIN, in the network namespace of the node"},
 		{func(f *facts) {
@@ -146,6 +147,10 @@ func kernelCases() []reportCase {
 			"problem conntrack: 901 of at most 1000 flows: " +
 				"when the table is full, the kernel drops new connections -> " +
 				"raise conntrack.min or conntrack.maxPerCore in the configuration"},
+		{func(f *facts) { f.host.losses = conntrack.Losses{Dropped: 5, Insert: 2} },
+			"note conntrack: 900 of at most 1000 flows; 5 packets of new connections were dropped since the boot, " +
+				"2 of them because another flow has the same addresses and ports -> a few are normal; " +
+				"if the numbers grow, the table has been full, or masquerading has no free port"},
 		{func(f *facts) { f.host.flows.max = 0 }, "ok conntrack: not in use yet"},
 	}
 }

@@ -76,7 +76,8 @@ type Config struct {
 	OwnTables bool // own the tables, if the kernel supports that
 	TakeOver  bool // remove kube-proxy's rules from the kernel, once nftproxy has programmed its own
 
-	loaded []byte // content of ConfigFile when it was read
+	loaded  []byte   // content of ConfigFile when it was read
+	options *Options // that Complete made this from
 }
 
 // NodeName returns the name of the Node that this process runs on, in lower case: the hostname override, or

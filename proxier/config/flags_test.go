@@ -117,6 +117,7 @@ func TestFlagsWithoutFile(t *testing.T) {
 		InitOnly: true, SysctlDir: "/sysctls", AllowedExternalCIDRs: []string{"192.0.2.0/24"},
 		Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
 	}
+	c.options = nil
 	if diff := cmp.Diff(want, *c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}

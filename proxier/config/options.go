@@ -46,6 +46,7 @@ func NewOptions() *Options {
 // names every invalid one.
 func (o *Options) Complete() (*Config, []string, error) {
 	c := o.config
+	c.options = o
 	c.Kube = *o.config.Kube.DeepCopy()
 	var warnings []string
 	if c.ConfigFile == "" {

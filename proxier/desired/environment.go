@@ -30,6 +30,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 	node := s.Node()
 	primary := primaryAddrs(node, c.NodeIP())
 	scope := newScope(c, primary, families)
+	nodePorts := scope.nodePorts(hostAddrs)
 	return Environment{
 		Config: rules.Config{
 			MasqueradeMark: c.MasqueradeMark(),
@@ -42,8 +43,9 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			Name:          name,
 			Zone:          node.Zone,
 			Addrs:         primary,
-			NodePortAddrs: scope.nodePorts(hostAddrs),
+			NodePortAddrs: nodePorts,
 			LoopbackAddrs: c.LoopbackAddrs(),
+			Reserved:      reserved(c, ownAddrs(nodePorts, c.LoopbackAddrs(), node.Addrs, hostAddrs)),
 		},
 		HealthCheckAddrs: scope.healthChecks(hostAddrs, families),
 		Unrestricted:     scope.unrestricted,

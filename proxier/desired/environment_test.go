@@ -91,7 +91,8 @@ func TestNodeAddresses(t *testing.T) {
 		e := NewEnvironment(parseConfig(t, test.args...), "node-a", newState(), service.Families(), hostAddrs)
 		want := service.Node{Name: "node-a", Zone: "zone-1", Addrs: test.primary,
 			NodePortAddrs: test.nodePorts, LoopbackAddrs: test.loopback}
-		options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})}
+		options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}),
+			cmpopts.IgnoreFields(service.Node{}, "Reserved")}
 		if diff := cmp.Diff(want, e.Node, options); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test.args, diff)
 		}

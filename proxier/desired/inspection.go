@@ -23,7 +23,7 @@ func (b *Builder) Inspect(name service.Name) Inspection {
 	i := Inspection{Name: name, Foreign: b.state.Foreign(name), Zones: map[string]string{}}
 	i.Service, i.Problems = b.service(name)
 	if i.Service != nil {
-		compiled := rules.Compile(i.Service, b.environment.Node, b.ruleset.Slots)
+		compiled := rules.Compile(i.Service, b.environment.Node, b.ruleset.Slots, b.share(name.Namespace))
 		i.Problems = append(i.Problems, compiled.Problems...)
 		for _, p := range i.Service.Ports {
 			for _, ep := range p.Endpoints {

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/nftproxy/nftproxy/proxier/filewatch"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -26,12 +27,12 @@ type Problem struct {
 
 // Conflict returns the problem of a Service whose frontend another Service has.
 func Conflict(c rules.Conflict) Problem {
-	why := "is older"
-	if c.ClusterIP {
-		why = "has the address as its ClusterIP"
+	why := ", which is older"
+	if c.WinnerKind != c.LoserKind {
+		why = fmt.Sprintf(": %ss come before %ss", c.WinnerKind, c.LoserKind)
 	}
 	return Problem{c.Loser, ReasonConflict,
-		fmt.Sprintf("%s is taken by Service %s, which %s", c.Frontend, c.Winner, why)}
+		fmt.Sprintf("%s is taken by Service %s%s", c.Frontend, c.Winner, why)}
 }
 
 func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service, p.Message) }
@@ -40,6 +41,10 @@ func (p Problem) Error() string { return fmt.Sprintf("Service %s: %s", p.Service
 func LogProblem(err error) {
 	if ignored, ok := errors.AsType[source.Ignored](err); ok {
 		klog.InfoS("Ignored objects of other kinds", "objects", ignored.Error())
+		return
+	}
+	if _, ok := errors.AsType[filewatch.Polling](err); ok {
+		klog.InfoS("Polling files", "reason", err)
 		return
 	}
 	klog.InfoS("Skipped invalid object", "err", err)

@@ -110,10 +110,11 @@ func (x *explainer) evaluateAlone() error {
 	first := x.outcomes[0]
 	x.recordRules(x.decisive())
 	x.admitted()
+	x.kind = rules.KindExternalIP
 	if chain := x.shapeChain(entry, held); chain != "" {
 		x.report.add("shape", "chain "+chain, "the number of the frontend leads there")
 		if strings.HasPrefix(strings.TrimPrefix(chain, "sticky-"), rules.ShapeCluster.String()) {
-			x.kind = clusterIP
+			x.kind = rules.KindClusterIP
 		}
 	}
 	for _, o := range x.outcomes {

@@ -56,7 +56,7 @@ type explainer struct {
 	client   client
 	svc      *desired.Inspection // has the frontend; nil: none has
 	port     *service.Port
-	kind     frontendKind
+	kind     rules.Kind
 	outcomes []interpreter.Outcome
 	alone    error // why no daemon was asked, if the kernel answers alone
 }
@@ -79,14 +79,15 @@ func (x *explainer) nothing(t target, why string) {
 
 // claims says which Service has the frontend, and which others would like to have it.
 func (x *explainer) claims(t target) {
-	_, owner, owned := x.Ruleset.Entry(x.frontend)
+	entry, owner, owned := x.Ruleset.Entry(x.frontend)
 	if !owned {
 		x.unowned()
 		return
 	}
 	x.svc, x.report.Service = x.inspection(owner), owner.String()
 	if x.svc != nil && x.svc.Service != nil {
-		x.port, x.kind = x.portAt(x.svc.Service, x.frontend)
+		x.kind = entry.Kind
+		x.port = portAt(x.svc.Service, x.frontend, x.kind)
 	}
 	if x.port == nil { // the Service has changed since it was compiled
 		x.svc = nil
@@ -98,11 +99,8 @@ func (x *explainer) claims(t target) {
 	if others := x.others(); len(others) > 0 {
 		x.report.add("also at", join(others), "")
 	}
-	for _, i := range x.Services {
-		if c, ok := x.Ruleset.Conflict(x.frontend, i.Name); ok {
-			x.report.add("conflict", "Service "+i.Name.String()+" does not have it",
-				desired.Conflict(c).Message)
-		}
+	for _, c := range x.Ruleset.Losers(x.frontend) {
+		x.report.add("conflict", "Service "+c.Loser.String()+" does not have it", desired.Conflict(c).Message)
 	}
 	if t.isService() && t.name != owner {
 		x.report.add("service", t.name.String(), "its frontend belongs to another Service, see above")
@@ -231,7 +229,7 @@ func (x *explainer) reasons() []string {
 	reasons := rules.Reasons(x.port.Endpoints, service.FamilyOf(x.frontend.Addr), x.Environment.Node, local)
 	entry, _, _ := x.Ruleset.Entry(x.frontend)
 	held := entry.Backends
-	if local && x.kind != clusterIP {
+	if local && x.kind != rules.KindClusterIP {
 		held = entry.Locals
 	}
 	has := map[service.Backend]bool{}

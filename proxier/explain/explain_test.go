@@ -29,7 +29,7 @@ func TestSlotLimit(t *testing.T) {
 	w := &Wanted{Environment: desired.Environment{Node: service.Node{Name: "node-a"},
 		Config: rules.Config{MasqueradeMark: 1, Families: service.Families()}}}
 	w.Ruleset = rules.NewRuleset(w.Environment.Config)
-	w.Ruleset.Put(rules.Compile(svc, w.Environment.Node, w.Ruleset.Slots))
+	w.Ruleset.Put(rules.Compile(svc, w.Environment.Node, w.Ruleset.Slots, rules.MaxShare))
 	w.Services = []desired.Inspection{{Name: name, Service: svc}}
 	report, err := Explain(w, Question{Target: external.String() + ":80", From: "outside"}, nil)
 	if err != nil {

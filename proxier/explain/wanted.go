@@ -70,35 +70,19 @@ func Collect(b *desired.Builder, hostAddrs []netip.Addr, q Question) (*Wanted, e
 	return w, nil
 }
 
-// frontendKind is where a Service has a frontend.
-type frontendKind string
-
-const (
-	clusterIP      frontendKind = "ClusterIP"
-	loadBalancerIP frontendKind = "load-balancer IP"
-	externalIP     frontendKind = "external IP"
-	nodePort       frontendKind = "nodePort"
-)
-
-// portAt returns the port of the Service that has the frontend, and which kind of frontend that is.
-func (w *Wanted) portAt(svc *service.Service, f service.Frontend) (*service.Port, frontendKind) {
+// portAt returns the port of the Service that has a frontend of a kind.
+func portAt(svc *service.Service, f service.Frontend, kind rules.Kind) *service.Port {
 	for i := range svc.Ports {
 		p := &svc.Ports[i]
-		if p.Protocol != f.Protocol {
-			continue
+		number := p.Port
+		if kind == rules.KindNodePort {
+			number = p.NodePort
 		}
-		switch {
-		case p.Port == f.Port && slices.Contains(svc.ClusterIPs, f.Addr):
-			return p, clusterIP
-		case p.Port == f.Port && slices.Contains(svc.LoadBalancerIPs, f.Addr):
-			return p, loadBalancerIP
-		case p.Port == f.Port && slices.Contains(svc.ExternalIPs, f.Addr):
-			return p, externalIP
-		case p.NodePort == f.Port && slices.Contains(w.Environment.Node.NodePortAddrs, f.Addr):
-			return p, nodePort
+		if p.Protocol == f.Protocol && number == f.Port {
+			return p
 		}
 	}
-	return nil, ""
+	return nil
 }
 
 // resolve returns the frontend that a target means, or why there is none. It prefers the family of the client.

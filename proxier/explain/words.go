@@ -113,7 +113,7 @@ func (x *explainer) shape() {
 	}
 	x.report.add("shape", "chain "+chain, reason)
 	field, local := "externalTrafficPolicy", x.svc.Service.ExternalLocal
-	if x.kind == clusterIP {
+	if x.kind == rules.KindClusterIP {
 		field, local = "internalTrafficPolicy", x.svc.Service.InternalLocal
 	}
 	switch {
@@ -129,7 +129,7 @@ func (x *explainer) shape() {
 
 // leadsHere reports whether the connection can go to endpoints on this node only.
 func (x *explainer) leadsHere() bool {
-	if x.kind == clusterIP {
+	if x.kind == rules.KindClusterIP {
 		return x.svc.Service.InternalLocal
 	}
 	if !x.svc.Service.ExternalLocal {
@@ -197,11 +197,11 @@ func (x *explainer) split() (kept, masqueraded *interpreter.Step) {
 func (x *explainer) whyMarked(step *interpreter.Step) string {
 	rule := fmt.Sprintf("; rule %q in chain %s", step.Text(), step.Chain)
 	switch {
-	case len(step.Rule) == 1 && x.kind == clusterIP:
+	case len(step.Rule) == 1 && x.kind == rules.KindClusterIP:
 		return "masqueradeAll is set" + rule
 	case len(step.Rule) == 1:
 		return "with externalTrafficPolicy Cluster the reply must come back through this node" + rule
-	case x.kind == clusterIP:
+	case x.kind == rules.KindClusterIP:
 		return "the client is not recognised as a pod, and the reply must come back through this node" + rule
 	}
 	return "the client is this node" + rule

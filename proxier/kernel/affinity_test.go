@@ -41,7 +41,7 @@ func mustStart(t *testing.T, c *Conn, svc *service.Service) (*rules.Ruleset, *ru
 	t.Helper()
 	r := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
 	d, err := c.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
-		r.Put(rules.Compile(svc, service.Node{Name: "node-a"}, slots))
+		r.Put(rules.Compile(svc, service.Node{Name: "node-a"}, slots, rules.MaxShare))
 		return r
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func mustStart(t *testing.T, c *Conn, svc *service.Service) (*rules.Ruleset, *ru
 // mustChange puts the Service and programs what changes.
 func mustChange(t *testing.T, c *Conn, r *rules.Ruleset, svc *service.Service) *rules.Delta {
 	t.Helper()
-	r.Put(rules.Compile(svc, service.Node{Name: "node-a"}, r.Slots))
+	r.Put(rules.Compile(svc, service.Node{Name: "node-a"}, r.Slots, rules.MaxShare))
 	d := r.Changes()
 	mustProgram(t, c, d)
 	r.Done()

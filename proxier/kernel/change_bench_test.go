@@ -24,7 +24,7 @@ func BenchmarkScale(b *testing.B) {
 				svc.Name.Name = fmt.Sprintf("sticky-%d", i)
 				svc.ClusterIPs = []netip.Addr{stickyAddr(i)}
 				svc.AffinityTimeout = 3 * time.Hour
-				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
 			}
 			mustApply(b, c, ruleset)
 			ruleset.Done()
@@ -51,7 +51,7 @@ func benchmarkScale(b *testing.B, c *Conn, ruleset *rules.Ruleset, name string, 
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			svc.Ports[0].Endpoints = all[:3+i%2]
-			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
 			if err := c.Apply(ruleset.Changes()); err != nil {
 				b.Fatal(err)
 			}

@@ -38,13 +38,17 @@ func (m Missing) String() string {
 // It asks the kernel to check a specimen of every set, chain and rule that nftproxy can program, and commits
 // nothing: first all of them in one batch and, if the kernel refuses that, in ever smaller parts. Each check
 // takes 15 ms (Linux 6.18), because the kernel waits for readers of the objects that it drops. The kernel may
-// load modules for it. After an error, such as netlink.ErrPermission, nothing is known.
+// load modules for it. After an error, such as netlink.ErrPermission or netlink.ErrAbsent, nothing is known.
 func Probe() (missing []Missing, err error) {
 	c, err := netlink.Dial()
 	if err != nil {
 		return nil, fmt.Errorf("probe nftables: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	// Only to this request a kernel without nftables answers otherwise than one without a feature.
+	if _, err := c.Generation(); err != nil {
+		return nil, fmt.Errorf("probe nftables: %w", err)
+	}
 	p := prober{check: func(features []feature) (*netlink.Error, error) { return check(c, features) }}
 	if err := p.probe(allFeatures()); err != nil {
 		return nil, fmt.Errorf("probe nftables: %w", err)

@@ -27,7 +27,7 @@ func manyServices(n int) *rules.Ruleset {
 			Name:       service.Name{Namespace: "many", Name: fmt.Sprintf("s%d", i)},
 			ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(96 + i>>16), byte(i >> 8), byte(i)})},
 			Ports:      []service.Port{port},
-		}, service.Node{Name: "node-a"}, ruleset.Slots))
+		}, service.Node{Name: "node-a"}, ruleset.Slots, rules.MaxShare))
 	}
 	return ruleset
 }
@@ -99,11 +99,11 @@ func TestManyEndpoints(t *testing.T) {
 	c := testConn(t)
 	ruleset := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
 	svc := manyEndpoints(10_000)
-	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
 	program(t, c, ruleset)
 	ruleset.Done()
 	svc.Ports[0].Endpoints = svc.Ports[0].Endpoints[1:]
-	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
 	d := ruleset.Changes()
 	// The first goes and the last takes its slot: 3 of slots, 1 of the backend, 2 of the frontend and a new
 	// shape.
@@ -156,7 +156,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 			ruleset.Done()
 			svc := manyEndpoints(3)
 			svc.AffinityTimeout = 0
-			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
 			if err := c.Apply(ruleset.Changes()); err != nil {
 				b.Fatal(err)
 			}
@@ -165,7 +165,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				pod := netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})
 				svc.Ports[0].Endpoints[1].Backend = netip.AddrPortFrom(pod, 8080)
-				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots))
+				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
 				if err := c.Apply(ruleset.Changes()); err != nil {
 					b.Fatal(err)
 				}

@@ -131,10 +131,11 @@ func (m *Metrics) CleanupFailed() {
 
 // NetworkProgrammed records how long after its trigger (the annotation
 // endpoints.kubernetes.io/last-change-trigger-time of an EndpointSlice of this family) a change was
-// committed. It ignores a family that is not programmed.
+// committed. It ignores a family that is not programmed. A trigger from the future, by a clock of the control
+// plane that is ahead of ours, counts as no time: the sum of a histogram must not fall.
 func (m *Metrics) NetworkProgrammed(family service.Family, took time.Duration) {
 	if label := family.APIName(); slices.Contains(m.families, label) {
-		m.kube.programmingDuration.WithLabelValues(label).Observe(took.Seconds())
+		m.kube.programmingDuration.WithLabelValues(label).Observe(max(0, took).Seconds())
 	}
 }
 

@@ -32,6 +32,7 @@ type Metrics struct {
 	Services               prometheus.Gauge   // programmed Services
 	FrontendConflicts      prometheus.Gauge   // frontends that more than one Service claims
 	DriftRepaired          prometheus.Counter // repairs after another process changed the tables
+	ConfigInvalid          prometheus.Gauge   // 1 while the changed configuration file is unusable
 
 	families []string
 	kube     kubeProxy
@@ -54,9 +55,12 @@ func New() *Metrics {
 		"Service changes that wait for a sync.")
 	m.Services = r.gauge(ownPrefix+"services", "Programmed Services.")
 	m.FrontendConflicts = r.gauge(ownPrefix+"frontend_conflicts",
-		"Frontends that more than one Service claims. The oldest Service has them.")
+		"Frontends that more than one Service claims. The strongest kind has them: ClusterIP, nodePort, "+
+			"load-balancer IP, external IP; then the oldest Service.")
 	m.DriftRepaired = r.counter(ownPrefix+"drift_repaired_total",
 		"Repairs after another process changed nftproxy's tables.")
+	m.ConfigInvalid = r.gauge(ownPrefix+"config_invalid",
+		"Whether the configuration file has changed to one that cannot be used (1) or not (0).")
 	m.kube = newKubeProxy(r)
 	m.own = newOwn(r)
 	m.rest = newRESTClient(r)

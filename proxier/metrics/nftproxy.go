@@ -17,6 +17,8 @@ type own struct {
 	elements      *prometheus.CounterVec
 	netlinkErrors *prometheus.CounterVec
 	frontends     *prometheus.GaugeVec
+	heard         *prometheus.GaugeVec
+	refused       *prometheus.GaugeVec
 
 	shapes map[string]map[string]int // by family: the last counts given to SetFrontends
 }
@@ -33,8 +35,14 @@ func newOwn(r registerer) own {
 			"errno"),
 		frontends: r.gaugeVec(ownPrefix+"frontends",
 			"Programmed frontends by shape: the chain that they use.", "shape", labelFamily),
+		heard: r.gaugeVec(ownPrefix+"api_server_last_heard_timestamp_seconds",
+			"When a list, an event or a bookmark of a resource last came from the API server.", "resource"),
+		refused: r.gaugeVec(ownPrefix+"frontends_refused",
+			"Frontends that Services want and do not get, by reason: limit, as all of them need too many elements, "+
+				"or reserved, as the node itself needs the address and port.", "reason"),
 		shapes: map[string]map[string]int{},
 	}
+	o.setRefused(0, 0)
 	for _, result := range []string{"success", "error"} {
 		o.transactions.WithLabelValues(result)
 	}
@@ -43,6 +51,15 @@ func newOwn(r registerer) own {
 	}
 	return o
 }
+
+func (o *own) setRefused(limit, reserved int) {
+	o.refused.WithLabelValues("limit").Set(float64(limit))
+	o.refused.WithLabelValues("reserved").Set(float64(reserved))
+}
+
+// SetRefused sets how many frontends Services want and do not get: because they need too many elements, and
+// because the node needs them itself.
+func (m *Metrics) SetRefused(limit, reserved int) { m.own.setRefused(limit, reserved) }
 
 // TransactionDone records the result of a transaction that adds and deletes so many elements. It counts an
 // error as a netlink error, too.
@@ -61,6 +78,11 @@ func (m *Metrics) TransactionDone(added, deleted int, err error) {
 // tables, or a deletion of stale chains, sets or flows.
 func (m *Metrics) NetlinkError(err error) {
 	m.own.netlinkErrors.WithLabelValues(errnoName(err)).Inc()
+}
+
+// APIServerHeard records that the API server has just been heard about a resource ("services").
+func (m *Metrics) APIServerHeard(resource string) {
+	m.own.heard.WithLabelValues(resource).SetToCurrentTime()
 }
 
 // errnoName returns the name of the first errno that err wraps, or "unknown".

@@ -114,5 +114,9 @@ func (c *Conn) ask(msgType, flags uint16, family uint8, table, name string, each
 	if name != "" {
 		r.String(2, name)
 	}
-	return c.Request(r, each)
+	err := c.Request(r, each)
+	if table == "" && name == "" {
+		return absent(err)
+	}
+	return err
 }

@@ -16,7 +16,19 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrPermission: the process may not use nftables in this network namespace.
 	ErrPermission = errors.New("CAP_NET_ADMIN is needed")
+	// ErrAbsent: the kernel has no nftables. It tries to load the module itself, also for a container.
+	ErrAbsent = errors.New("the kernel has no nftables and could not load the module nf_tables; " +
+		"modprobe nf_tables says why")
 )
+
+// absent wraps the error of a request that the kernel cannot find invalid in ErrAbsent, if it says that the
+// kernel has no such subsystem: nfnetlink answers with EINVAL then (net/netfilter/nfnetlink.c).
+func absent(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Errno == unix.EINVAL {
+		return fmt.Errorf("%w (%w)", ErrAbsent, err)
+	}
+	return err
+}
 
 // Error is the kernel's refusal of a batch or of a request. Nothing of the batch was committed.
 type Error struct {

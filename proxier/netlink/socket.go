@@ -24,6 +24,7 @@ type Socket struct {
 	fd     int // -1: the next call opens it
 	closed bool
 	port   uint32 // the kernel's address of this socket
+	opened int    // how often a socket was opened
 	seq    uint32 // the sequence number last used
 	buf    []byte // the datagram received last
 }
@@ -61,6 +62,15 @@ func (s *Socket) Port() uint32 {
 		return 0
 	}
 	return s.port
+}
+
+// Opened tells open sockets apart: it returns how many the Socket has opened so far, or 0 if none is open
+// now.
+func (s *Socket) Opened() int {
+	if s.fd < 0 {
+		return 0
+	}
+	return s.opened
 }
 
 // Request sends the one message of w and calls each with the attributes of every message of the answer. The
@@ -174,6 +184,9 @@ func (s *Socket) ready() error {
 		return nil
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return fmt.Errorf("open netlink socket: %w (%w)", ErrAbsent, err) // not even nfnetlink
+	}
 	if err != nil {
 		return fmt.Errorf("open netlink socket: create: %w", err)
 	}
@@ -183,6 +196,7 @@ func (s *Socket) ready() error {
 		return fmt.Errorf("open netlink socket: %w", err)
 	}
 	s.fd, s.port = fd, port
+	s.opened++
 	return nil
 }
 

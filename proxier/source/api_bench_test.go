@@ -26,7 +26,8 @@ func BenchmarkDecode(b *testing.B) {
 			client, err := NewClientFor(&rest.Config{Host: "http://server", QPS: -1, Transport: events{event},
 				ContentConfig: rest.ContentConfig{ContentType: protobuf, AcceptContentTypes: protobuf}})
 			must(b, err)
-			w, err := client.slices.watch(b.Context(), metav1.ListOptions{})
+			x := &exchange{heard: func() {}}
+			w, err := client.slices.watch(b.Context(), metav1.ListOptions{}, x)
 			must(b, err)
 			defer w.Stop()
 			got := &sliceSink{}
@@ -35,7 +36,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.SetBytes(int64(len(event)))
 			b.ReportAllocs()
 			for b.Loop() {
-				clear(s.versions) // so that the object is new each time
+				clear(s.hashes) // so that the object is new each time
 				must(b, s.Add((<-w.ResultChan()).Object))
 				if n := len(got.slice.Endpoints); n != endpoints {
 					b.Fatalf("%d endpoints, want %d", n, endpoints)

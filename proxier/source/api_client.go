@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/connrotation"
 	"k8s.io/client-go/util/flowcontrol"
 )
 
@@ -30,20 +31,33 @@ type Client struct {
 	cidrs      resource
 	networking rest.Interface
 	events     rest.Interface
+	limits     limits
+	dialer     *dialer
+	kubeconfig *kubeconfig // nil without one
 }
 
 // NewClient returns a client. It reads the kubeconfig or the service account of the pod, but does not
 // connect.
 func NewClient(cfg ClientConfig) (*Client, error) {
+	file := readKubeconfig(cfg)
 	connection, err := cfg.connection()
 	if err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", err)
 	}
-	return NewClientFor(connection)
+	client, err := NewClientFor(connection)
+	if err != nil {
+		return nil, err
+	}
+	client.kubeconfig = file
+	return client, nil
 }
 
 // NewClientFor returns a client for a connection, which it does not change.
 func NewClientFor(connection *rest.Config) (*Client, error) {
+	return newClient(connection, defaultLimits())
+}
+
+func newClient(connection *rest.Config, limits limits) (*Client, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme, eventsv1.AddToScheme} {
@@ -52,27 +66,32 @@ func NewClientFor(connection *rest.Config) (*Client, error) {
 		}
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion) // the ListOptions of all groups are in v1
-	g := &groups{connection: *connection, codecs: serializer.NewCodecFactory(scheme).WithoutConversion()}
+	codecs := serializer.NewCodecFactory(scheme)
+	g := &groups{connection: *connection, limits: limits, dialer: &dialer{}, codecs: codecs.WithoutConversion()}
 	g.share()
 	core, discovery := g.client(corev1.SchemeGroupVersion), g.client(discoveryv1.SchemeGroupVersion)
 	networking, events := g.client(networkingv1.SchemeGroupVersion), g.client(eventsv1.SchemeGroupVersion)
 	if g.err != nil {
 		return nil, fmt.Errorf("configure the API client: %w", g.err)
 	}
-	codec := runtime.NewParameterCodec(scheme)
+	codec, decoder := runtime.NewParameterCodec(scheme), codecs.UniversalDeserializer()
 	return &Client{
-		services:   resource{core, "services", codec},
-		slices:     resource{discovery, "endpointslices", codec},
-		nodes:      resource{core, "nodes", codec},
-		cidrs:      resource{networking, "servicecidrs", codec},
+		services:   resource{core, "services", codec, decoder},
+		slices:     resource{discovery, "endpointslices", codec, decoder},
+		nodes:      resource{core, "nodes", codec, decoder},
+		cidrs:      resource{networking, "servicecidrs", codec, decoder},
 		networking: networking,
 		events:     events,
+		limits:     g.limits,
+		dialer:     g.dialer,
 	}, nil
 }
 
 // groups creates the clients of API groups.
 type groups struct {
 	connection rest.Config
+	limits     limits
+	dialer     *dialer
 	http       *http.Client
 	codecs     runtime.NegotiatedSerializer
 	err        error // the first one
@@ -93,6 +112,18 @@ func (g *groups) share() {
 	if c.RateLimiter == nil && c.QPS > 0 {
 		c.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(c.QPS, c.Burst)
 	}
+	t := transport{limits: g.limits, reconnect: func() {}}
+	if c.Transport == nil {
+		if c.Dial == nil {
+			c.Dial = g.dialer.dial
+		}
+		rotation := connrotation.NewDialer(c.Dial)
+		c.Dial, t.reconnect = rotation.DialContext, rotation.CloseAll
+	}
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		t.next = next
+		return sizeLimit{t}
+	})
 	g.http, g.err = rest.HTTPClientFor(c)
 }
 
@@ -118,19 +149,29 @@ type resource struct {
 	group   rest.Interface
 	name    string // as in RBAC: "services"
 	options runtime.ParameterCodec
+	decoder runtime.Decoder
 }
 
 func (r resource) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	return r.request(options).Do(ctx).Get()
 }
 
-func (r resource) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	options.Watch = true
-	return r.request(options).Watch(ctx)
+// watch starts a watch. Of an error like a timeout client-go makes a watch without events; watch returns the
+// error.
+func (r resource) watch(
+	ctx context.Context, options metav1.ListOptions, x *exchange) (watch.Interface, error) {
+	options.Watch, x.watch = true, true
+	w, err := r.request(options).Watch(x.context(ctx))
+	if err == nil && x.err != nil {
+		w.Stop()
+		return nil, x.err
+	}
+	return w, err
 }
 
+// request returns a request that is not retried, because the callers report its error and retry.
 func (r resource) request(options metav1.ListOptions) *rest.Request {
-	req := r.group.Get().Resource(r.name).VersionedParams(&options, r.options)
+	req := r.group.Get().Resource(r.name).VersionedParams(&options, r.options).MaxRetries(0)
 	if options.TimeoutSeconds != nil {
 		req.Timeout(time.Duration(*options.TimeoutSeconds) * time.Second)
 	}

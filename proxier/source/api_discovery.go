@@ -8,7 +8,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // serves asks the API server whether it serves the resource of the informer, which is in
@@ -16,11 +15,12 @@ import (
 // the informer is synced.
 func (a *API) serves(ctx context.Context, i *informer) bool {
 	path := []string{"/apis", networkingv1.SchemeGroupVersion.String()}
-	backoff := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 1, Steps: 6, Cap: 30 * time.Second}
+	backoff := retryBackoff()
 	for ctx.Err() == nil {
 		list := &metav1.APIResourceList{}
-		err := a.client.networking.Get().AbsPath(path...).Do(ctx).Into(list)
+		err := a.client.networking.Get().AbsPath(path...).MaxRetries(0).Do(ctx).Into(list)
 		if err == nil || apierrors.IsNotFound(err) {
+			i.result(ctx, "discover", nil)
 			if err == nil && hasResource(list, i.name) {
 				return true
 			}

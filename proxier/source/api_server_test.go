@@ -20,13 +20,10 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 )
 
 // apiServer behaves as an API server for reflectors. Its connections are in memory, because it runs in a
@@ -34,6 +31,7 @@ import (
 type apiServer struct {
 	noWatchList bool // like API servers before 1.32
 	noCIDRs     bool // like API servers before 1.33
+	noBookmarks bool // like API servers without progress notifications of etcd
 
 	mu        sync.Mutex
 	revision  int
@@ -44,6 +42,8 @@ type apiServer struct {
 	moved     chan struct{} // closed and replaced at each change
 	refuse    map[string]error
 	stopped   bool
+	vanishing bool          // packets are lost: connections are not answered
+	hung      chan struct{} // closed when the server works again; nil while it works
 	conns     map[net.Conn]bool
 	requests  map[string]int // by "list services", "watch services"
 
@@ -94,6 +94,10 @@ func (l pipeListener) Close() error   { return nil }
 func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (s *apiServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if s.losesPackets() {
+		time.Sleep(10 * time.Second) // as the Dialer of a ClientConfig
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
@@ -108,14 +112,6 @@ func (s *apiServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// client returns a client of the server.
-func (s *apiServer) client(t *testing.T) *Client {
-	t.Helper()
-	client, err := NewClientFor(&rest.Config{Host: "http://api", Transport: s.transport, QPS: -1})
-	must(t, err)
-	return client
 }
 
 // empty gives the server a new, empty storage.
@@ -138,10 +134,7 @@ func (s *apiServer) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	for conn := range s.conns {
-		_ = conn.Close()
-	}
-	clear(s.conns)
+	s.breakConnections()
 }
 
 // start accepts connections again. With compact, watches cannot resume: the history of changes is gone.
@@ -222,6 +215,7 @@ func kindOf(resource string) schema.GroupVersionKind {
 func stamp(obj object) { obj.GetObjectKind().SetGroupVersionKind(kindOf(resourceOf(obj))) }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.awaitWorking(r)
 	w.Header().Set("Content-Type", "application/json")
 	path := strings.Split(r.URL.Path, "/")
 	resource, q := path[len(path)-1], r.URL.Query()
@@ -234,6 +228,9 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.requests[verb+" "+resource]++
+	if q.Get("sendInitialEvents") != "" || verb == "list" && q.Get("limit") == "" {
+		s.requests["list "+resource+" all"]++
+	}
 	err := s.refuse[verb+" "+resource]
 	seen, _ := strconv.Atoi(q.Get("resourceVersion"))
 	if seen > s.revision && (verb == "list" || q.Get("sendInitialEvents") != "") {
@@ -241,6 +238,12 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Unlock()
 	switch {
+	case apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge):
+		select { // in this time the server hopes to reach the revision
+		case <-time.After(3 * time.Second):
+		case <-r.Context().Done():
+		}
+		fail(w, err)
 	case err != nil:
 		fail(w, err)
 	case verb == "discover":
@@ -267,6 +270,9 @@ func tooLarge() error {
 
 func fail(w http.ResponseWriter, err error) {
 	status := statusOf(err)
+	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
+	}
 	w.WriteHeader(int(status.Code))
 	_ = json.NewEncoder(w).Encode(status)
 }
@@ -310,7 +316,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 		for _, obj := range s.objects[resource] {
 			stream.change(change{new: obj})
 		}
-		stream.bookmark(seen)
+		stream.bookmark(seen, "true")
 	}
 	s.mu.Unlock()
 	if expired {
@@ -319,7 +325,10 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 	}
 	seconds, _ := strconv.Atoi(q.Get("timeoutSeconds"))
 	timeout := time.After(time.Duration(seconds) * time.Second)
+	bookmarks := time.NewTicker(time.Minute)
+	defer bookmarks.Stop()
 	for {
+		s.awaitWorking(r)
 		s.mu.Lock()
 		for _, c := range s.log {
 			if c.revision > seen && c.resource == resource {
@@ -332,6 +341,11 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 		w.(http.Flusher).Flush()
 		select {
 		case <-moved:
+		case <-bookmarks.C:
+			s.awaitWorking(r)
+			if !s.noBookmarks {
+				stream.bookmark(seen, "")
+			}
 		case <-timeout:
 			return
 		case <-r.Context().Done():
@@ -364,35 +378,11 @@ func (e eventStream) change(c change) {
 	}
 }
 
-func (e eventStream) bookmark(revision int) {
+// bookmark sends a bookmark, which marks the end of the initial events if initial is "true".
+func (e eventStream) bookmark(revision int, initial string) {
 	obj := sample(e.kind)
 	stamp(obj)
 	obj.SetResourceVersion(strconv.Itoa(revision))
-	obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: initial})
 	e.send("BOOKMARK", obj)
-}
-
-// filter is a pair of selectors.
-type filter struct {
-	labels labels.Selector
-	fields fields.Selector
-}
-
-func newFilter(l, f string) filter {
-	out := filter{labels: labels.Everything(), fields: fields.Everything()}
-	if l != "" {
-		out.labels, _ = labels.Parse(l)
-	}
-	if f != "" {
-		out.fields, _ = fields.ParseSelector(f)
-	}
-	return out
-}
-
-func (f filter) matches(obj object) bool {
-	known := fields.Set{"metadata.name": obj.GetName()}
-	if svc, ok := obj.(*corev1.Service); ok {
-		known["spec.clusterIP"] = svc.Spec.ClusterIP
-	}
-	return f.labels.Matches(labels.Set(obj.GetLabels())) && f.fields.Matches(known)
 }

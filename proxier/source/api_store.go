@@ -3,33 +3,29 @@ package source
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 )
 
 // store is the store of an informer's reflector. It passes to the sink what differs from the objects that the
-// sink has. Of these it keeps only a hash of the version: with tens of thousands of objects, copies of them
-// would be most of the memory of the proxy.
+// sink has. Of these it keeps only a hash: with tens of thousands of objects, copies of them would be most of
+// the memory of the proxy.
 type store struct {
 	*informer
-	seed     maphash.Seed
-	versions map[cache.ObjectName]uint64 // of the objects that the sink has
+	seed   maphash.Seed
+	hashes map[cache.ObjectName]uint64 // of the objects that the sink has
+	buffer []byte                      // of an object that is hashed
 }
 
 var _ cache.TransformingStore = (*store)(nil)
 
 func newStore(i *informer) *store {
-	return &store{informer: i, seed: maphash.MakeSeed(), versions: map[cache.ObjectName]uint64{}}
-}
-
-// version distinguishes the states of an object. The resource version alone does not: an API server whose
-// storage was replaced assigns the same resource versions again.
-type version struct {
-	uid             types.UID
-	resourceVersion string
+	return &store{informer: i, seed: maphash.MakeSeed(), hashes: map[cache.ObjectName]uint64{}}
 }
 
 // Add applies an object.
@@ -72,7 +68,7 @@ func (s *store) Replace(items []any, _ string) error {
 		listed[name] = struct{}{}
 		items[i] = nil // the list may be large, and the reflector does not read it again
 	}
-	for name := range s.versions {
+	for name := range s.hashes {
 		if _, ok := listed[name]; !ok {
 			s.remove(name)
 		}
@@ -86,7 +82,7 @@ func (s *store) Replace(items []any, _ string) error {
 // Resync does nothing, because the sink has all objects.
 func (s *store) Resync() error { return nil }
 
-// Transformer returns what the reflector calls for each object while it collects a list from a watch. It
+// Transformer returns what is called for each object while a list is received, from a watch or as one. It
 // replaces an object that the sink has by its name. Before the first list is complete, it passes every object
 // to the sink at once, which does not act on them before Synced: tens of thousands of objects are never in
 // memory together.
@@ -99,11 +95,10 @@ func (s *store) Transformer() cache.TransformFunc {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		name, hash := s.identify(obj)
-		had, ok := s.versions[name]
+		had, ok := s.hashes[name]
 		switch {
 		case ok && had == hash:
 		case s.hasSynced():
-			reduce(obj)
 			return obj, nil
 		default:
 			s.deliver(name, hash, obj)
@@ -115,7 +110,11 @@ func (s *store) Transformer() cache.TransformFunc {
 // delivered stands in a list for an object that the sink has.
 type delivered cache.ObjectName
 
-// apply passes an object to the sink, unless the sink has it in this version.
+// GetObjectKind and DeepCopyObject let it stand in a list of the API.
+func (d delivered) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+func (d delivered) DeepCopyObject() runtime.Object   { return d }
+
+// apply passes an object to the sink, unless the sink has it like this.
 func (s *store) apply(item any) (cache.ObjectName, error) {
 	if name, ok := item.(delivered); ok {
 		return cache.ObjectName(name), nil
@@ -125,30 +124,34 @@ func (s *store) apply(item any) (cache.ObjectName, error) {
 		return cache.ObjectName{}, fmt.Errorf("watch %s: unexpected type %T", s.name, item)
 	}
 	name, hash := s.identify(obj)
-	if had, ok := s.versions[name]; !ok || had != hash {
+	if had, ok := s.hashes[name]; !ok || had != hash {
 		s.deliver(name, hash, obj)
 	}
 	return name, nil
 }
 
-// identify returns the name of an object and the hash of its version.
+// identify reduces an object and returns its name and a hash of its content. UID and resource version alone
+// do not identify it: an API server whose storage was restored from a snapshot assigns the same resource
+// versions again, to other changes of the same objects.
 func (s *store) identify(obj object) (cache.ObjectName, uint64) {
-	state := version{obj.GetUID(), obj.GetResourceVersion()}
-	return cache.MetaObjectToName(obj), maphash.Comparable(s.seed, state)
+	reduce(obj)
+	size := obj.Size()
+	s.buffer = slices.Grow(s.buffer[:0], size)[:size]
+	_, _ = obj.MarshalToSizedBuffer(s.buffer) // it fails only if the buffer is too small
+	return cache.MetaObjectToName(obj), maphash.Bytes(s.seed, s.buffer)
 }
 
 func (s *store) deliver(name cache.ObjectName, hash uint64, obj object) {
-	reduce(obj)
-	s.versions[name] = hash
+	s.hashes[name] = hash
 	s.sink.Apply(obj)
 }
 
 // remove deletes an object from the sink, if the sink has it.
 func (s *store) remove(name cache.ObjectName) {
-	if _, ok := s.versions[name]; !ok {
+	if _, ok := s.hashes[name]; !ok {
 		return
 	}
-	delete(s.versions, name)
+	delete(s.hashes, name)
 	obj := s.new()
 	obj.SetNamespace(name.Namespace)
 	obj.SetName(name.Name)

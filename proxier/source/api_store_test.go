@@ -63,3 +63,23 @@ func TestStoreCollects(t *testing.T) {
 	must(t, s.Replace(items, "5"))
 	expect("later list", "+b@5")
 }
+
+// An object with the UID and the resource version of an earlier one, but not its content, is another one:
+// after a restore of etcd, resource versions are assigned again.
+func TestStoreComparesContent(t *testing.T) {
+	got := &calls{}
+	newService := func() object { return &corev1.Service{} }
+	s := newStore(newInformer(&apiRun{sink: got}, resource{name: "services"}, selector{}, newService))
+	svc := func(clusterIP string) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "u", ResourceVersion: "1"},
+			Spec:       corev1.ServiceSpec{ClusterIP: clusterIP},
+		}
+	}
+	for _, obj := range []*corev1.Service{svc("10.96.0.1"), svc("10.96.0.1"), svc("10.96.0.2")} {
+		must(t, s.Replace([]any{obj}, "1"))
+	}
+	if diff := cmp.Diff([]string{"+a@1", "+a@1"}, []string(*got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

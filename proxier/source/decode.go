@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -39,6 +41,10 @@ const maxDepth = 4
 type object interface {
 	runtime.Object
 	metav1.Object
+	Size() int                                // as protobuf
+	MarshalToSizedBuffer([]byte) (int, error) // with the last Size bytes of the buffer
+	Marshal() ([]byte, error)                 // protobuf
+	Unmarshal([]byte) error
 }
 
 // identity distinguishes objects.
@@ -50,30 +56,56 @@ type identity struct {
 // String returns "Service default/web" or "Node n1".
 func (id identity) String() string { return strings.TrimSpace(id.kind + " " + id.ObjectName.String()) }
 
-// manifest is an object and the file that contains it.
-type manifest struct {
-	identity
-	object object
-	file   string
+// object returns an object with this identity and no content.
+func (id identity) object() object {
+	var obj object
+	switch id.kind {
+	case "Service":
+		obj = &corev1.Service{}
+	case "EndpointSlice":
+		obj = &discoveryv1.EndpointSlice{}
+	case "Node":
+		obj = &corev1.Node{}
+	default:
+		obj = &networkingv1.ServiceCIDR{}
+	}
+	obj.SetNamespace(id.Namespace)
+	obj.SetName(id.Name)
+	return obj
 }
 
-// reading collects the objects in files. It decodes every document, and every item of a List, separately, so
-// that an error in one does not affect the others.
+// place is where an object is, for messages.
+type place struct {
+	file     string
+	document int
+	items    string // in the document, ", item 3"
+}
+
+func (p place) String() string { return fmt.Sprintf("%s: document %d%s", p.file, p.document, p.items) }
+
+// item returns the place of an item, counted from 0, of the List at p.
+func (p place) item(i int) place {
+	p.items += fmt.Sprintf(", item %d", i+1)
+	return p
+}
+
+// reading passes on the objects in files. It decodes every document, and every item of a List, separately, so
+// that an error in one does not affect the others, and so that there are few of them in memory at a time.
 type reading struct {
-	manifests []manifest // in the order of files and documents
-	problems  []error
-	partial   map[string]bool // files with objects that could not be decoded
-	retry     bool            // a file could not be read, which may change without an event
+	found    func(id identity, obj object, file string) // in the order of files and documents
+	problems []error
+	partial  map[string]bool // files with objects that could not be decoded
+	retry    bool            // a file could not be read, which may change without an event
 
 	scheme    *runtime.Scheme
 	decoder   runtime.Decoder
-	places    map[identity]string // of manifests, for messages
+	places    map[identity]place // of the objects that were found
 	ignored   Ignored
 	file      string // that is being decoded
 	documents int    // in file so far
 }
 
-func newReading() *reading {
+func newReading(found func(id identity, obj object, file string)) *reading {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.Node{})
 	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
@@ -88,54 +120,73 @@ func newReading() *reading {
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &metav1.List{})
 	strict := serializer.SerializerOptions{Strict: true}
 	return &reading{
-		partial: map[string]bool{}, places: map[identity]string{}, ignored: Ignored{}, scheme: scheme,
+		found: found, partial: map[string]bool{}, places: map[identity]place{}, ignored: Ignored{}, scheme: scheme,
 		decoder: serializer.NewSerializerWithOptions(serializer.DefaultMetaFactory, scheme, scheme, strict),
 	}
 }
 
 // note records problems that do not prevent the use of an object.
-func (r *reading) note(place string, errs ...error) {
+func (r *reading) note(place fmt.Stringer, errs ...error) {
 	for _, err := range errs {
 		r.problems = append(r.problems, fmt.Errorf("%s: %w", place, err))
 	}
 }
 
 // lose records a problem that prevents the use of one or more objects.
-func (r *reading) lose(place string, err error) {
+func (r *reading) lose(place fmt.Stringer, err error) {
 	r.note(place, err)
 	r.partial[r.file] = true
 }
 
-// place returns the place of the next document, for messages.
-func (r *reading) place() string {
+// place returns the place of the next document.
+func (r *reading) place() place {
 	r.documents++
-	return fmt.Sprintf("%s: document %d", r.file, r.documents)
+	return place{file: r.file, document: r.documents}
 }
 
 // decode decodes a file. It splits the file before parsing, because a parser stops at the first error. The
 // YAMLReader of apimachinery does not split at the document marker "...": the objects after it would be lost
 // silently.
-func (r *reading) decode(file string, data []byte) {
+func (r *reading) decode(file string, content io.Reader) error {
 	r.file, r.documents = file, 0
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	start, end := 0, 0
-	for line := range bytes.Lines(data) {
-		marker := bytes.HasPrefix(line, []byte("---")) || bytes.HasPrefix(line, []byte("..."))
-		if marker && (len(line) == 3 || strings.ContainsRune(space, rune(line[3]))) {
-			r.document(data[:end], start)
-			start = end + 3 // the rest of the line is part of the next document
-		}
-		end += len(line)
+	reader := bufio.NewReader(content)
+	if begin, _ := reader.Peek(3); string(begin) == "\ufeff" {
+		_, _ = reader.Discard(3)
 	}
-	r.document(data, start)
+	d := document{}
+	for lines, begins := 0, true; ; {
+		line, err := reader.ReadSlice('\n')
+		marker := begins && (bytes.HasPrefix(line, []byte("---")) || bytes.HasPrefix(line, []byte("...")))
+		if marker && (len(line) == 3 || strings.ContainsRune(space, rune(line[3]))) {
+			r.document(d)
+			d = document{d.text[:0], lines}
+			line = line[3:] // the rest of the line is part of the next document
+		}
+		d.text = append(d.text, line...)
+		if begins = err == nil; begins {
+			lines++
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			r.document(d)
+			return nil
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return err
+		}
+	}
+}
+
+// document is a part of a file.
+type document struct {
+	text  []byte
+	lines int // of the file before it
 }
 
 const space = " \t\r\n"
 
-// document decodes a document, which is data from start on: YAML, or JSON objects one after another. Errors
-// contain the line in data.
-func (r *reading) document(data []byte, start int) {
-	content := bytes.TrimLeft(data[start:], space)
+// document decodes a document: YAML, or JSON objects one after another. Errors contain the line in the file.
+func (r *reading) document(d document) {
+	content := bytes.TrimLeft(d.text, space)
 	for len(content) > 0 && (content[0] == '#' || content[0] == '%') { // a comment or a directive
 		_, content, _ = bytes.Cut(content, []byte("\n"))
 		content = bytes.TrimLeft(content, space)
@@ -143,38 +194,38 @@ func (r *reading) document(data []byte, start int) {
 	switch {
 	case len(content) == 0:
 	case content[0] == '{': // the YAML parser would stop silently after the first object
-		r.json(data, len(data)-len(content))
+		r.json(d, len(d.text)-len(content))
 	default:
-		r.yaml(data, start)
+		r.yaml(d)
 	}
 }
 
-func (r *reading) json(data []byte, start int) {
-	decoder := json.NewDecoder(bytes.NewReader(data[start:]))
+func (r *reading) json(d document, start int) {
+	decoder := json.NewDecoder(bytes.NewReader(d.text[start:]))
 	for {
 		var value json.RawMessage
 		err := decoder.Decode(&value)
 		if errors.Is(err, io.EOF) {
 			return
 		}
+		text := d.text
 		if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
-			data = data[:min(start+int(syntax.Offset), len(data))]
+			text = text[:min(start+int(syntax.Offset), len(text))]
 		}
 		if err != nil {
-			r.lose(r.place(), fmt.Errorf("json: line %d: %w", 1+bytes.Count(data, []byte("\n")), err))
+			r.lose(r.place(), fmt.Errorf("json: line %d: %w", 1+d.lines+bytes.Count(text, []byte("\n")), err))
 			return
 		}
 		r.value(r.place(), value, schema.GroupVersionKind{}, 0)
 	}
 }
 
-func (r *reading) yaml(data []byte, start int) {
+func (r *reading) yaml(d document) {
 	place := r.place()
-	value, err := yaml.YAMLToJSONStrict(data[start:])
+	value, err := yaml.YAMLToJSONStrict(d.text)
 	if err != nil {
-		// Parse again, with the lines before the document empty, so that errors contain the line in data.
-		text := bytes.Repeat([]byte("\n"), bytes.Count(data[:start], []byte("\n")))
-		text = append(text, data[start:]...)
+		// Parse again, with the lines before the document empty, so that errors contain the line in the file.
+		text := append(bytes.Repeat([]byte("\n"), d.lines), d.text...)
 		_, duplicate := yaml.YAMLToJSONStrict(text)
 		if value, err = yaml.YAMLToJSON(text); err != nil {
 			r.lose(place, err)
@@ -186,7 +237,7 @@ func (r *reading) yaml(data []byte, start int) {
 }
 
 // value decodes an object or a List. It may lack the apiVersion and kind that the List around it implies.
-func (r *reading) value(place string, data []byte, implied schema.GroupVersionKind, depth int) {
+func (r *reading) value(place place, data []byte, implied schema.GroupVersionKind, depth int) {
 	if !bytes.HasPrefix(data, []byte("{")) {
 		r.lose(place, errors.New("not an object"))
 		return
@@ -201,7 +252,7 @@ func (r *reading) value(place string, data []byte, implied schema.GroupVersionKi
 		return
 	}
 	id := identify(gvk.Kind, data)
-	at := strings.TrimSuffix(fmt.Sprintf("%s (%s)", place, id), " ()")
+	at := objectPlace{place, id}
 	strict, isStrict := runtime.AsStrictDecodingError(err)
 	switch {
 	case isStrict: // the object is good without its unknown and duplicate fields
@@ -223,19 +274,30 @@ func (r *reading) value(place string, data []byte, implied schema.GroupVersionKi
 	case object:
 		gvk.Version = "v1"
 		obj.GetObjectKind().SetGroupVersionKind(*gvk)
-		r.add(at, manifest{id, obj, r.file})
+		r.add(at, obj)
 	case *metav1.List:
 		if gvk.Kind == "List" { // of objects of any kind
 			*gvk = schema.GroupVersionKind{}
 		}
 		gvk.Kind = strings.TrimSuffix(gvk.Kind, "List")
 		for i, item := range obj.Items {
-			r.value(fmt.Sprintf("%s, item %d", place, i+1), item.Raw, *gvk, depth+1)
+			r.value(place.item(i), item.Raw, *gvk, depth+1)
 		}
 	}
 }
 
-// identify returns the identity of an object, even if the object cannot be decoded.
+// objectPlace is the place of an object that may have a name.
+type objectPlace struct {
+	place
+	id identity
+}
+
+func (p objectPlace) String() string {
+	return strings.TrimSuffix(fmt.Sprintf("%s (%s)", p.place, p.id), " ()")
+}
+
+// identify returns the identity of an object, even if the object cannot be decoded. There are few kinds and
+// namespaces, each once in memory.
 func identify(kind string, data []byte) identity {
 	var partial struct {
 		Metadata struct {
@@ -244,24 +306,24 @@ func identify(kind string, data []byte) identity {
 		} `json:"metadata"`
 	}
 	_ = utiljson.Unmarshal(data, &partial) // value reports the error
-	id := identity{kind, cache.ObjectName{Name: partial.Metadata.Name}}
+	id := identity{unique.Make(kind).Value(), cache.ObjectName{Name: partial.Metadata.Name}}
 	if id.Name != "" && (kind == "Service" || kind == "EndpointSlice") {
-		id.Namespace = cmp.Or(partial.Metadata.Namespace, metav1.NamespaceDefault)
+		id.Namespace = unique.Make(cmp.Or(partial.Metadata.Namespace, metav1.NamespaceDefault)).Value()
 	}
 	return id
 }
 
-// add adds an object, unless there is one with the same identity.
-func (r *reading) add(at string, m manifest) {
-	first, duplicate := r.places[m.identity]
+// add passes an object on, unless there was one with the same identity.
+func (r *reading) add(at objectPlace, obj object) {
+	first, duplicate := r.places[at.id]
 	switch {
-	case m.Name == "":
+	case at.id.Name == "":
 		r.lose(at, errors.New("metadata.name is missing"))
 	case duplicate:
-		r.note(at, fmt.Errorf("ignored, it is already in %s", first))
+		r.note(at, fmt.Errorf("ignored, it is already in %s", objectPlace{first, at.id}))
 	default:
-		m.object.SetNamespace(m.Namespace)
-		r.places[m.identity] = at
-		r.manifests = append(r.manifests, m)
+		obj.SetNamespace(at.id.Namespace)
+		r.places[at.id] = at.place
+		r.found(at.id, obj, r.file)
 	}
 }

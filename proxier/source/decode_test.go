@@ -24,15 +24,32 @@ func messages(errs []error) []string {
 	return texts
 }
 
+// readFile is a reading with what it found.
+type readFile struct {
+	*reading
+	manifests []manifest
+}
+
+// manifest is an object that was found.
+type manifest struct {
+	identity
+	object object
+}
+
 // read decodes the file x.yaml with this content.
-func read(text string) *reading {
-	r := newReading()
-	r.decode("x.yaml", []byte(text))
+func read(text string) *readFile {
+	r := &readFile{}
+	r.reading = newReading(func(id identity, obj object, _ string) {
+		r.manifests = append(r.manifests, manifest{id, obj})
+	})
+	if err := r.decode("x.yaml", strings.NewReader(text)); err != nil {
+		panic(err) // a string can be read
+	}
 	return r
 }
 
 // names returns the identities of the objects.
-func (r *reading) names() []string {
+func (r *readFile) names() []string {
 	var names []string
 	for _, m := range r.manifests {
 		names = append(names, m.identity.String())

@@ -28,24 +28,21 @@ func NewDir(path string) *Dir {
 // together with the good objects; an Ignored among the problems is not an error. It returns err if it cannot
 // read the path.
 func (d *Dir) Load() (objects []runtime.Object, problems []error, err error) {
-	r, err := d.read(func(string, bool) {})
-	if err != nil {
+	r := newReading(func(_ identity, obj object, _ string) { objects = append(objects, obj) })
+	if err := d.read(r, func(string, bool) {}); err != nil {
 		return nil, nil, err
-	}
-	for _, m := range r.manifests {
-		objects = append(objects, m.object)
 	}
 	return objects, r.problems, nil
 }
 
-// read reads the manifests. Before it reads anything in a directory, it calls watch, so that a follower does
-// not miss a change. If all is false, only the entry with the name of the path matters in the directory.
-func (d *Dir) read(watch func(directory string, all bool)) (*reading, error) {
+// read reads the manifests into r. Before it reads anything in a directory, it calls watch, so that a
+// follower does not miss a change. If all is false, only the entry with the name of the path matters in the
+// directory.
+func (d *Dir) read(r *reading, watch func(directory string, all bool)) error {
 	files, err := d.list(watch)
 	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
+		return fmt.Errorf("read manifests: %w", err)
 	}
-	r := newReading()
 	for _, file := range files {
 		if info, err := os.Lstat(file); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 			// The kubelet updates a mounted ConfigMap by replacing the link ..data in the same directory.
@@ -54,12 +51,11 @@ func (d *Dir) read(watch func(directory string, all bool)) (*reading, error) {
 				watch(filepath.Dir(target), true)
 			}
 		}
-		data, err := os.ReadFile(file)
+		err := r.decodeFile(file)
 		switch {
 		case err == nil:
-			r.decode(file, data)
 		case file == d.path:
-			return nil, fmt.Errorf("read manifests: %w", err)
+			return fmt.Errorf("read manifests: %w", err)
 		default:
 			r.problems = append(r.problems, fmt.Errorf("read manifests: %w", err))
 			r.partial[file] = true
@@ -70,7 +66,16 @@ func (d *Dir) read(watch func(directory string, all bool)) (*reading, error) {
 	if len(r.ignored) > 0 {
 		r.problems = append(r.problems, r.ignored)
 	}
-	return r, nil
+	return nil
+}
+
+func (r *reading) decodeFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return r.decode(path, file)
 }
 
 // list returns the files to read, in order.

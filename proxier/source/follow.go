@@ -2,13 +2,14 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"hash/maphash"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
-	"k8s.io/apimachinery/pkg/api/equality"
+	"github.com/nftproxy/nftproxy/proxier/filewatch"
 )
 
 const (
@@ -18,19 +19,17 @@ const (
 )
 
 // Run applies all objects to sink, calls its Synced, and follows the changes until ctx ends; then it returns
-// nil. It returns an error only before Synced, if it cannot read the path or create a watcher.
+// nil. It returns an error only before Synced, if it cannot read the path.
 //
-// It reports the problems that Load returns, each once until it is solved. While the path or a file cannot be
-// read, or a part of a file cannot be decoded, Run keeps the objects that were there, because a file may be
-// half written. It deletes an object when its file is gone, or can be decoded completely and does not contain
-// the object. It calls sink and report in the goroutine of its caller.
+// It reports the problems that Load returns, each once until it is solved, and a filewatch.Polling. While the
+// path or a file cannot be read, or a part of a file cannot be decoded, Run keeps the objects that were
+// there, because a file may be half written. It deletes an object when its file is gone, or can be decoded
+// completely and does not contain the object. It calls sink and report in the goroutine of its caller.
 func (d *Dir) Run(ctx context.Context, sink Sink, report func(error)) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch manifests in %s: %w", d.path, err)
-	}
+	watcher := filewatch.New(func(p filewatch.Polling) { report(p) })
 	defer watcher.Close()
-	f := follower{Dir: d, sink: sink, report: report, watcher: watcher}
+	f := follower{Dir: d, sink: sink, report: report, watcher: watcher,
+		seed: maphash.MakeSeed(), delivered: map[identity]delivery{}}
 	if err := f.reload(); err != nil {
 		return err
 	}
@@ -48,12 +47,21 @@ type follower struct {
 	*Dir
 	sink    Sink
 	report  func(error)
-	watcher *fsnotify.Watcher
+	watcher *filewatch.Watcher
 
 	directories map[string]bool // the watched ones; false if only the entry of the path matters
-	delivered   []manifest      // the objects that sink has
 	reported    map[string]bool // the problems that are not solved
 	retry       bool            // something could not be read or watched
+
+	seed      maphash.Seed
+	delivered map[identity]delivery // the objects that sink has
+}
+
+// delivery is what a follower keeps of an object. The objects themselves would be most of the memory of the
+// proxy.
+type delivery struct {
+	content uint64 // hash
+	file    string
 }
 
 // wait waits until it is time to read again. It returns false when ctx ends.
@@ -70,13 +78,9 @@ func (f *follower) wait(ctx context.Context) bool {
 			return false
 		case <-timer.C:
 			return true
-		case event := <-f.watcher.Events:
-			if !f.matters(event.Name) {
+		case path := <-f.watcher.Events:
+			if path != "" && !f.matters(path) {
 				continue
-			}
-		case err := <-f.watcher.Errors:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) { // reading again makes up for lost events
-				f.report(fmt.Errorf("watch manifests in %s: %w", f.path, err))
 			}
 		}
 		if deadline.IsZero() {
@@ -92,12 +96,14 @@ func (f *follower) matters(name string) bool {
 	return watched || f.directories[filepath.Dir(name)] || filepath.Base(name) == filepath.Base(f.path)
 }
 
-// reload reads the manifests and delivers the changes. It returns an error, and delivers nothing, if it
-// cannot read the path.
+// reload reads the manifests and delivers the changes: the new and changed objects, and then those that are
+// gone, so that there is no gap when an EndpointSlice replaces another. It returns an error if it cannot read
+// the path, and then deletes nothing.
 func (f *follower) reload() error {
 	var problems []error
 	f.retry, f.directories = true, map[string]bool{}
-	r, err := f.read(func(directory string, all bool) {
+	r := newReading(f.apply)
+	err := f.read(r, func(directory string, all bool) {
 		real, err := filepath.EvalSymlinks(directory)
 		if _, watched := f.directories[real]; err == nil && !watched {
 			err = f.watcher.Add(real) // again, because another directory may have the name now
@@ -113,7 +119,7 @@ func (f *follower) reload() error {
 	}
 	f.retry = r.retry || len(problems) > 0
 	f.reportNew(append(problems, r.problems...))
-	f.deliver(r)
+	f.deleteGone(r)
 	return nil
 }
 
@@ -130,27 +136,29 @@ func (f *follower) reportNew(problems []error) {
 	}
 }
 
-// deliver applies the new and changed objects, and then deletes those that are gone: there is no gap when an
-// EndpointSlice replaces another.
-func (f *follower) deliver(r *reading) {
-	gone := map[identity]object{}
-	for _, m := range f.delivered {
-		gone[m.identity] = m.object
+// apply delivers an object if it is new or has changed. In protobuf an empty list is the same as none.
+func (f *follower) apply(id identity, obj object, file string) {
+	content, err := obj.Marshal()
+	before, known := f.delivered[id]
+	now := delivery{maphash.Bytes(f.seed, content), file}
+	f.delivered[id] = now
+	if err != nil || !known || before.content != now.content {
+		f.sink.Apply(obj)
 	}
-	for _, m := range r.manifests {
-		if !equality.Semantic.DeepEqual(gone[m.identity], m.object) {
-			f.sink.Apply(m.object)
-		}
-		delete(gone, m.identity)
-	}
-	for _, m := range f.delivered {
-		switch {
-		case gone[m.identity] == nil:
-		case r.partial[m.file]: // it may be among the objects that could not be decoded
-			r.manifests = append(r.manifests, m)
-		default:
-			f.sink.Delete(m.object)
+}
+
+// deleteGone deletes the objects that a reading did not find, except those that may be among the ones that
+// could not be decoded.
+func (f *follower) deleteGone(r *reading) {
+	var gone []identity
+	for id, d := range f.delivered {
+		if _, found := r.places[id]; !found && !r.partial[d.file] {
+			gone = append(gone, id)
 		}
 	}
-	f.delivered = r.manifests
+	slices.SortFunc(gone, func(a, b identity) int { return strings.Compare(a.String(), b.String()) })
+	for _, id := range gone {
+		delete(f.delivered, id)
+		f.sink.Delete(id.object())
+	}
 }

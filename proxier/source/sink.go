@@ -4,17 +4,17 @@
 // API is an informer: for each resource, client-go's reflector lists, watches, retries and reconnects. It is
 // not client-go's shared informer, whose cache is a copy of every object: 2.9 kB for a Service with its
 // EndpointSlice, 29 MB at 10,000 Services. Package state keeps what the proxy needs of an object in a smaller
-// form, so API only keeps a hash of the version of each object. It does not use client-go's Clientset either,
+// form, so API only keeps a hash of each object. It does not use client-go's Clientset either,
 // which links all APIs of Kubernetes: with the Clientset and its informers the program has 35 MB instead of
 // 21 MB (client-go 0.37).
 //
 // The contract is the same for both sources. They make one call to the Sink at a time: Apply for every object
 // that exists at the start, then Synced, once. Apply and Delete for changes may come before Synced, too.
-// Objects of different resources come in no particular order. A source does not apply the same version of an
-// object twice, and deletes only objects that it applied. When it compares a whole list, after a reconnection
-// or a change of a file, it applies new objects before it deletes old ones. It calls the function report for
-// each error once, until the error is solved or changes. A source that has called Synced runs until its
-// context ends.
+// Objects of different resources come in no particular order. A source does not apply an object twice with
+// the same content, and deletes only objects that it applied. When it compares a whole list, after a
+// reconnection or a change of a file, it applies new objects before it deletes old ones. It calls the
+// function report for each error once, until the error is solved or changes. A source that has called Synced
+// runs until its context ends.
 //
 // Start reading at API.Run in api.go, or at Dir.Run in follow.go.
 package source

@@ -96,7 +96,7 @@ func checkObjects(t *testing.T, svc *corev1.Service, slice *discoveryv1.Endpoint
 		NodePortAddrs: addrs("192.0.2.1 2001:db8::1")}
 	for _, name := range s.Services() {
 		if out, _ := s.Service(name); out != nil {
-			r.Put(rules.Compile(out, node, r.Slots))
+			r.Put(rules.Compile(out, node, r.Slots, rules.MaxShare))
 		}
 	}
 	var text strings.Builder

@@ -82,15 +82,15 @@ func (s *serviceState) addresses(svc *corev1.Service) {
 	if len(ips) == 0 {
 		ips = []string{svc.Spec.ClusterIP}
 	}
-	s.rules.ClusterIPs = s.parseAddrs("spec.clusterIPs", ips, false)
-	s.rules.ExternalIPs = s.parseAddrs("spec.externalIPs", svc.Spec.ExternalIPs, false)
+	s.rules.ClusterIPs = s.parseAddrs("spec.clusterIPs", ips, parseAddr)
+	s.rules.ExternalIPs = s.parseAddrs("spec.externalIPs", svc.Spec.ExternalIPs, parseDestination)
 	ingress := make([]string, len(svc.Status.LoadBalancer.Ingress))
 	for i, in := range svc.Status.LoadBalancer.Ingress {
 		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
 			ingress[i] = in.IP // "" for a host name
 		}
 	}
-	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", ingress, true)
+	s.rules.LoadBalancerIPs = s.parseAddrs("status.loadBalancer.ingress", ingress, parseIngress)
 	for i, text := range svc.Spec.LoadBalancerSourceRanges {
 		if p, err := address.ParsePrefix(strings.TrimSpace(text)); err != nil {
 			s.rules.Restricted = true
@@ -101,19 +101,26 @@ func (s *serviceState) addresses(svc *corev1.Service) {
 	}
 }
 
-// parseAddrs parses the addresses of a field. With mayBeEmpty, it ignores empty ones.
-func (s *serviceState) parseAddrs(field string, texts []string, mayBeEmpty bool) []netip.Addr {
+// parseIngress parses the IP of a load balancer, which is empty if the load balancer has a host name.
+func parseIngress(text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	return parseDestination(text)
+}
+
+// parseAddrs parses the addresses of a field. It leaves out those that parse returns as the zero Addr.
+func (s *serviceState) parseAddrs(
+	field string, texts []string, parse func(string) (netip.Addr, error),
+) []netip.Addr {
 	var out []netip.Addr
 	for i, text := range texts {
-		if text == "" && mayBeEmpty {
-			continue
-		}
-		a, err := parseAddr(text)
+		a, err := parse(text)
 		if err != nil {
 			s.problem("%s[%d]: %v", field, i, err)
-			continue
+		} else if a.IsValid() {
+			out = append(out, a)
 		}
-		out = append(out, a)
 	}
 	return out
 }

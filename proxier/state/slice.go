@@ -108,7 +108,7 @@ func (s *slice) endpoint(obj *discoveryv1.EndpointSlice, i int, family service.F
 		s.problem(obj, "endpoints[%d].addresses: is empty", i)
 		return
 	}
-	addr, err := parseAddr(e.Addresses[0])
+	addr, err := parseDestination(e.Addresses[0])
 	if err == nil && service.FamilyOf(addr) != family {
 		err = fmt.Errorf("%s is not of addressType %s", addr, obj.AddressType)
 	}

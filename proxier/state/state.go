@@ -15,6 +15,7 @@
 package state
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -130,7 +131,9 @@ func (s *State) putService(name service.Name, svc *serviceState) {
 // trigger adds the change that caused the last update of a slice. It is called before putSlice.
 func (s *State) trigger(obj *discoveryv1.EndpointSlice) {
 	t, ok := trigger(obj)
-	if !ok || !t.At.After(s.started) {
+	// The start by the clock of today: a clock that was wrong at the boot has been set since then.
+	started := time.Now().Add(-time.Since(s.started))
+	if !ok || !t.At.After(started) {
 		return
 	}
 	id := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
@@ -197,6 +200,11 @@ func (s *State) Services() []service.Name {
 	return slices.SortedFunc(maps.Keys(s.services), service.Name.Compare)
 }
 
+// maxEndpoints bounds the endpoints of all ports of a Service. Each port has those of a slice again: two
+// objects of 1 MB could have 20 million, which take gigabytes of memory. More could not be programmed anyway,
+// see rules.MaxElements.
+const maxEndpoints = 1 << 19
+
 // Service returns a Service with its endpoints, and the problems of the parts that were left out. It returns
 // nil if there is nothing to program.
 func (s *State) Service(name service.Name) (*service.Service, []string) {
@@ -216,10 +224,17 @@ func (s *State) Service(name service.Name) (*service.Service, []string) {
 	}
 	out := svc.rules
 	out.Ports = slices.Clone(svc.rules.Ports)
+	total := 0
 	for i := range out.Ports {
 		p, endpoints := &out.Ports[i], 0
 		for _, n := range sliceNames {
 			endpoints += s.slices[name][n].count(p.Name, p.Protocol)
+		}
+		if total += endpoints; total > maxEndpoints {
+			problems = append(problems, fmt.Sprintf("spec.ports[%d] and %d more are left out: the ports of a "+
+				"Service have at most %d endpoints together", i, len(out.Ports)-i-1, maxEndpoints))
+			out.Ports = out.Ports[:i]
+			break
 		}
 		p.Endpoints = slices.Grow(p.Endpoints, endpoints)
 		for _, n := range sliceNames {

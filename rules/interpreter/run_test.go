@@ -160,7 +160,7 @@ func TestWaysDoNotMultiply(t *testing.T) {
 	external := netip.MustParseAddr("198.51.100.1")
 	r.Put(rules.Compile(&service.Service{Name: service.Name{Namespace: "default", Name: "web"},
 		ClusterIPs: []netip.Addr{frontend.Addr}, ExternalIPs: []netip.Addr{external}, ExternalLocal: true,
-		Ports: []service.Port{port}}, service.Node{Name: "here"}, r.Slots))
+		Ports: []service.Port{port}}, service.Node{Name: "here"}, r.Slots, rules.MaxShare))
 	p := packet()
 	p.Dst = external
 	counting := &countingTables{Lookup: r.Lookup()}
@@ -201,7 +201,7 @@ func sticky(t *testing.T, clusterIP string) (*rules.Ruleset, []service.Backend) 
 	}
 	r.Put(rules.Compile(&service.Service{Name: service.Name{Namespace: "default", Name: "web"},
 		ClusterIPs: []netip.Addr{addr}, AffinityTimeout: time.Minute, Ports: []service.Port{port}},
-		service.Node{Name: "here"}, r.Slots))
+		service.Node{Name: "here"}, r.Slots, rules.MaxShare))
 	return r, backends
 }
 

@@ -82,4 +82,12 @@ type Node struct {
 	// LoopbackAddrs are the loopback addresses on which a proxy in user space serves nodePorts, at most one
 	// per family.
 	LoopbackAddrs []netip.Addr
+	// Reserved are frontends that Services must not have, because the node itself needs them.
+	Reserved map[Frontend]Reservation
+}
+
+// Reservation says why a frontend is reserved.
+type Reservation struct {
+	Use string // what the node needs it for, for people: "the API server"
+	By  Name   // the only Service that may have it; the zero Name: none
 }
