@@ -3,8 +3,6 @@ package proxier
 import (
 	"encoding/binary"
 	"errors"
-	"math"
-	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -99,7 +97,7 @@ func appendValue(b *netlink.Batch, typ uint16, value []byte) {
 // of g, that are remembered by the same hash.
 func collision(t *testing.T, f, g netip.AddrPort) (a, b netip.Addr) {
 	t.Helper()
-	seen, random := map[uint32]netip.Addr{}, rand.New(rand.NewPCG(1, 2))
+	seen, random := map[nftables.Key]netip.Addr{}, rand.New(rand.NewPCG(1, 2))
 	for range 1 << 20 {
 		addr := [16]byte{0x20, 0x01, 0x0d, 0xb8}
 		binary.BigEndian.PutUint64(addr[8:], random.Uint64())
@@ -113,49 +111,9 @@ func collision(t *testing.T, f, g netip.AddrPort) (a, b netip.Addr) {
 	return a, b
 }
 
-// clientHash is nft's jhash of a client and a frontend of TCP: jhash of linux/jhash.h over the concatenation
-// as in registers, scaled to the modulus as by reciprocal_scale of linux/kernel.h.
-func clientHash(client netip.Addr, frontend netip.AddrPort) uint32 {
-	key := append(client.AsSlice(), frontend.Addr().AsSlice()...)
-	key = append(key, unix.IPPROTO_TCP, 0, 0, 0)
-	key = append(binary.BigEndian.AppendUint16(key, frontend.Port()), 0, 0)
-	const seed = 0x6e667470 // as in the rules; a wrong one makes the test fail
-	return uint32(uint64(jhash(key, seed)) * math.MaxUint32 >> 32)
-}
-
-// jhash is Jenkins' lookup3 as in linux/jhash.h, for a length that is not 0.
-func jhash(key []byte, seed uint32) uint32 {
-	a := 0xdeadbeef + uint32(len(key)) + seed
-	b, c := a, a
-	word := func(i int) uint32 {
-		var w [4]byte
-		if i < len(key) {
-			copy(w[:], key[i:])
-		}
-		return binary.LittleEndian.Uint32(w[:])
-	}
-	i := 0
-	for ; len(key)-i > 12; i += 12 {
-		a, b, c = a+word(i), b+word(i+4), c+word(i+8)
-		a = (a - c) ^ bits.RotateLeft32(c, 4)
-		c += b
-		b = (b - a) ^ bits.RotateLeft32(a, 6)
-		a += c
-		c = (c - b) ^ bits.RotateLeft32(b, 8)
-		b += a
-		a = (a - c) ^ bits.RotateLeft32(c, 16)
-		c += b
-		b = (b - a) ^ bits.RotateLeft32(a, 19)
-		a += c
-		c = (c - b) ^ bits.RotateLeft32(b, 4)
-		b += a
-	}
-	a, b, c = a+word(i), b+word(i+4), c+word(i+8)
-	c = (c ^ b) - bits.RotateLeft32(b, 14)
-	a = (a ^ c) - bits.RotateLeft32(c, 11)
-	b = (b ^ a) - bits.RotateLeft32(a, 25)
-	c = (c ^ b) - bits.RotateLeft32(b, 16)
-	a = (a ^ c) - bits.RotateLeft32(c, 4)
-	b = (b ^ a) - bits.RotateLeft32(a, 14)
-	return (c ^ b) - bits.RotateLeft32(b, 24)
+// clientHash is the key of a client and a frontend of TCP in the kernel's map of IPv6 clients. If it were not
+// what the kernel computes, the test with its packets would fail.
+func clientHash(client netip.Addr, frontend netip.AddrPort) nftables.Key {
+	h := nftables.Header{Src: client, Dst: frontend.Addr(), Protocol: service.TCP, Port: frontend.Port()}
+	return h.Key(nftables.ClientKey(service.IPv6))
 }

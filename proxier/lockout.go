@@ -23,6 +23,8 @@ func (r *reconciler) awaitSource(ctx context.Context) bool {
 		select {
 		case <-r.synced:
 			return true
+		case q := <-r.asked:
+			r.answer(q)
 		case <-ctx.Done():
 			return false
 		case <-ticker.C:

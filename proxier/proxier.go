@@ -64,6 +64,7 @@ type Proxier struct {
 	invalid  *flood // manifests that cannot be used
 	wake     chan struct{}
 	address  chan struct{} // the host's addresses changed
+	asked    chan inquiry  // for the reconciler's goroutine
 	synced   chan struct{} // closed when the source has delivered everything once
 	done     chan struct{} // closed when everything was programmed once
 	once     sync.Once
@@ -92,6 +93,7 @@ func New(o Options) (*Proxier, error) {
 		invalid:  newFlood(),
 		wake:     make(chan struct{}, 1),
 		address:  make(chan struct{}, 1),
+		asked:    make(chan inquiry),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
 	}, nil
@@ -134,6 +136,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	p.serve(ctx, run)
+	run(func() error { return p.serveExplain(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })

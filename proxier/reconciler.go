@@ -50,7 +50,7 @@ func (r reason) String() string {
 //	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
-//	progress     report.go: Events, metrics and health
+//	progress     report.go: Events, metrics and health;  inquiry.go: answers to nftproxy explain
 type reconciler struct {
 	*Proxier
 	tables      tables
@@ -66,12 +66,14 @@ type reconciler struct {
 	cleanup  cleanup
 	sweep    *sweep // nil: none runs
 
-	started           bool     // a sync has succeeded
-	syncing           failure  // of syncs
-	checking          failure  // of checks for drift
-	flushing          failure  // of deletions of stale flows
-	ports             reported // healthCheckNodePorts that could not be opened
-	loopbacks         reported // nodePorts on loopback addresses that could not be opened
+	lastSync          time.Time // that succeeded
+	lastError         error     // of the last sync
+	started           bool      // a sync has succeeded
+	syncing           failure   // of syncs
+	checking          failure   // of checks for drift
+	flushing          failure   // of deletions of stale flows
+	ports             reported  // healthCheckNodePorts that could not be opened
+	loopbacks         reported  // nodePorts on loopback addresses that could not be opened
 	loopbackConflicts reported
 	unrestricted      []service.Family // the last that were logged
 }
@@ -122,6 +124,9 @@ func (r *reconciler) run(ctx context.Context) {
 				r.startSweep(ctx) // for what was noted meanwhile
 			}
 			continue
+		case q := <-r.asked:
+			r.answer(q)
+			continue
 		case <-r.cleanup.due:
 			r.cleanup.due = nil
 			r.require(leftovers)
@@ -140,14 +145,16 @@ func (r *reconciler) run(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		if err := r.sync(ctx); err != nil {
+		err := r.sync(ctx)
+		r.record(err)
+		if err != nil {
 			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
 		} else {
 			retry.succeeded()
 			r.markDone()
 		}
-		pause(ctx, r.pace().pauseAfter(begin))
+		r.rest(ctx, r.pace().pauseAfter(begin))
 	}
 }
 

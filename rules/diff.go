@@ -162,20 +162,7 @@ func (r *Ruleset) size() int {
 // elements yields all desired elements, in an order that depends only on the content.
 func (r *Ruleset) elements() iter.Seq[nftables.Element] {
 	return func(yield func(nftables.Element) bool) {
-		buf := make([]nftables.Element, 0, len(r.clusters)+len(r.hairpins))
-		for _, f := range r.config.Families {
-			for _, p := range prefixesOf(f, r.config.ServiceCIDRs) {
-				buf = append(buf, nftables.PrefixElement(nftables.ServiceCIDRs, p))
-			}
-			for _, p := range prefixesOf(f, r.config.PodTraffic.CIDRs) {
-				buf = append(buf, nftables.PrefixElement(nftables.PodCIDRs, p))
-			}
-		}
-		for _, s := range slices.SortedFunc(maps.Keys(r.shapes), tableShape.compare) {
-			if s.shape.Kind != shapeAny {
-				buf = append(buf, nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName()))
-			}
-		}
+		buf := r.common()
 		for a := range r.clusters {
 			buf = append(buf, nftables.AddrElement(nftables.ClusterIPs, a, 1))
 		}
@@ -203,4 +190,23 @@ func (r *Ruleset) elements() iter.Seq[nftables.Element] {
 			}
 		}
 	}
+}
+
+// common returns the desired elements that do not grow with the Services: ranges and shapes.
+func (r *Ruleset) common() []nftables.Element {
+	out := make([]nftables.Element, 0, len(r.clusters)+len(r.hairpins))
+	for _, f := range r.config.Families {
+		for _, p := range prefixesOf(f, r.config.ServiceCIDRs) {
+			out = append(out, nftables.PrefixElement(nftables.ServiceCIDRs, p))
+		}
+		for _, p := range prefixesOf(f, r.config.PodTraffic.CIDRs) {
+			out = append(out, nftables.PrefixElement(nftables.PodCIDRs, p))
+		}
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(r.shapes), tableShape.compare) {
+		if s.shape.Kind != shapeAny {
+			out = append(out, nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName()))
+		}
+	}
+	return out
 }

@@ -9,28 +9,63 @@ import (
 
 // pick returns the backends of a port in one family: those for traffic with policy Cluster and those on this
 // node, each sorted and without duplicates. It also returns whether any endpoint anywhere could take traffic.
-//
-// It picks ready endpoints. If there are none, it picks serving and terminating ones, except for those whose
-// address a later pod has. Hints count under the conditions of kube-proxy, see topologyOf.
 func pick(all []service.Endpoint, family service.Family, node service.Node) (
 	cluster, local []service.Backend, anywhere bool) {
-	all = current(all)
-	has := func(ep *service.Endpoint) bool { return service.FamilyOf(ep.Backend.Addr()) == family }
-	ready := func(ep *service.Endpoint) bool { return ep.Ready && has(ep) }
-	draining := func(ep *service.Endpoint) bool {
-		return !ep.Ready && ep.Serving && ep.Terminating && has(ep)
-	}
-	here := func(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == node.Name }
-
-	if count(all, ready) > 0 {
-		cluster = backends(all, ready, topologyOf(all, ready, node))
-	} else {
-		cluster = backends(all, draining, nil)
-	}
-	if local = backends(all, ready, here); len(local) == 0 {
-		local = backends(all, draining, here)
-	}
+	s := selectFrom(all, family, node)
+	cluster = backends(s.all, s.usable, s.hinted)
+	local = backends(s.all, s.usableHere, s.here)
 	return cluster, local, len(cluster) > 0
+}
+
+// selection says which endpoints of a port a node uses in one family. The reasons of [Reasons] come from the
+// same methods.
+type selection struct {
+	all    []service.Endpoint // without those whose address a later pod has
+	family service.Family
+	node   service.Node
+
+	drain, drainHere bool // none is ready, anywhere or on this node: terminating ones are used
+	hints            hints
+}
+
+// selectFrom selects ready endpoints. If there are none, it selects serving and terminating ones, except for
+// those whose address a later pod has. Hints count under the conditions of kube-proxy, see countHints.
+func selectFrom(all []service.Endpoint, family service.Family, node service.Node) selection {
+	s := selection{all: current(all), family: family, node: node}
+	s.drain = count(s.all, s.ready) == 0
+	s.drainHere = count(s.all, func(ep *service.Endpoint) bool { return s.ready(ep) && s.here(ep) }) == 0
+	if !s.drain {
+		s.countHints()
+	}
+	return s
+}
+
+func (s *selection) has(ep *service.Endpoint) bool {
+	return service.FamilyOf(ep.Backend.Addr()) == s.family
+}
+
+func (s *selection) ready(ep *service.Endpoint) bool { return ep.Ready && s.has(ep) }
+
+func (s *selection) here(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == s.node.Name }
+
+func (s *selection) draining(ep *service.Endpoint) bool {
+	return !ep.Ready && ep.Serving && ep.Terminating && s.has(ep)
+}
+
+// usable reports whether the conditions of an endpoint allow it to take traffic.
+func (s *selection) usable(ep *service.Endpoint) bool {
+	if s.drain {
+		return s.draining(ep)
+	}
+	return s.ready(ep)
+}
+
+// usableHere is usable if only endpoints on this node are used.
+func (s *selection) usableHere(ep *service.Endpoint) bool {
+	if s.drainHere {
+		return s.draining(ep)
+	}
+	return s.ready(ep)
 }
 
 // serving returns the backends of all endpoints that serve, sorted.
@@ -92,28 +127,50 @@ func current(all []service.Endpoint) []service.Endpoint {
 // which reports whether an endpoint is picked.
 type which func(*service.Endpoint) bool
 
-// topologyOf returns which of the ready endpoints to use by their hints, or nil for all of them. As in
-// kube-proxy, hints count only if every ready endpoint has one and at least one is for this node or zone;
-// hints for nodes come before hints for zones (KEP-3015, KEP-2433).
-func topologyOf(all []service.Endpoint, ready which, node service.Node) which {
-	forNode := func(ep *service.Endpoint) bool { return slices.Contains(ep.NodeHints, node.Name) }
-	forZone := func(ep *service.Endpoint) bool {
-		return node.Zone != "" && slices.Contains(ep.ZoneHints, node.Zone)
-	}
+// hints says which hints choose among the ready endpoints.
+type hints int
+
+const (
+	noHints   hints = iota
+	zoneHints       // for zones
+	nodeHints       // for nodes
+)
+
+// countHints finds out which hints count. As in kube-proxy, hints count only if every ready endpoint has one
+// and at least one is for this node or zone; hints for nodes come before hints for zones (KEP-3015, KEP-2433).
+func (s *selection) countHints() {
 	allNode, allZone, anyNode, anyZone := true, true, false, false
-	for i := range all {
-		if ep := &all[i]; ready(ep) {
-			allNode, anyNode = allNode && len(ep.NodeHints) > 0, anyNode || forNode(ep)
-			allZone, anyZone = allZone && len(ep.ZoneHints) > 0, anyZone || forZone(ep)
+	for i := range s.all {
+		if ep := &s.all[i]; s.ready(ep) {
+			allNode, anyNode = allNode && len(ep.NodeHints) > 0, anyNode || s.forNode(ep)
+			allZone, anyZone = allZone && len(ep.ZoneHints) > 0, anyZone || s.forZone(ep)
 		}
 	}
 	switch {
 	case allNode && anyNode:
-		return forNode
+		s.hints = nodeHints
 	case allZone && anyZone:
-		return forZone
+		s.hints = zoneHints
 	}
-	return nil
+}
+
+func (s *selection) forNode(ep *service.Endpoint) bool {
+	return slices.Contains(ep.NodeHints, s.node.Name)
+}
+
+func (s *selection) forZone(ep *service.Endpoint) bool {
+	return s.node.Zone != "" && slices.Contains(ep.ZoneHints, s.node.Zone)
+}
+
+// hinted reports whether the hints of an endpoint let this node use it.
+func (s *selection) hinted(ep *service.Endpoint) bool {
+	switch s.hints {
+	case nodeHints:
+		return s.forNode(ep)
+	case zoneHints:
+		return s.forZone(ep)
+	}
+	return true
 }
 
 // backends returns the backends of the endpoints that both a and b pick, sorted and without duplicates. A b

@@ -37,8 +37,8 @@ func newCommand() *cobra.Command {
 	root.SetGlobalNormalizationFunc(cliflag.WordSepNormalizeFunc)
 	setHelp(root, options.AddFlags(root.PersistentFlags()))
 	completeValues(root)
-	root.AddCommand(newDiffCommand(options), newCheckCommand(options), newCleanupCommand(),
-		newWaitCommand())
+	root.AddCommand(newDiffCommand(options), newCheckCommand(options), newExplainCommand(options),
+		newCleanupCommand(), newWaitCommand())
 	return root
 }
 

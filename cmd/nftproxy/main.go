@@ -17,6 +17,9 @@ func main() {
 	var exit exitCode
 	switch {
 	case errors.As(err, &exit):
+		if err != exit {
+			fmt.Fprintln(os.Stderr, "nftproxy:", err)
+		}
 		os.Exit(int(exit))
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "nftproxy:", err)

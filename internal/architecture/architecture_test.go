@@ -28,12 +28,12 @@ func levels() [][]string {
 	return [][]string{
 		{"rules/service"},
 		{"rules/nftables"},
-		{"rules"},
+		{"rules", "rules/interpreter"},
 		{"proxier/address", "proxier/filewatch", "proxier/netlink"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
 		{"proxier/desired", "proxier/takeover"},
-		{"proxier/check"},
+		{"proxier/check", "proxier/explain"},
 		{"proxier"},
 		{"cmd/nftproxy"},
 	}

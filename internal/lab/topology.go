@@ -362,3 +362,23 @@ func (w *wiring) addressesOf(machine string) (map[netip.Addr]bool, error) {
 	}
 	return set, nil
 }
+
+// Address returns the address of a party in the family of peer, and false if the lab has no such party.
+func Address(name string, peer netip.Addr) (netip.Addr, bool) {
+	for _, a := range addresses() {
+		if a.name == name || name == "node" && a.name == "host-pod" {
+			return party{v4: a.v4, v6: a.v6}.addr(peer), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// Owner returns the name of the party that has the address, and "" if none has it.
+func Owner(addr netip.Addr) string {
+	for _, a := range addresses() {
+		if a.v4 == addr || a.v6 == addr {
+			return a.name
+		}
+	}
+	return ""
+}

@@ -86,13 +86,12 @@ type pass struct {
 // more than they may have.
 func (p *pass) put(names []service.Name) {
 	for _, name := range names {
-		svc, problems := p.state.Service(name)
+		svc, problems := p.service(name)
 		if svc != nil {
 			share := p.ruleset.Share(name.Namespace)
 			if share != p.share(name.Namespace) {
 				p.change(name.Namespace)
 			}
-			problems = append(problems, p.environment.restrict(svc)...)
 			compiled := rules.Compile(svc, p.environment.Node, p.slots, share)
 			problems = append(problems, compiled.Problems...)
 			for _, c := range p.ruleset.Put(compiled) {
@@ -148,4 +147,13 @@ func (b *Builder) Reserve(frontends map[service.Frontend]service.Reservation) bo
 		}
 	}
 	return false
+}
+
+// service returns a Service with the addresses that it may have here, and the problems of what is left out.
+func (b *Builder) service(name service.Name) (*service.Service, []string) {
+	svc, problems := b.state.Service(name)
+	if svc != nil {
+		problems = append(problems, b.environment.restrict(svc)...)
+	}
+	return svc, problems
 }

@@ -16,13 +16,24 @@ import (
 // them. FromManifests and build call report for each problem with an object, in order.
 func FromManifests(c *config.Config, hostAddrs []netip.Addr, report func(error)) (
 	build func(rules.Slots) *rules.Ruleset, err error) {
-	name, err := c.NodeName()
+	b, e, err := NewManifestBuilder(c, hostAddrs, report)
 	if err != nil {
 		return nil, err
 	}
+	return func(slots rules.Slots) *rules.Ruleset { return b.Rebuild(e, slots) }, nil
+}
+
+// NewManifestBuilder is FromManifests for a caller that needs the Builder, which has no ruleset yet, and the
+// Environment.
+func NewManifestBuilder(c *config.Config, hostAddrs []netip.Addr, report func(error)) (
+	*Builder, Environment, error) {
+	name, err := c.NodeName()
+	if err != nil {
+		return nil, Environment{}, err
+	}
 	objects, problems, err := source.NewDir(c.Source).Load()
 	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
+		return nil, Environment{}, fmt.Errorf("read manifests: %w", err)
 	}
 	for _, p := range problems {
 		report(p)
@@ -35,6 +46,5 @@ func FromManifests(c *config.Config, hostAddrs []netip.Addr, report func(error))
 		hostAddrs = s.Node().Addrs
 	}
 	e := NewEnvironment(c, name, s, service.Families(), hostAddrs)
-	b := NewBuilder(s, func(p Problem) { report(p) })
-	return func(slots rules.Slots) *rules.Ruleset { return b.Rebuild(e, slots) }, nil
+	return NewBuilder(s, func(p Problem) { report(p) }), e, nil
 }

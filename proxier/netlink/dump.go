@@ -32,18 +32,23 @@ func (c *Conn) Dump(
 // one element.
 func (c *Conn) DumpElements(family uint8, table, set string, each func(element []byte) error) error {
 	return c.Dump(unix.NFT_MSG_GETSETELEM, family, table, set, func(attributes []byte) error {
-		for typ, list := range Attrs(attributes) {
-			if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				continue
-			}
-			for _, element := range Attrs(list) {
-				if err := each(element); err != nil {
-					return err
-				}
+		return Elements(attributes, each)
+	})
+}
+
+// Elements calls each with the attributes NFTA_SET_ELEM_ of each element in an answer to NFT_MSG_GETSETELEM.
+func Elements(attributes []byte, each func(element []byte) error) error {
+	for typ, list := range Attrs(attributes) {
+		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		for _, element := range Attrs(list) {
+			if err := each(element); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // tableOwner is NFTA_TABLE_OWNER (Linux 5.12), which golang.org/x/sys lacks.

@@ -28,17 +28,33 @@ func serviceName(svc *corev1.Service) service.Name {
 	return service.Name{Namespace: svc.Namespace, Name: svc.Name}
 }
 
-// newService returns nil for a Service that we do not program: a headless Service, an ExternalName, a Service
-// without a cluster IP, or a Service of another proxy. A field that is not set has the default of the API,
-// because the API server sets no defaults in a manifest.
-func newService(svc *corev1.Service) *serviceState {
-	clusterIP := svc.Spec.ClusterIP
-	if clusterIP == "" && len(svc.Spec.ClusterIPs) > 0 {
-		clusterIP = svc.Spec.ClusterIPs[0]
-	}
+// foreign returns why we do not program a Service, and "" if we do.
+func foreign(svc *corev1.Service) string {
 	_, otherProxy := svc.Labels[labelServiceProxyName]
-	externalName := svc.Spec.Type == corev1.ServiceTypeExternalName
-	if clusterIP == "" || clusterIP == corev1.ClusterIPNone || otherProxy || externalName {
+	switch ip := clusterIP(svc); {
+	case otherProxy:
+		return "another proxy implements it: it has the label " + labelServiceProxyName
+	case svc.Spec.Type == corev1.ServiceTypeExternalName:
+		return "it is of type ExternalName: DNS answers with another name, and no proxy is involved"
+	case ip == corev1.ClusterIPNone:
+		return "it is headless: DNS answers with the addresses of its pods, and no proxy is involved"
+	case ip == "":
+		return "it has no ClusterIP"
+	}
+	return ""
+}
+
+func clusterIP(svc *corev1.Service) string {
+	if svc.Spec.ClusterIP == "" && len(svc.Spec.ClusterIPs) > 0 {
+		return svc.Spec.ClusterIPs[0]
+	}
+	return svc.Spec.ClusterIP
+}
+
+// newService returns nil for a Service that we do not program, see foreign. A field that is not set has the
+// default of the API, because the API server sets no defaults in a manifest.
+func newService(svc *corev1.Service) *serviceState {
+	if foreign(svc) != "" {
 		return nil
 	}
 	s := &serviceState{}

@@ -38,9 +38,11 @@ type State struct {
 
 	mu       sync.Mutex
 	services map[service.Name]*serviceState
+	foreign  map[service.Name]string               // Services that we do not program, with the reason
 	slices   map[service.Name]map[string]*slice    // by the name of the slice
 	owners   map[types.NamespacedName]service.Name // the Service of a slice
 	cidrs    map[string][]netip.Prefix             // by the name of the ServiceCIDR
+	zones    map[string]string                     // of nodes, as the slices name them
 	node     Node
 	changes  Changes
 }
@@ -68,9 +70,11 @@ func New(nodeName string) *State {
 		nodeName: nodeName,
 		started:  time.Now(),
 		services: map[service.Name]*serviceState{},
+		foreign:  map[service.Name]string{},
 		slices:   map[service.Name]map[string]*slice{},
 		owners:   map[types.NamespacedName]service.Name{},
 		cidrs:    map[string][]netip.Prefix{},
+		zones:    map[string]string{},
 		changes:  Changes{Services: map[service.Name]struct{}{}},
 	}
 }
@@ -81,9 +85,11 @@ func (s *State) Apply(obj runtime.Object) {
 	defer s.mu.Unlock()
 	switch obj := obj.(type) {
 	case *corev1.Service:
+		s.putForeign(serviceName(obj), foreign(obj))
 		s.putService(serviceName(obj), newService(obj))
 	case *discoveryv1.EndpointSlice:
 		s.trigger(obj)
+		s.noteZones(obj)
 		s.putSlice(obj.Namespace, obj.Name, newSlice(obj))
 	case *corev1.Node:
 		if obj.Name == s.nodeName {
@@ -100,6 +106,7 @@ func (s *State) Delete(obj runtime.Object) {
 	defer s.mu.Unlock()
 	switch obj := obj.(type) {
 	case *corev1.Service:
+		s.putForeign(serviceName(obj), "")
 		s.putService(serviceName(obj), nil)
 	case *discoveryv1.EndpointSlice:
 		s.putSlice(obj.Namespace, obj.Name, nil)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/proxier/explain"
+	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+const explainLong = `explain answers why a connection to a Service goes where it goes on this node. TARGET is
+namespace/name[:port], IP:port[/protocol] or a nodePort[/protocol]. The first line is
+the frontend and its Service, the last one the verdict, and each line between is a
+decision with its reason.
+
+With --source it reads manifests, and needs no privilege. Otherwise it asks the nftproxy
+that runs on this node, which also reads the kernel: as root, on the node or in the pod
+of nftproxy with kubectl exec. If none answers, it reads the kernel alone.
+
+It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
+dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy
+does not decide where the connection goes, or it is not known.`
+
+// unknown is an error that ends the process with the code for a question without an answer.
+type unknown struct{ error }
+
+func (u unknown) Unwrap() []error { return []error{u.error, exitCode(3)} }
+
+func newExplainCommand(options *config.Options) *cobra.Command {
+	var q explain.Question
+	var format string
+	cmd := &cobra.Command{
+		Use:   "explain TARGET",
+		Short: "Explain why a connection to a Service goes where it goes on this node",
+		Long:  explainLong,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+				return unknown{err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q.Target = args[0]
+			code, err := printAnswer(cmd, options, q, format)
+			if err != nil {
+				return unknown{err}
+			}
+			if code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
+	// The code of other errors, 2, means here that the kernel differs.
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unknown{err} })
+	cmd.Flags().StringVar(&q.From, "from", "pod",
+		"Who connects: an IP address, or pod, node or outside for an example of each.")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "Format of the answer: text or json.")
+	return cmd
+}
+
+// printAnswer answers a question, and returns the exit code.
+func printAnswer(cmd *cobra.Command, options *config.Options, q explain.Question, format string) (int, error) {
+	if format != "text" && format != "json" {
+		return 0, fmt.Errorf("-o %s: must be text or json", format)
+	}
+	c, err := complete(options)
+	if err != nil {
+		return 0, err
+	}
+	report, err := answer(cmd.Context(), c, q)
+	if err != nil {
+		return 0, err
+	}
+	write := report.WriteText
+	if format == "json" {
+		write = report.WriteJSON
+	}
+	return report.ExitCode(), write(cmd.OutOrStdout())
+}
+
+// answer answers a question from the manifests of c.Source, from the daemon, or from the kernel alone.
+func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain.Report, error) {
+	if c.Source != "" {
+		return answerFromManifests(c, q)
+	}
+	report, err := explain.Ask(ctx, q)
+	if !errors.Is(err, explain.ErrNoDaemon) {
+		return report, err
+	}
+	return answerFromKernel(c, q, err)
+}
+
+func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report, error) {
+	b, e, err := desired.NewManifestBuilder(c, nil, func(error) {}) // the answer has the problems that matter
+	if err != nil {
+		return nil, err
+	}
+	b.Rebuild(e, nil)
+	wanted, err := explain.Collect(b, b.State().Node().Addrs, q)
+	if err != nil {
+		return nil, err
+	}
+	return explain.Explain(wanted, q, nil)
+}
+
+// answerFromKernel answers a question when there is no daemon to ask, for the given reason.
+func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+	name, err := c.NodeName()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := host.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	e := desired.NewEnvironment(c, name, state.New(name), service.Families(), addrs)
+	inquiry := kernel.NewInquiry(conn, e.Config.Variants()...)
+	if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
+		if pods.CIDRs, err = inquiry.PodCIDRs(e.Config.Families...); err != nil {
+			return nil, err
+		}
+	}
+	return explain.Alone(inquiry, e, addrs, q, why)
+}

@@ -1,0 +1,112 @@
+package proxier
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/nftproxy/nftproxy/proxier/explain"
+	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+)
+
+// explainRetry is when to try again to listen for questions: the nftproxy before this one may not have ended.
+const explainRetry = time.Second
+
+// serveExplain answers the questions of `nftproxy explain` until ctx ends. Without that everything else works.
+func (p *Proxier) serveExplain(ctx context.Context) error {
+	for failed := false; ctx.Err() == nil; failed = true {
+		err := explain.Serve(ctx, p.explain)
+		if err != nil && !failed {
+			klog.InfoS("Failed to listen for nftproxy explain, retrying", "err", err)
+		}
+		pause(ctx, explainRetry)
+	}
+	return nil
+}
+
+// explain answers a question. The reconciler's goroutine only collects what the answer needs; the kernel is
+// read through a connection of its own.
+func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Report, error) {
+	addrs, err := host.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := p.collect(ctx, func(r *reconciler) (*explain.Wanted, error) {
+		if r.builder.Ruleset() == nil {
+			return nil, fmt.Errorf("%w: nothing is programmed yet: the source of objects has not delivered "+
+				"all of them, or the first sync has not begun", explain.ErrNoDaemon)
+		}
+		w, err := explain.Collect(r.builder, addrs, q)
+		if err == nil {
+			w.Sync = &explain.Sync{At: r.lastSync, Err: r.lastError}
+		}
+		return w, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
+}
+
+// inquiry is work that needs the reconciler's goroutine, and where its result goes. The channel has room for
+// it, so that the reconciler does not wait for one who has given up.
+type inquiry struct {
+	collect func(*reconciler) (*explain.Wanted, error)
+	result  chan<- inquired
+}
+
+type inquired struct {
+	wanted *explain.Wanted
+	err    error
+}
+
+// collect runs a function in the reconciler's goroutine, between syncs.
+func (p *Proxier) collect(ctx context.Context, f func(*reconciler) (*explain.Wanted, error)) (
+	*explain.Wanted, error) {
+	result := make(chan inquired, 1)
+	select {
+	case p.asked <- inquiry{f, result}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: it is busy with a sync: %w", explain.ErrNoDaemon, ctx.Err())
+	}
+	r := <-result
+	return r.wanted, r.err
+}
+
+func (r *reconciler) answer(q inquiry) {
+	wanted, err := q.collect(r)
+	q.result <- inquired{wanted, err}
+}
+
+// rest is pause, with answers to inquiries meanwhile.
+func (r *reconciler) rest(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	end := time.After(d)
+	for {
+		select {
+		case <-end:
+			return
+		case q := <-r.asked:
+			r.answer(q)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// record records the outcome of a sync for `nftproxy explain`.
+func (r *reconciler) record(err error) {
+	if r.lastError = err; err == nil {
+		r.lastSync = time.Now()
+	}
+}
