@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -38,6 +39,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			PodTraffic:     podTraffic(c, node),
 			ServiceCIDRs:   s.ServiceCIDRs(),
 			Families:       families,
+			Counters:       c.Counters(host.CPUs()),
 		},
 		Node: service.Node{
 			Name:          name,

@@ -10,13 +10,17 @@ type Options struct {
 	// Own makes the Conn the owner of the tables, where the kernel supports this (Linux 6.9): no other
 	// process can change them, and they stay when the Conn is closed.
 	Own bool
+	// Counted gets what the counter of each frontend was that a transaction deletes or replaces, during
+	// Apply; of none if they are more than netlink.Socket.EchoRoom. It may be nil.
+	Counted func(Connections)
 }
 
 // Conn reads and writes nftproxy's tables in the network namespace of the thread that calls Dial.
 type Conn struct {
 	*netlink.Conn
-	own   bool                    // whether to own the tables
-	owned map[service.Family]bool // whether a table has, or had, an owner and persists
+	counted func(Connections)
+	own     bool                    // whether to own the tables
+	owned   map[service.Family]bool // whether a table has, or had, an owner and persists
 
 	commits uint32 // our transactions since seen
 	seen    uint32 // the generation when CheckDrift was last called, or when the tables were last read
@@ -28,7 +32,7 @@ func Dial(opts Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: transport, owned: map[service.Family]bool{}}
+	c := &Conn{Conn: transport, owned: map[service.Family]bool{}, counted: opts.Counted}
 	c.own = opts.Own && c.canOwn()
 	return c, nil
 }
