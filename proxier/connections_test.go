@@ -14,9 +14,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // sums returns how many connections each port got, as of now.
@@ -341,5 +344,30 @@ func TestDaemonServesConnections(t *testing.T) {
 	becomes()
 	if _, counters := packets(t, l.Node(), "services"); counters > 0 {
 		t.Errorf("%d frontends have counters", counters)
+	}
+}
+
+// TestKernelWithoutCounters is about a kernel that lacks only counters: nftproxy works and does not ask for
+// them.
+func TestKernelWithoutCounters(t *testing.T) {
+	lacks := []kernel.Missing{{Family: service.IPv4, Feature: "counter in map services",
+		Needs: "CONFIG_NFT_COUNTER", Err: unix.ENOENT, Optional: true}}
+	for _, missing := range [][]kernel.Missing{nil, lacks} {
+		f, err := usable(missing)
+		if err != nil || len(f.families) != 2 {
+			t.Fatalf("without %v: %+v, %v", missing, f, err)
+		}
+		p, err := New(Options{Config: caseConfig(t, "", t.TempDir())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.use(f)
+		e, err := p.nodeEnvironment()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := e.Config.Counters.Services, len(missing) == 0; got != want {
+			t.Errorf("without %v: counters %t, want %t", missing, got, want)
+		}
 	}
 }

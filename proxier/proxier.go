@@ -183,21 +183,26 @@ func waitAtMost(wg *sync.WaitGroup, limit time.Duration) {
 
 // probe finds out which families and counters the kernel supports.
 func (p *Proxier) probe() error {
-	usable, err := probeKernel()
+	f, err := probeKernel()
 	if err != nil {
 		return err
 	}
-	p.setFamilies(usable.families)
-	if !usable.counters {
-		without := *p.config
-		without.ConnectionCounters = config.CountOff
-		p.config = &without
-	}
+	p.use(f)
 	for _, sysctl := range host.NotForwarding(p.families) {
 		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1",
 			"sysctl", sysctl)
 	}
 	return nil
+}
+
+// use leaves out what the kernel lacks.
+func (p *Proxier) use(f features) {
+	p.setFamilies(f.families)
+	if !f.counters {
+		without := *p.config
+		without.ConnectionCounters = config.CountOff
+		p.config = &without
+	}
 }
 
 // setFamilies sets the families to program. Pages and metrics show no others.

@@ -7,7 +7,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Counters says which new connections the kernel counts. A counter takes 16 bytes for each CPU of the node.
+// Counters says which new connections the kernel counts.
 type Counters struct {
 	// Services counts the connections to each frontend.
 	Services bool

@@ -19,15 +19,21 @@ const (
 	CountOff       = "off"
 )
 
-// Memory of counters: the kernel keeps the packets and bytes of each counter for each CPU that the node may
-// have, 8 bytes each (net/netfilter/nft_counter.c).
+// What counters of endpoints take at most with CountAuto: so many bytes, and a share of the memory limit of
+// the process, because the kernel charges them to its cgroup.
 const (
-	counterBytes     = 16
-	endpointCounters = 32 << 20 // bytes that counters of endpoints take at most, with CountAuto
+	endpointCounters = 32 << 20
+	counterShare     = 8
 )
 
-// Counters returns which connections the kernel counts on a node with so many CPUs.
-func (c *Config) Counters(cpus int) rules.Counters {
+// counterBytes returns the memory of a counter: packets and bytes for each CPU, of 8 bytes each
+// (net/netfilter/nft_counter.c), and 64 bytes for the element that grows and for the account of the cgroup
+// (measured on Linux 6.18).
+func counterBytes(cpus int) int { return 16*cpus + 64 }
+
+// Counters returns which connections the kernel counts on a node with so many CPUs, by a process with so many
+// bytes of memory.
+func (c *Config) Counters(cpus int, memory int64) rules.Counters {
 	switch c.ConnectionCounters {
 	case CountOff:
 		return rules.Counters{}
@@ -36,7 +42,8 @@ func (c *Config) Counters(cpus int) rules.Counters {
 	case CountEndpoints:
 		return rules.Counters{Services: true, Endpoints: math.MaxInt}
 	}
-	return rules.Counters{Services: true, Endpoints: endpointCounters / (counterBytes * cpus)}
+	room := int(min(endpointCounters, memory/counterShare))
+	return rules.Counters{Services: true, Endpoints: room / counterBytes(cpus)}
 }
 
 // counterValue is the flag --connection-counters.

@@ -270,18 +270,26 @@ func TestLoggingFlagsOverrideFile(t *testing.T) {
 	}
 }
 
-// A node with more CPUs counts the connections of fewer endpoints: 32 MiB is room for 32,768 with 64 CPUs.
+// The more CPUs a node has, the fewer endpoints get counters: 32 MiB is room for 30,840 with 64 CPUs, and the
+// eighth of a memory limit of 64 MiB for 7,710.
 func TestConnectionCounters(t *testing.T) {
-	for value, want := range map[string]rules.Counters{
-		"auto": {Services: true, Endpoints: 32768}, "services": {Services: true}, "off": {},
-		"endpoints": {Services: true, Endpoints: math.MaxInt},
+	for _, tt := range []struct {
+		value  string
+		memory int64
+		want   rules.Counters
+	}{
+		{"auto", math.MaxInt64, rules.Counters{Services: true, Endpoints: 30840}},
+		{"auto", 64 << 20, rules.Counters{Services: true, Endpoints: 7710}},
+		{"endpoints", 64 << 20, rules.Counters{Services: true, Endpoints: math.MaxInt}},
+		{"services", 64 << 20, rules.Counters{Services: true}},
+		{"off", math.MaxInt64, rules.Counters{}},
 	} {
-		c, _, err := complete(t, "", "--connection-counters="+value)
+		c, _, err := complete(t, "", "--connection-counters="+tt.value)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.Counters(64); got != want {
-			t.Errorf("%s: %+v, want %+v", value, got, want)
+		if got := c.Counters(64, tt.memory); got != tt.want {
+			t.Errorf("%s with %d bytes: %+v, want %+v", tt.value, tt.memory, got, tt.want)
 		}
 	}
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)

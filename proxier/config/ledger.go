@@ -101,8 +101,8 @@ func rulesetSettings() []setting {
 			variable: func(o *Options) any { return &o.config.ConnectionCounters },
 			help: "Count new connections in the kernel. services: those to each port of a Service, for the " +
 				"metric nftproxy_service_connections_total. endpoints: also those to each endpoint, for nft. " +
-				"auto: those to endpoints while their counters take at most 32 MiB; a counter takes 16 bytes " +
-				"for each CPU. off: none."},
+				"auto: those to endpoints while their counters take at most 32 MiB and an eighth of the memory " +
+				"limit; one takes 64 bytes, and 16 for each CPU. off: none."},
 		{field: "nftables.masqueradeAll", flag: "masquerade-all", overrides: true,
 			help: "Masquerade all traffic to ClusterIPs."},
 		{field: "nftables.masqueradeBit", flag: "iptables-masquerade-bit", overrides: true,

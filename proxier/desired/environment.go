@@ -2,6 +2,7 @@ package desired
 
 import (
 	"net/netip"
+	"runtime/debug"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/host"
@@ -39,7 +40,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			PodTraffic:     podTraffic(c, node),
 			ServiceCIDRs:   s.ServiceCIDRs(),
 			Families:       families,
-			Counters:       c.Counters(host.CPUs()),
+			Counters:       c.Counters(host.CPUs(), debug.SetMemoryLimit(-1)),
 		},
 		Node: service.Node{
 			Name:          name,
