@@ -119,8 +119,8 @@ func TestRestartOwnsTables(t *testing.T) {
 	}
 }
 
-// BenchmarkRepair flushes the tables of 10,000 Services that nobody owns, and repairs them: from the check for
-// drift, which comes within checkPeriod, to the commit.
+// BenchmarkRepair flushes the tables of 10,000 Services that nobody owns, and repairs them: from the check
+// for drift, which comes within checkPeriod, to the commit.
 func BenchmarkRepair(b *testing.B) {
 	n := newBusyNode(b, 10_000, 0, kernel.Options{})
 	n.sync(b)

@@ -168,7 +168,8 @@ func cgroup(t *testing.T, dir string, pid int, files []string) error {
 		return err
 	}
 	var err error
-	for files := append(files, "cgroup.procs", fmt.Sprint(pid)); len(files) > 0 && err == nil; files = files[2:] {
+	files = append(files, "cgroup.procs", fmt.Sprint(pid))
+	for ; len(files) > 0 && err == nil; files = files[2:] {
 		// Without O_CREATE: a directory that is no cgroup must not get such a file.
 		var f *os.File
 		if f, err = os.OpenFile(filepath.Join(dir, files[0]), os.O_WRONLY, 0); err == nil {

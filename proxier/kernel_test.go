@@ -149,6 +149,13 @@ func syncWhole(t testing.TB, r *reconciler) error {
 	return err
 }
 
+// diff returns what the kernel lacks of a new ruleset in an Environment.
+func (r *reconciler) diff(e desired.Environment) (*rules.Delta, error) {
+	return r.tables.Diff(e.Config.Families, func(slots rules.Slots) *rules.Ruleset {
+		return r.builder.Rebuild(e, slots)
+	})
+}
+
 // diff returns what a full sync would change.
 func (n *node) diff(t *testing.T) (d *rules.Delta) {
 	t.Helper()

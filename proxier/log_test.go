@@ -159,8 +159,8 @@ func faultyService(i int, corrected bool) *corev1.Service {
 	return svc
 }
 
-// TestInvalidManifests has 20,000 manifests that cannot be decoded: the daemon logs a part of the lines, and a
-// summary.
+// TestInvalidManifests has 20,000 manifests that cannot be decoded: the daemon logs a part of the lines, and
+// a summary.
 func TestInvalidManifests(t *testing.T) {
 	if !lab.Alone(t) {
 		return

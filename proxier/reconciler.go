@@ -58,11 +58,13 @@ type reconciler struct {
 	builder     *desired.Builder
 	env         func() (desired.Environment, error)
 
-	due     reason        // why the next sync has to be full
-	early   state.Changes // that came in during a full sync, which may have them already
-	compare compareTimer
-	cleanup cleanup
-	sweep   *sweep // nil: none runs
+	due reason // why the next sync has to be full
+	// outdated: the next full sync has to build the ruleset anew.
+	outdated bool
+	early    state.Changes // that came in during a full sync, which may have them already
+	compare  compareTimer
+	cleanup  cleanup
+	sweep    *sweep // nil: none runs
 
 	started           bool     // a sync has succeeded
 	syncing           failure  // of syncs
@@ -84,6 +86,7 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 		}),
 		env:      p.environment,
 		due:      start,
+		outdated: true,
 		cleanup:  newCleanup(),
 		syncing:  failure{message: "Sync failed"},
 		checking: failure{message: "Failed to check the tables for drift"},
@@ -91,8 +94,12 @@ func (p *Proxier) newReconciler(t tables) *reconciler {
 	}
 }
 
-// require makes the next sync a full one.
-func (r *reconciler) require(why reason) { r.due = max(r.due, why) }
+// require makes the next sync a full one. If the reason is only what another process did, or may have done,
+// to the tables, the ruleset is as it should be.
+func (r *reconciler) require(why reason) {
+	r.due = max(r.due, why)
+	r.outdated = r.outdated || why != suspicion && why != drift
+}
 
 // run syncs at once on the first change, then no more often than minSyncPeriod, so that a burst becomes one
 // sync. It retries a failed sync at growing intervals; a change meanwhile syncs as well.

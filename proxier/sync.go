@@ -9,7 +9,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -32,12 +31,13 @@ func (r *reconciler) sync(ctx context.Context) error {
 		r.require(suspicion)
 	}
 	why, begin := r.due, time.Now()
+	names := slices.SortedFunc(maps.Keys(changes.Services), service.Name.Compare)
 	var d *rules.Delta
 	var err error
 	if why != none {
-		d, err = r.full()
+		d, err = r.full(names)
 	} else {
-		d, err = r.incremental(slices.SortedFunc(maps.Keys(changes.Services), service.Name.Compare))
+		d, err = r.incremental(names)
 	}
 	took := time.Since(begin)
 	r.metrics.SyncDone(why != none, took, err)
@@ -46,7 +46,7 @@ func (r *reconciler) sync(ctx context.Context) error {
 		r.health.Queued()
 		return fmt.Errorf("sync: %w", err)
 	}
-	r.due = none
+	r.due, r.outdated = none, false
 	repaired := false
 	if why != none {
 		r.early = r.state.Take() // that came in while everything was compared
@@ -80,19 +80,19 @@ func (r *reconciler) take() state.Changes {
 func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
 	r.builder.Update(names...)
 	if r.builder.Ruleset().OutgrewCounters() {
-		return r.full()
+		return r.full(nil)
 	}
 	d := r.builder.Ruleset().Changes()
 	return d, r.commit(d)
 }
 
-// full reads the kernel, builds everything anew and programs the difference.
-func (r *reconciler) full() (*rules.Delta, error) {
-	e, err := r.env()
+// full reads the kernel and programs the difference.
+func (r *reconciler) full(names []service.Name) (*rules.Delta, error) {
+	families, build, err := r.wanted(names)
 	if err != nil {
 		return nil, err
 	}
-	d, err := r.diff(e)
+	d, err := r.tables.Diff(families, build)
 	if err != nil {
 		r.metrics.NetlinkError(err)
 		return nil, err
@@ -103,11 +103,18 @@ func (r *reconciler) full() (*rules.Delta, error) {
 	return d, r.commit(d)
 }
 
-// diff returns what the kernel lacks of the ruleset in an Environment. Endpoints stay in the kernel's slots.
-func (r *reconciler) diff(e desired.Environment) (*rules.Delta, error) {
-	return r.tables.Diff(e.Config.Families, func(slots rules.Slots) *rules.Ruleset {
-		return r.builder.Rebuild(e, slots)
-	})
+// wanted returns what makes the ruleset for a full sync: it builds everything anew, with endpoints in the
+// kernel's slots, or only the Services that changed if this is enough.
+func (r *reconciler) wanted(names []service.Name) (
+	[]service.Family, func(rules.Slots) *rules.Ruleset, error) {
+	if !r.outdated {
+		return r.builder.Ruleset().Families(), func(rules.Slots) *rules.Ruleset {
+			r.builder.Update(names...)
+			return r.builder.Ruleset()
+		}, nil
+	}
+	e, err := r.env()
+	return e.Config.Families, func(slots rules.Slots) *rules.Ruleset { return r.builder.Rebuild(e, slots) }, err
 }
 
 // commit applies a Delta in one transaction and records it.

@@ -50,8 +50,8 @@ func (d *Delta) Size() int {
 		len(d.Delete) + len(d.Add)
 }
 
-// Repairs returns how many chains and elements the Delta changes, without the shapes that nftproxy itself left
-// without a frontend.
+// Repairs returns how many chains and elements the Delta changes, without the shapes that nftproxy itself
+// left without a frontend.
 func (d *Delta) Repairs() (chains, elements int) {
 	return len(d.Chains), len(d.Delete) + len(d.Add) - d.unused
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// Diff returns the changes that bring the tables in the kernel in line with the ruleset. It uses programmed up,
-// and leaves in it only what goes: with 50,000 Services a copy of its elements would be 40 MB, at the moment
-// when the process needs the most memory.
+// Diff returns the changes that bring the tables in the kernel in line with the ruleset. It uses programmed
+// up, and leaves in it only what goes: with 50,000 Services a copy of its elements would be 40 MB, at the
+// moment when the process needs the most memory.
 func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	desired.adoptNumbers(programmed)
 	clear(desired.unused)

@@ -43,7 +43,8 @@ func newAuthority(file string) (*authority, error) {
 
 // ClientCertificate returns a certificate, with its key, that authenticates a user at the API server for some
 // time from now on. Both are in PEM.
-func (c *ControlPlane) ClientCertificate(user string, valid time.Duration) (certificate, key []byte, err error) {
+func (c *ControlPlane) ClientCertificate(user string, valid time.Duration) (
+	certificate, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make client certificate: %w", err)

@@ -99,8 +99,8 @@ func (c *ControlPlane) SaveData() error {
 	return nil
 }
 
-// RestoreData replaces all objects of the cluster, and their revisions, by those that SaveData kept. etcd must
-// not be running; the API server must be started anew.
+// RestoreData replaces all objects of the cluster, and their revisions, by those that SaveData kept. etcd
+// must not be running; the API server must be started anew.
 func (c *ControlPlane) RestoreData() error {
 	if err := c.DeleteData(); err != nil {
 		return err

@@ -40,7 +40,8 @@ func losesPackets(all, t *testing.T, m *monitor) {
 	m.nft(t, "table inet lost { chain lost { type filter hook input priority -300; tcp dport "+
 		address.Port()+" drop; }; }")
 	m.proxy = m.startProxy(all)
-	const vanished, missing = `: i/o timeout; not heard for 10s`, `start: no services, no endpointslices received`
+	const vanished = `: i/o timeout; not heard for 10s`
+	const missing = `start: no services, no endpointslices received`
 	m.logs(t, vanished)
 	m.logs(t, missing)
 	time.Sleep(12 * time.Second) // another attempt

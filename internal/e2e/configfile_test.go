@@ -75,7 +75,8 @@ func (c *cluster) awaitMetric(t *testing.T, line string) {
 func restartsForConfig(t *testing.T, c *cluster, p *proxy) {
 	data, err := os.ReadFile(c.config)
 	must(t, err)
-	must(t, replaceFile(c.config, strings.Replace(string(data), "enableProfiling: false", "enableProfiling: true", 1)))
+	changed := strings.Replace(string(data), "enableProfiling: false", "enableProfiling: true", 1)
+	must(t, replaceFile(c.config, changed))
 	done := make(chan error, 1)
 	go func() { done <- p.cmd.Wait() }()
 	select {

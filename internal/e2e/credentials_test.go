@@ -23,8 +23,8 @@ import (
 )
 
 // TestCredentials runs nftproxy with each way in which a kubeconfig reaches the API server and authenticates,
-// and replaces what the kubeconfig names while nftproxy runs. TestCredentialFiles of proxier/source replaces the
-// files that client-go reads at intervals of minutes.
+// and replaces what the kubeconfig names while nftproxy runs. TestCredentialFiles of proxier/source replaces
+// the files that client-go reads at intervals of minutes.
 func TestCredentials(t *testing.T) {
 	c := &accounts{cluster: newCluster(t), dir: t.TempDir()}
 	t.Run("client certificate", c.clientCertificate)
@@ -55,7 +55,8 @@ func (c *accounts) write(t *testing.T, name string, content []byte) {
 
 // kubeconfig replaces nftproxy's kubeconfig: by one that authenticates as user says and reaches the API
 // server as edit says.
-func (c *accounts) kubeconfig(t *testing.T, user *clientcmdapi.AuthInfo, edit ...func(*clientcmdapi.Cluster)) {
+func (c *accounts) kubeconfig(
+	t *testing.T, user *clientcmdapi.AuthInfo, edit ...func(*clientcmdapi.Cluster)) {
 	t.Helper()
 	config, err := clientcmd.LoadFromFile(c.plane.AdminKubeconfig)
 	must(t, err)
@@ -263,7 +264,8 @@ func (c *accounts) impersonation(t *testing.T) {
 }
 
 // throughProxy starts nftproxy with a name of the API server that only an HTTP proxy knows.
-func (c *accounts) throughProxy(t *testing.T, set func(cluster *clientcmdapi.Cluster, proxy string) []string) {
+func (c *accounts) throughProxy(
+	t *testing.T, set func(cluster *clientcmdapi.Cluster, proxy string) []string) {
 	config, err := clientcmd.LoadFromFile(c.plane.ProxyKubeconfig)
 	must(t, err)
 	user := slices.Collect(maps.Values(config.AuthInfos))[0]

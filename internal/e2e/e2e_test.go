@@ -85,15 +85,23 @@ func replacesPods(t *testing.T, c *cluster) {
 	}
 	yes, no := true, false
 	all := []string{"pod-a", "pod-b", "pod-c", "pod-d"}
-	for _, pods := range [][]string{all, all[1:], all[2:]} {
-		c.setEndpoints(t, "web", endpoints(pods...))
-		c.check(t, lab.Row{From: "client", To: nodePort, By: pods})
+	terminating := func(pods ...string) []discoveryv1.Endpoint {
+		list := endpoints(pods...)
+		for i := range list {
+			list[i].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
+		}
+		return list
+	}
+	c.setEndpoints(t, "web", endpoints(all...))
+	c.check(t, lab.Row{From: "client", To: nodePort, By: all})
+	for i := range 2 {
+		// A pod terminates before it is gone, and answers requests that are on their way.
+		c.setEndpoints(t, "web", append(terminating(all[i]), endpoints(all[i+1:]...)...))
+		c.check(t, lab.Row{From: "client", To: nodePort, By: all[i+1:]})
+		c.setEndpoints(t, "web", endpoints(all[i+1:]...))
 	}
 	// The last ones terminate while they still serve, and there are no others.
-	draining := endpoints("pod-c", "pod-d")
-	for i := range draining {
-		draining[i].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
-	}
+	draining := terminating("pod-c", "pod-d")
 	c.setEndpoints(t, "web", draining)
 	c.setEndpoints(t, "web", append(draining, endpoints("pod-a")...))
 	c.check(t, lab.Row{From: "client", To: nodePort, By: []string{"pod-a"}})

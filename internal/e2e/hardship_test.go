@@ -12,9 +12,9 @@ import (
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
-// TestHardships lets nftproxy open no more files: changes still arrive and are programmed. Then it stops it for
-// a minute, which is longer than the timeouts of its connections to the API server: what changes meanwhile is
-// programmed afterwards, and no new connection to the Service fails.
+// TestHardships lets nftproxy open no more files: changes still arrive and are programmed. Then it stops it
+// for a minute, which is longer than the timeouts of its connections to the API server: what changes
+// meanwhile is programmed afterwards, and no new connection to the Service fails.
 func TestHardships(t *testing.T) {
 	c := newCluster(t)
 	p := c.startProxy(t)

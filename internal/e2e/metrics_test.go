@@ -205,8 +205,9 @@ func countsStaleFlows(t *testing.T, m *monitor) {
 		deletedFlows4, durations+`{ip_family="IPv4"}`, durations+`{ip_family="IPv6"}`)
 }
 
-// countsFailedCleanup damages a chain: a repair is counted. Then it makes chains that the next full sync fails
-// to delete: the kernel refuses to delete an anonymous chain, that of a rule of another program, by itself.
+// countsFailedCleanup damages a chain: a repair is counted. Then it makes chains that the next full sync
+// fails to delete: the kernel refuses to delete an anonymous chain, that of a rule of another program, by
+// itself.
 func countsFailedCleanup(t *testing.T, m *monitor) {
 	before := m.increases(t, func() { m.nft(t, "flush chain ip nftproxy services") },
 		"nftproxy_drift_repaired_total", `kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"}`)

@@ -57,7 +57,8 @@ func (k *Kernel) fail(method string) error {
 
 // Diff reads the tables of the families and returns the difference to the ruleset that build makes with the
 // slots found.
-func (k *Kernel) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (*rules.Delta, error) {
+func (k *Kernel) Diff(families []service.Family, build func(rules.Slots) *rules.Ruleset) (
+	*rules.Delta, error) {
 	if err := k.fail("Diff"); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"hash/maphash"
+
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -19,8 +21,14 @@ type Options struct {
 type Conn struct {
 	*netlink.Conn
 	counted func(Connections)
-	own     bool                    // whether to own the tables
-	owned   map[service.Family]bool // whether a table has, or had, an owner and persists
+
+	own   bool                    // whether to own the tables
+	owned map[service.Family]bool // whether a table has, or had, an owner and persists
+	held  map[service.Family]int  // the socket (Opened) that was seen to own a table
+
+	// verified are the fingerprints of chains that were found to be the wanted ones.
+	verified map[service.Family]uint64
+	seed     maphash.Seed // of fingerprints
 
 	commits uint32 // our transactions since seen
 	seen    uint32 // the generation when CheckDrift was last called, or when the tables were last read
@@ -32,7 +40,9 @@ func Dial(opts Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: transport, owned: map[service.Family]bool{}, counted: opts.Counted}
+	c := &Conn{Conn: transport, owned: map[service.Family]bool{}, held: map[service.Family]int{},
+		verified: map[service.Family]uint64{}, seed: maphash.MakeSeed(),
+		counted: opts.Counted}
 	c.own = opts.Own && c.canOwn()
 	return c, nil
 }

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"slices"
+
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -20,11 +22,15 @@ const (
 )
 
 // CheckDrift reports whether another process changed our tables since the last call, or since they were read.
-// When no table of any program changed, or we own our tables, it costs three small messages. Otherwise it
-// compares chains, rules and sets, and the numbers of elements where the kernel reports them (Linux 6.16).
+// While we own our tables it costs nothing, and otherwise three small messages when no table of any program
+// changed. Else it compares chains, rules and sets, and the numbers of elements where the kernel reports them
+// (Linux 6.16).
 //
 // With Options.Own it adopts tables that lost their owner.
 func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
+	if !slices.ContainsFunc(want.Families(), func(f service.Family) bool { return !c.holds(f) }) {
+		return Unchanged, nil
+	}
 	now, err := c.Generation()
 	if err != nil {
 		return Unknown, err
@@ -44,7 +50,7 @@ func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
 	}
 	counts := want.Counts()
 	for _, f := range want.Families() {
-		same, err := c.matches(f, want.Chains(f), counts)
+		same, err := c.matches(f, want, counts)
 		if err != nil || !same {
 			return Drifted, err
 		}
@@ -54,7 +60,7 @@ func (c *Conn) CheckDrift(want *rules.Ruleset) (Drift, error) {
 
 // matches reports whether the table of the family has the wanted chains, the fixed sets, and the wanted
 // numbers of elements.
-func (c *Conn) matches(f service.Family, want []nftables.Chain, counts map[nftables.SetID]int) (bool, error) {
+func (c *Conn) matches(f service.Family, want *rules.Ruleset, counts map[nftables.SetID]int) (bool, error) {
 	r := newReader(c, f)
 	found, err := r.exists()
 	if err != nil || !found {
@@ -74,17 +80,34 @@ func (c *Conn) matches(f service.Family, want []nftables.Chain, counts map[nftab
 			return false, nil
 		}
 	}
-	chains, err := r.chains()
+	if r.table.Broken != "" {
+		return false, nil
+	}
+	return r.hasChains(want)
+}
+
+// hasChains reports whether the table has the wanted chains. It takes them apart only if they are others than
+// at the last time: other processes may commit all the time.
+func (r *reader) hasChains(want *rules.Ruleset) (bool, error) {
+	now, err := r.fingerprint()
+	if err != nil || now == r.conn.verified[r.family] {
+		return err == nil, err
+	}
+	found, err := r.chains()
 	if err != nil {
 		return false, err
 	}
-	if err := chains.compare(r.table, want); err != nil {
+	wanted := want.Chains(r.family)
+	if err := found.compare(r.table, wanted); err != nil {
 		return false, err
 	}
-	for _, chain := range want {
+	for _, chain := range wanted {
 		if !r.table.Chains[chain.Name] {
 			return false, nil
 		}
+	}
+	if again, err := r.fingerprint(); err == nil && again == now {
+		r.conn.verified[r.family] = now
 	}
 	return r.table.Broken == "", nil
 }

@@ -49,13 +49,24 @@ func (c *Conn) look(f service.Family) (found bool, owner uint32, err error) {
 	return found, owner, err
 }
 
-// hold is look. It reports whether the table is ours already, so that no other process can have changed it.
-// It adopts a table that lost its owner: the process before this one has ended, or the socket was lost. Until
-// then every process can change or flush it.
+// holds reports whether we own the table since it was seen last. Then it is as we left it: while its owner's
+// socket is open, no other process can change or delete it.
+func (c *Conn) holds(f service.Family) bool { return c.held[f] != 0 && c.held[f] == c.Opened() }
+
+// hold reports whether there is a table, and whether we hold it already. It adopts a table that lost its
+// owner: the process before this one has ended, or the socket was lost. Until then every process can change
+// or flush it.
 func (c *Conn) hold(f service.Family) (found, held bool, err error) {
+	if c.holds(f) {
+		return true, true, nil
+	}
 	found, owner, err := c.look(f)
+	if owner != 0 && owner == c.Port() {
+		c.held[f] = c.Opened()
+		return true, true, nil
+	}
 	if !c.own || !found || !c.owned[f] || owner != 0 {
-		return found, owner != 0 && owner == c.Port(), err
+		return found, false, err
 	}
 	if err := c.Commit(c.begin(f)); err != nil {
 		return true, false, fmt.Errorf("own table %s %s: %w", f, nftables.TableName, err)

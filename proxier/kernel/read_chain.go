@@ -1,8 +1,10 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -43,6 +45,34 @@ func (r *reader) chains() (chains, error) {
 		return nil
 	})
 	return found, err
+}
+
+// fingerprint returns a hash of all chains and rules of the table, with their handles: it is another one when
+// a chain or a rule was replaced by the same.
+func (r *reader) fingerprint() (uint64, error) {
+	var h maphash.Hash
+	h.SetSeed(r.conn.seed)
+	err := r.dump(unix.NFT_MSG_GETCHAIN, "", func(attributes []byte) error {
+		for typ, v := range netlink.Attrs(attributes) {
+			if typ == unix.NFTA_CHAIN_TABLE && string(bytes.TrimRight(v, "\x00")) != nftables.TableName {
+				return nil
+			}
+		}
+		for typ, v := range netlink.Attrs(attributes) {
+			if typ != unix.NFTA_CHAIN_USE {
+				h.Write(v)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = r.dump(unix.NFT_MSG_GETRULE, nftables.TableName, func(attributes []byte) error {
+		h.Write(attributes)
+		return nil
+	})
+	return h.Sum64(), err
 }
 
 // compare records in t which of the wanted chains the kernel has with the same rules.

@@ -25,6 +25,7 @@ type Socket struct {
 	closed bool
 	room   int    // size of the receive buffer
 	port   uint32 // the kernel's address of this socket
+	opened int    // how often a socket was opened
 	seq    uint32 // the sequence number last used
 	buf    []byte // the datagram received last
 }
@@ -62,6 +63,15 @@ func (s *Socket) Port() uint32 {
 		return 0
 	}
 	return s.port
+}
+
+// Opened tells open sockets apart: it returns how many the Socket has opened so far, or 0 if none is open
+// now.
+func (s *Socket) Opened() int {
+	if s.fd < 0 {
+		return 0
+	}
+	return s.opened
 }
 
 // Request sends the one message of w and calls each with the attributes of every message of the answer. The
@@ -190,6 +200,7 @@ func (s *Socket) ready() error {
 		return fmt.Errorf("open netlink socket: %w", err)
 	}
 	s.fd, s.port = fd, port
+	s.opened++
 	return nil
 }
 

@@ -12,8 +12,9 @@ import (
 // maxDialed bounds the addresses that a dialer remembers: a name may resolve to others each time.
 const maxDialed = 64
 
-// dialer dials as client-go does by default, but gives up earlier, and remembers which addresses it dialed. It notes an address
-// before it connects: the connection may never come about because a Service has taken the address.
+// dialer dials as client-go does by default, but gives up earlier, and remembers which addresses it dialed.
+// It notes an address before it connects: the connection may never come about because a Service has taken the
+// address.
 type dialer struct {
 	mu      sync.Mutex
 	dialed  map[netip.AddrPort]struct{}

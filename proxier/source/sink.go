@@ -10,11 +10,11 @@
 //
 // The contract is the same for both sources. They make one call to the Sink at a time: Apply for every object
 // that exists at the start, then Synced, once. Apply and Delete for changes may come before Synced, too.
-// Objects of different resources come in no particular order. A source does not apply an object twice with the
-// same content, and deletes only objects that it applied. When it compares a whole list, after a reconnection
-// or a change of a file, it applies new objects before it deletes old ones. It calls the function report for
-// each error once, until the error is solved or changes. A source that has called Synced runs until its
-// context ends.
+// Objects of different resources come in no particular order. A source does not apply an object twice with
+// the same content, and deletes only objects that it applied. When it compares a whole list, after a
+// reconnection or a change of a file, it applies new objects before it deletes old ones. It calls the
+// function report for each error once, until the error is solved or changes. A source that has called Synced
+// runs until its context ends.
 //
 // Start reading at API.Run in api.go, or at Dir.Run in follow.go.
 package source
