@@ -87,7 +87,11 @@ func newNode(t testing.TB, dir, manifests string, ns *lab.Namespace) *node {
 	if err := ns.Do(p.probe); err != nil {
 		t.Fatal(err)
 	}
-	conn := dial(t, ns, kernel.Options{})
+	conn := dial(t, ns, kernel.Options{Counted: p.connections.last})
+	read := p.connections.read
+	p.connections.read = func(each func(kernel.Connections)) error {
+		return ns.Do(func() error { return read(each) })
+	}
 	n := &node{p, ns, conn, p.newReconciler(conn)}
 	n.reconciler.env = p.nodeEnvironment
 	n.reconciler.deleteFlows = n.deleteFlows

@@ -48,26 +48,27 @@ type Options struct {
 
 // Proxier programs one node.
 type Proxier struct {
-	config   *config.Config
-	check    func(*config.Config) error
-	client   *source.Client
-	version  string
-	flags    map[string]string
-	name     string
-	state    *state.State
-	families []service.Family
-	metrics  *metrics.Metrics
-	health   *health.ProxierHealth
-	checks   *health.ServiceHealth
-	loopback *localhost.Proxy
-	events   *eventer
-	invalid  *flood // manifests that cannot be used
-	wake     chan struct{}
-	address  chan struct{} // the host's addresses changed
-	asked    chan inquiry  // for the reconciler's goroutine
-	synced   chan struct{} // closed when the source has delivered everything once
-	done     chan struct{} // closed when everything was programmed once
-	once     sync.Once
+	config      *config.Config
+	check       func(*config.Config) error
+	client      *source.Client
+	version     string
+	flags       map[string]string
+	name        string
+	state       *state.State
+	families    []service.Family
+	metrics     *metrics.Metrics
+	health      *health.ProxierHealth
+	checks      *health.ServiceHealth
+	loopback    *localhost.Proxy
+	events      *eventer
+	connections *connections
+	invalid     *flood // manifests that cannot be used
+	wake        chan struct{}
+	address     chan struct{} // the host's addresses changed
+	asked       chan inquiry  // for the reconciler's goroutine
+	synced      chan struct{} // closed when the source has delivered everything once
+	done        chan struct{} // closed when everything was programmed once
+	once        sync.Once
 }
 
 // New returns a Proxier.
@@ -82,7 +83,7 @@ func New(o Options) (*Proxier, error) {
 		Timeout:   2 * o.Config.Kube.NFTables.SyncPeriod.Duration,
 		OnHealthz: m.HealthzServed, OnLivez: m.LivezServed,
 	})
-	return &Proxier{
+	p := &Proxier{
 		config: o.Config, check: o.Check, client: o.Client, version: o.Version, flags: o.Flags, name: name,
 		loopback: localhost.NewProxy(localhostFailed),
 		state:    state.New(name),
@@ -96,7 +97,9 @@ func New(o Options) (*Proxier, error) {
 		asked:    make(chan inquiry),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
-	}, nil
+	}
+	p.connections = newConnections(p.readConnections)
+	return p, nil
 }
 
 // errKubeconfigChanged ends a Run whose kubeconfig has changed.
@@ -109,9 +112,12 @@ func (p *Proxier) Run(ctx context.Context) error {
 	if err := p.probe(); err != nil {
 		return err
 	}
-	conn, err := kernel.Dial(kernel.Options{Own: p.config.OwnTables})
+	conn, err := kernel.Dial(kernel.Options{Own: p.config.OwnTables, Counted: p.connections.last})
 	if err != nil {
 		return err
+	}
+	if p.config.ConnectionCounters != config.CountOff {
+		p.metrics.SetConnections(p.connections.sums)
 	}
 	defer conn.Close()
 	p.setUp()
@@ -178,18 +184,28 @@ func waitAtMost(wg *sync.WaitGroup, limit time.Duration) {
 	}
 }
 
-// probe finds out which families the kernel supports.
+// probe finds out which families and counters the kernel supports.
 func (p *Proxier) probe() error {
-	families, err := usableFamilies()
+	f, err := probeKernel()
 	if err != nil {
 		return err
 	}
-	p.setFamilies(families)
+	p.use(f)
 	for _, sysctl := range host.NotForwarding(p.families) {
 		klog.InfoS("This node does not forward packets to pods and other nodes, set the sysctl to 1",
 			"sysctl", sysctl)
 	}
 	return nil
+}
+
+// use leaves out what the kernel lacks.
+func (p *Proxier) use(f features) {
+	p.setFamilies(f.families)
+	if !f.counters {
+		without := *p.config
+		without.ConnectionCounters = config.CountOff
+		p.config = &without
+	}
 }
 
 // setFamilies sets the families to program. Pages and metrics show no others.
@@ -199,33 +215,43 @@ func (p *Proxier) setFamilies(families []service.Family) {
 	p.metrics.SetFamilies(families)
 }
 
-// usableFamilies probes the kernel.
-func usableFamilies() ([]service.Family, error) {
+// features are those of the kernel that rulesets use and can do without.
+type features struct {
+	families []service.Family
+	counters bool
+}
+
+func probeKernel() (features, error) {
 	missing, err := kernel.Probe()
 	if err != nil {
-		return nil, err
+		return features{}, err
 	}
 	return usable(missing)
 }
 
-// usable returns the families that the kernel supports. A kernel may lack IPv6 as a whole, but not a part of
-// what a family needs.
-func usable(missing []kernel.Missing) ([]service.Family, error) {
-	families := service.Families()
+// usable returns what the kernel supports. A kernel may lack IPv6 as a whole, but not a part of what a family
+// needs.
+func usable(missing []kernel.Missing) (features, error) {
+	f := features{families: service.Families(), counters: true}
 	var lacks []string
 	for _, m := range missing {
-		if m.Family == service.IPv6 && m.WholeFamily() {
+		switch {
+		case m.Family == service.IPv6 && m.WholeFamily():
 			klog.InfoS("Kernel does not support IPv6, programming IPv4 only", "needs", m.Needs)
-			families = []service.Family{service.IPv4}
-			continue
+			f.families = []service.Family{service.IPv4}
+		case m.Optional:
+			f.counters = false
+			klog.InfoS("Kernel does not support counters in maps, counting no connections", "family", m.Family,
+				"needs", m.Needs)
+		default:
+			lacks = append(lacks, m.String())
 		}
-		lacks = append(lacks, m.String())
 	}
 	if len(lacks) > 0 {
-		return nil, fmt.Errorf("the kernel lacks features that the rules need:\n  %s",
+		return f, fmt.Errorf("the kernel lacks features that the rules need:\n  %s",
 			strings.Join(lacks, "\n  "))
 	}
-	return families, nil
+	return f, nil
 }
 
 // takeOver takes over from kube-proxy. It begins when everything is programmed, so that no connection finds

@@ -16,7 +16,7 @@ import (
 func Init(c *config.Config) error {
 	// The sysctls exist only once the kernel has loaded connection tracking, which after a boot nothing else
 	// may have caused. To check the rules makes it load.
-	if _, err := usableFamilies(); err != nil {
+	if _, err := probeKernel(); err != nil {
 		return err
 	}
 	if err := errors.Join(sysctls(c).Set(c.SysctlDir)...); err != nil {

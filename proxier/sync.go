@@ -79,6 +79,9 @@ func (r *reconciler) take() state.Changes {
 // incremental programs the changes of some Services.
 func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
 	r.builder.Update(names...)
+	if r.builder.Ruleset().OutgrewCounters() {
+		return r.full(nil)
+	}
 	d := r.builder.Ruleset().Changes()
 	return d, r.commit(d)
 }
@@ -121,7 +124,9 @@ func (r *reconciler) commit(d *rules.Delta) error {
 	}
 	r.cleanup.note(d)
 	if d.Size() > 0 {
+		r.connections.begin(d)
 		err := r.tables.Apply(d)
+		r.connections.end(d, err)
 		r.metrics.TransactionDone(len(d.Add), len(d.Delete), err)
 		if err != nil {
 			return err

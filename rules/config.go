@@ -19,6 +19,8 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix
 	// Families are the families to program: those that the kernel supports.
 	Families []service.Family
+	// Counters says which connections the kernel counts.
+	Counters Counters
 }
 
 // PodTraffic says how to recognise traffic of pods, as detectLocalMode of kube-proxy does: by source address

@@ -151,6 +151,9 @@ func (g generator) damageSets(f service.Family, t *fakekernel.Table) {
 				return id.Set.Kind.String() == s.Name
 			})
 			delete(t.Sets, s.Name)
+		} else if g.chance(4) {
+			s.Counter = !s.Counter
+			t.Sets[s.Name] = s
 		}
 	}
 	if g.chance(20) {

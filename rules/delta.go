@@ -14,10 +14,13 @@ import (
 type Delta struct {
 	Reset  []BrokenTable    // tables to delete
 	Tables []service.Family // tables to create
-	Sets   []nftables.Set   // to create
-	Chains []nftables.Chain // to create or rewrite
-	Delete []nftables.Element
-	Add    []nftables.Element
+	// Replace are sets to delete with their elements and to create anew, because their elements get counters
+	// or lose them. Rules use the sets, so Chains has all chains of their tables.
+	Replace []nftables.Set
+	Sets    []nftables.Set   // to create
+	Chains  []nftables.Chain // to create or rewrite
+	Delete  []nftables.Element
+	Add     []nftables.Element
 
 	// StaleChains and StaleSets are unused after the transaction. A transaction of their own deletes them,
 	// which may fail without harm: before Linux 6.2 a chain stays in use for a moment after the deletion of
@@ -43,7 +46,8 @@ func (d *Delta) Empty() bool { return d.Size()+len(d.StaleChains)+len(d.StaleSet
 
 // Size returns the number of objects in the transaction.
 func (d *Delta) Size() int {
-	return len(d.Reset) + len(d.Tables) + len(d.Sets) + len(d.Chains) + len(d.Delete) + len(d.Add)
+	return len(d.Reset) + len(d.Tables) + len(d.Replace) + len(d.Sets) + len(d.Chains) +
+		len(d.Delete) + len(d.Add)
 }
 
 // Repairs returns how many chains and elements the Delta changes, without the shapes that nftproxy itself
@@ -204,6 +208,7 @@ func (d *Delta) sort() {
 	slices.SortFunc(d.Add, compareElements)
 	slices.SortFunc(d.Chains, nftables.Chain.Compare)
 	slices.SortFunc(d.StaleChains, nftables.Chain.Compare)
+	slices.SortFunc(d.Replace, nftables.Set.Compare)
 	slices.SortFunc(d.Sets, nftables.Set.Compare)
 	slices.SortFunc(d.StaleSets, nftables.Set.Compare)
 	slices.SortFunc(d.Stale, func(a, b service.StaleFlows) int { return a.Frontend.Compare(b.Frontend) })

@@ -15,6 +15,7 @@ import (
 func Diff(desired *Ruleset, programmed Programmed) *Delta {
 	desired.adoptNumbers(programmed)
 	clear(desired.unused)
+	desired.countsEndpoints = desired.fitsCounters()
 	d := &Delta{}
 	left := map[service.Family]map[nftables.ElementID]nftables.Element{}
 	for _, f := range desired.config.Families {
@@ -38,12 +39,12 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		in := left[e.Set.Family]
 		old, ok := in[e.ElementID]
 		delete(in, e.ElementID)
-		d.element(old, ok, e)
+		d.element(old, ok && !d.replaces(e.Set), e)
 	}
 	var gone, unused []nftables.Element
 	for _, in := range left {
 		for _, e := range in {
-			if e.Set.Kind == nftables.Shapes && isShapeChain(e.Chain) {
+			if e.Set.Kind == nftables.Shapes && isShapeChain(e.Chain) && !d.replaces(e.Set) {
 				unused = append(unused, e)
 			} else {
 				gone = append(gone, e)
@@ -51,8 +52,10 @@ func Diff(desired *Ruleset, programmed Programmed) *Delta {
 		}
 	}
 	slices.SortFunc(gone, compareElements)
-	d.Delete = append(d.Delete, gone...)
 	d.Stale = desired.allStale(gone)
+	d.Delete = append(d.Delete, slices.DeleteFunc(gone, func(e nftables.Element) bool {
+		return d.replaces(e.Set) // they go with the set
+	})...)
 	if d.Size()+len(d.StaleSets) == 0 && len(unused) <= MaxUnused {
 		// Shapes that no frontend has any more do no harm: a few of them alone are no reason to write, so
 		// that a restart in an unchanged cluster writes nothing.
@@ -73,8 +76,15 @@ func (d *Delta) diffSets(desired []nftables.Set, t *TableState, f service.Family
 	wanted := map[string]bool{}
 	for _, s := range desired {
 		wanted[s.Name] = true
-		if _, ok := t.Sets[s.Name]; !ok {
+		counter, ok := t.Sets[s.Name]
+		switch {
+		case !ok:
 			d.Sets = append(d.Sets, s)
+		case counter != s.Counter:
+			d.Replace = append(d.Replace, s)
+			for name := range t.Chains {
+				t.Chains[name] = false
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
@@ -82,6 +92,11 @@ func (d *Delta) diffSets(desired []nftables.Set, t *TableState, f service.Family
 			d.StaleSets = append(d.StaleSets, nftables.Set{ID: nftables.SetID{Family: f}, Name: name})
 		}
 	}
+}
+
+// replaces reports whether the Delta replaces the set with all its elements.
+func (d *Delta) replaces(id nftables.SetID) bool {
+	return slices.ContainsFunc(d.Replace, func(s nftables.Set) bool { return s.ID == id })
 }
 
 func (d *Delta) diffChains(desired []nftables.Chain, t *TableState, f service.Family) {
@@ -137,7 +152,8 @@ func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 func (r *Ruleset) sets(f service.Family) []nftables.Set {
 	var sets []nftables.Set
 	for _, k := range nftables.SetKinds() {
-		sets = append(sets, nftables.Set{ID: nftables.SetID{Family: f, Kind: k}, Name: k.String()})
+		id := nftables.SetID{Family: f, Kind: k}
+		sets = append(sets, nftables.Set{ID: id, Name: k.String(), Counter: r.counted(k)})
 	}
 	return sets
 }

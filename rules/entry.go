@@ -42,9 +42,16 @@ func staleGone(f service.Frontend, port string) service.StaleFlows {
 // OwnerOf returns the Service from the name of one of its ports, which begins with it: see portName. The name
 // is also the comment of the elements that lead to the port.
 func OwnerOf(port string) service.Name {
+	owner, _ := SplitPort(port)
+	return owner
+}
+
+// SplitPort returns the Service from the name of one of its ports, and what the Service calls the port: ""
+// if it has no name there, or both names are too long for a comment.
+func SplitPort(port string) (owner service.Name, name string) {
 	namespace, rest, _ := strings.Cut(port, "/")
-	name, _, _ := strings.Cut(rest, ":")
-	return service.Name{Namespace: namespace, Name: name}
+	of, name, _ := strings.Cut(rest, ":")
+	return service.Name{Namespace: namespace, Name: of}, name
 }
 
 // stale adds a frontend if flows to it may have become stale between two entries, each of which may be nil.

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -41,6 +42,7 @@ func (g generator) config() rules.Config {
 		c.PodTraffic.CIDRs = append(c.PodTraffic.CIDRs, prefixes("10.244.1.0/24 10.0.0.0/8")...)
 	}
 	c.MasqueradeAll = g.chance(20)
+	c.Counters = rules.Counters{Services: g.chance(50), Endpoints: pickOne(g, 0, math.MaxInt)}
 	if g.chance(20) {
 		c.Families = []service.Family{pickOne(g, service.Families()...)}
 	}

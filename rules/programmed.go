@@ -16,8 +16,8 @@ type TableState struct {
 	Broken string
 	// Chains are the chains of the table, and whether their rules are the desired ones.
 	Chains map[string]bool
-	// Sets are the sets and maps of the table.
-	Sets map[string]struct{}
+	// Sets are the sets and maps of the table, and whether their elements have counters.
+	Sets map[string]bool
 	// Elements are the elements of the fixed sets.
 	Elements map[nftables.ElementID]nftables.Element
 }
@@ -26,7 +26,7 @@ type TableState struct {
 func NewTableState() *TableState {
 	return &TableState{
 		Chains:   map[string]bool{},
-		Sets:     map[string]struct{}{},
+		Sets:     map[string]bool{},
 		Elements: map[nftables.ElementID]nftables.Element{},
 	}
 }

@@ -31,6 +31,9 @@ type Ruleset struct {
 	noLocal  map[service.Family]NoLocal
 	demands  map[string]demands // by namespace
 	refused  Refused
+	// countsEndpoints says whether elements of endpoints have counters in the kernel. It changes when the whole
+	// ruleset is compared: to change it is to replace their sets.
+	countsEndpoints bool
 
 	changes changes
 }

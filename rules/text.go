@@ -71,7 +71,13 @@ func (d *Delta) WriteText(w io.Writer) error {
 	for _, f := range d.Tables {
 		fmt.Fprintf(&b, "add table %s %s\n", f, nftables.TableName)
 	}
-	for _, s := range d.Sets {
+	for _, f := range d.Replaced() {
+		fmt.Fprintf(&b, "flush table %s %s\n", f, nftables.TableName) // of rules only
+	}
+	for _, s := range d.Replace {
+		fmt.Fprintf(&b, "delete %s %s %s %s\n", s.Keyword(), s.ID.Family, nftables.TableName, s.Name)
+	}
+	for _, s := range slices.Concat(d.Replace, d.Sets) {
 		fmt.Fprintf(&b, "add %s %s %s %s { %s; }\n",
 			s.Keyword(), s.ID.Family, nftables.TableName, s.Name, strings.Join(s.Definition(), "; "))
 	}

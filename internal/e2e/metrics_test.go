@@ -54,6 +54,7 @@ func TestMetrics(t *testing.T) {
 	t.Run("repairs and failed cleanups", func(t *testing.T) { countsFailedCleanup(t, m) })
 	t.Run("errors outside of transactions", func(t *testing.T) { countsNetlinkErrors(t, m) })
 	t.Run("refused transactions", func(t *testing.T) { countsRefusedTransaction(t, m) })
+	t.Run("connections", func(t *testing.T) { countsConnections(t, m) })
 	t.Run("names, types, labels and buckets", func(t *testing.T) { comparesLists(t, m) })
 	t.Run("API server", func(t *testing.T) { countsFailedRequests(t, m, first) })
 }
@@ -262,6 +263,19 @@ func countsRefusedTransaction(t *testing.T, m *monitor) {
 	m.increases(t, func() { must(t, owner.Commit(&b)) },
 		refused, `nftproxy_netlink_errors_total{errno="EPERM"}`, syncFailures4, syncFailures6)
 	m.increases(t, func() { must(t, owner.Close()) }, committed, lastSync4, lastSync6)
+}
+
+// countsConnections connects to a port of a Service. A port without connections has no series.
+func countsConnections(t *testing.T, m *monitor) {
+	svc := m.service(t, newService("counted", corev1.ServiceSpec{
+		Ports: []corev1.ServicePort{tcp("http", 80, 8080), tcp("idle", 81, 8080)}}), "pod-a")
+	const name = "nftproxy_service_connections_total"
+	m.increases(t, func() {
+		m.check(t, lab.Row{From: "pod-b", To: target("tcp", svc.Spec.ClusterIP, 80), By: []string{"pod-a"}})
+	}, name+`{namespace="default",port="http",service="counted"}`)
+	if idle := m.scrape(t).pick(t, name+`{port="idle"}`); len(idle) > 0 {
+		t.Errorf("a port without connections has series: %v", idle)
+	}
 }
 
 // comparesLists compares the page with the lists of metrics.

@@ -52,8 +52,8 @@ func (ts Tables) Programmed(desired *rules.Ruleset) rules.Programmed {
 		for name := range t.Chains {
 			read.Chains[name] = false
 		}
-		for name := range t.Sets {
-			read.Sets[name] = struct{}{}
+		for name, s := range t.Sets {
+			read.Sets[name] = s.Counter
 		}
 		for _, kind := range nftables.SetKinds() {
 			if s, found := t.Sets[kind.String()]; found && s.ID.Kind != kind {

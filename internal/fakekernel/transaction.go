@@ -2,11 +2,13 @@ package fakekernel
 
 import (
 	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // apply makes the changes of a Delta, in the order in which kernel.Conn sends them.
@@ -23,7 +25,15 @@ func (ts Tables) apply(d *rules.Delta) error {
 		}
 		ts[f] = NewTable()
 	}
-	for _, s := range d.Sets {
+	for _, f := range d.Replaced() {
+		if err := ts.flush(f); err != nil {
+			return err
+		}
+	}
+	if err := ts.deleteSets(d.Replace); err != nil {
+		return err
+	}
+	for _, s := range slices.Concat(d.Replace, d.Sets) {
 		if err := ts.addSet(s); err != nil {
 			return err
 		}
@@ -115,7 +125,25 @@ func (ts Tables) deleteStale(d *rules.Delta) error {
 		}
 		delete(t.Chains, c.Name)
 	}
-	for _, s := range d.StaleSets {
+	return ts.deleteSets(d.StaleSets)
+}
+
+// flush deletes all rules of a table.
+func (ts Tables) flush(f service.Family) error {
+	t := ts[f]
+	if t == nil {
+		return refuse(unix.ENOENT, "flush table %s", f)
+	}
+	for name, c := range t.Chains {
+		c.Rules = nil
+		t.Chains[name] = c
+	}
+	return nil
+}
+
+// deleteSets deletes sets with their elements.
+func (ts Tables) deleteSets(sets []nftables.Set) error {
+	for _, s := range sets {
 		t := ts[s.ID.Family]
 		if t == nil || !has(t.Sets, s.Name) {
 			return refuse(unix.ENOENT, "delete set %s %s", s.ID.Family, s.Name)

@@ -32,6 +32,12 @@ func reportNFTables(f *facts) (findings []Finding) {
 		return []Finding{{subject, Problem, "cannot read nftables: " + f.refused.Error(), advice}}
 	}
 	for _, m := range f.missing {
+		if m.Optional {
+			findings = append(findings, Finding{subject, Note,
+				fmt.Sprintf("the kernel lacks %s %s: nftproxy counts no connections", m.Family, m.Feature),
+				"for the metric nftproxy_service_connections_total use a kernel with " + m.Needs})
+			continue
+		}
 		findings = append(findings, Finding{subject, Problem,
 			fmt.Sprintf("the kernel lacks %s %s (%v)", m.Family, cmp.Or(m.Feature, "tables"), m.Err),
 			"the rules need " + m.Needs})

@@ -130,6 +130,11 @@ func kernelCases() []reportCase {
 		{func(f *facts) {
 			f.missing = []kernel.Missing{{Family: service.IPv4, Needs: "CONFIG_X", Err: errors.New("not supported")}}
 		}, "problem nftables: the kernel lacks ip tables (not supported) -> the rules need CONFIG_X"},
+		{func(f *facts) {
+			f.missing = []kernel.Missing{{Family: service.IPv4, Feature: "counter in map services", Needs: "CONFIG_X",
+				Err: errors.New("no such file"), Optional: true}}
+		}, "note nftables: the kernel lacks ip counter in map services: nftproxy counts no connections -> " +
+			"for the metric nftproxy_service_connections_total use a kernel with CONFIG_X"},
 		{func(f *facts) { f.noIPv6 = true },
 			"note nftables: the kernel does not support IPv6: nftproxy programs IPv4 only"},
 		{func(f *facts) { f.programmed = true }, "ok tables: nftproxy's tables exist"},

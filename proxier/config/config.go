@@ -71,6 +71,8 @@ type Config struct {
 	Source string // file or directory of manifests to read instead of an API server
 	DryRun bool   // print the ruleset instead of programming it
 
+	ConnectionCounters string // which connections the kernel counts: one of the Count constants
+
 	AllowedExternalCIDRs []string // ranges of external and load-balancer IPs that are programmed; empty: all
 
 	OwnTables bool // own the tables, if the kernel supports that

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/nftproxy/nftproxy/rules"
 )
 
 // kubeProxyFlags has the name, type and default of kube-proxy's flags, without the logging flags.
@@ -66,7 +69,8 @@ func TestFlagSet(t *testing.T) {
 	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
 	o.AddFlags(fs)
 	want := append(strings.Split(strings.TrimSpace(kubeProxyFlags), "\n"),
-		"allowed-external-cidrs stringSlice []", "sysctl-dir string /proc/sys/net",
+		"allowed-external-cidrs stringSlice []", "connection-counters string auto",
+		"sysctl-dir string /proc/sys/net",
 		"source string", "dry-run bool false", "own-tables bool true", "take-over bool false")
 	slices.Sort(want)
 	var got []string
@@ -114,8 +118,9 @@ func TestFlagsWithoutFile(t *testing.T) {
 	}
 	want := Config{
 		Source: "/manifests", DryRun: true, TakeOver: true, WriteConfigTo: "/out", Cleanup: true,
-		InitOnly: true, SysctlDir: "/sysctls", AllowedExternalCIDRs: []string{"192.0.2.0/24"},
-		Master: "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
+		InitOnly: true, SysctlDir: "/sysctls", ConnectionCounters: "auto",
+		AllowedExternalCIDRs: []string{"192.0.2.0/24"},
+		Master:               "https://192.0.2.1", MinSyncPeriodSet: true, Kube: c.Kube,
 	}
 	c.options = nil
 	if diff := cmp.Diff(want, *c, cmp.AllowUnexported(Config{})); diff != "" {
@@ -262,5 +267,35 @@ func TestLoggingFlagsOverrideFile(t *testing.T) {
 		"{verbosity: 2, vmodule: [", "{verbosity: 5, vmodule: [{filePattern: b, verbosity: 3}, ", 1))
 	if diff := cmp.Diff(want.Kube, c.Kube); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+// The more CPUs a node has, the fewer endpoints get counters: 32 MiB is room for 30,840 with 64 CPUs, and the
+// eighth of a memory limit of 64 MiB for 7,710.
+func TestConnectionCounters(t *testing.T) {
+	for _, tt := range []struct {
+		value  string
+		memory int64
+		want   rules.Counters
+	}{
+		{"auto", math.MaxInt64, rules.Counters{Services: true, Endpoints: 30840}},
+		{"auto", 64 << 20, rules.Counters{Services: true, Endpoints: 7710}},
+		{"endpoints", 64 << 20, rules.Counters{Services: true, Endpoints: math.MaxInt}},
+		{"services", 64 << 20, rules.Counters{Services: true}},
+		{"off", math.MaxInt64, rules.Counters{}},
+	} {
+		c, _, err := complete(t, "", "--connection-counters="+tt.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Counters(64, tt.memory); got != tt.want {
+			t.Errorf("%s with %d bytes: %+v, want %+v", tt.value, tt.memory, got, tt.want)
+		}
+	}
+	fs := pflag.NewFlagSet("nftproxy", pflag.ContinueOnError)
+	NewOptions().AddFlags(fs)
+	err := fs.Parse([]string{"--connection-counters=on"})
+	if err == nil || !strings.Contains(err.Error(), "want one of auto, endpoints, services, off") {
+		t.Errorf("got error %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 var (
 	_ pflag.Value = stringValue{}
+	_ pflag.Value = counterValue{}
 	_ pflag.Value = addressValue{}
 	_ pflag.Value = addressPortValue{}
 )

@@ -97,6 +97,12 @@ func rulesetSettings() []setting {
 			variable: func(o *Options) any { return &o.config.AllowedExternalCIDRs },
 			help: "Program external IPs and load-balancer IPs of Services only if one of these CIDRs " +
 				"contains them; the Event NotProgrammed reports the others. Default: all."},
+		{flag: "connection-counters", own: true, def: CountAuto, value: counterFlag,
+			variable: func(o *Options) any { return &o.config.ConnectionCounters },
+			help: "Count new connections in the kernel. services: those to each port of a Service, for the " +
+				"metric nftproxy_service_connections_total. endpoints: also those to each endpoint, for nft. " +
+				"auto: those to endpoints while their counters take at most 32 MiB and an eighth of the memory " +
+				"limit; one takes 64 bytes, and 16 for each CPU. off: none."},
 		{field: "nftables.masqueradeAll", flag: "masquerade-all", overrides: true,
 			help: "Masquerade all traffic to ClusterIPs."},
 		{field: "nftables.masqueradeBit", flag: "iptables-masquerade-bit", overrides: true,

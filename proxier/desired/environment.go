@@ -2,8 +2,10 @@ package desired
 
 import (
 	"net/netip"
+	"runtime/debug"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -38,6 +40,7 @@ func NewEnvironment(c *config.Config, name string, s *state.State,
 			PodTraffic:     podTraffic(c, node),
 			ServiceCIDRs:   s.ServiceCIDRs(),
 			Families:       families,
+			Counters:       c.Counters(host.CPUs(), debug.SetMemoryLimit(-1)),
 		},
 		Node: service.Node{
 			Name:          name,

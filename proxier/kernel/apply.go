@@ -37,9 +37,7 @@ func (c *Conn) DeleteStale(d *rules.Delta) error {
 	}
 	// Rules use sets, and elements of maps use chains.
 	for _, set := range d.StaleSets {
-		b.Message(unix.NFT_MSG_DELSET, 0, set.ID.Family.Number())
-		b.String(unix.NFTA_SET_TABLE, nftables.TableName)
-		b.String(unix.NFTA_SET_NAME, set.Name)
+		appendDeleteSet(b, set)
 	}
 	for _, chain := range d.StaleChains {
 		b.Message(unix.NFT_MSG_DELCHAIN, 0, chain.Family.Number())

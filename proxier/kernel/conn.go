@@ -12,11 +12,16 @@ type Options struct {
 	// Own makes the Conn the owner of the tables, where the kernel supports this (Linux 6.9): no other
 	// process can change them, and they stay when the Conn is closed.
 	Own bool
+	// Counted gets what the counter of each frontend was that a transaction deletes or replaces, during
+	// Apply; of none if they are more than netlink.Socket.EchoRoom. It may be nil.
+	Counted func(Connections)
 }
 
 // Conn reads and writes nftproxy's tables in the network namespace of the thread that calls Dial.
 type Conn struct {
 	*netlink.Conn
+	counted func(Connections)
+
 	own   bool                    // whether to own the tables
 	owned map[service.Family]bool // whether a table has, or had, an owner and persists
 	held  map[service.Family]int  // the socket (Opened) that was seen to own a table
@@ -36,7 +41,8 @@ func Dial(opts Options) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{Conn: transport, owned: map[service.Family]bool{}, held: map[service.Family]int{},
-		verified: map[service.Family]uint64{}, seed: maphash.MakeSeed()}
+		verified: map[service.Family]uint64{}, seed: maphash.MakeSeed(),
+		counted: opts.Counted}
 	c.own = opts.Own && c.canOwn()
 	return c, nil
 }

@@ -28,13 +28,10 @@ type position struct {
 }
 
 // appendElements appends the messages that add or delete elements: one for each run of elements of the same
-// set, or more where they do not fit into one. It returns the position of each element.
-func appendElements(b *netlink.Batch, msgType uint16, elements []nftables.Element) []position {
+// set, or more where they do not fit into one. The flag NLM_F_ECHO is for elements of the map services. It
+// returns the position of each element.
+func appendElements(b *netlink.Batch, msgType, flags uint16, elements []nftables.Element) []position {
 	at := make([]position, len(elements))
-	flags := uint16(0)
-	if msgType == unix.NFT_MSG_NEWSETELEM {
-		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
-	}
 	var list int
 	for i := range elements {
 		e := &elements[i]
@@ -42,7 +39,11 @@ func appendElements(b *netlink.Batch, msgType uint16, elements []nftables.Elemen
 			if i > 0 {
 				b.EndNest(list)
 			}
-			b.Message(msgType, flags, e.Set.Family.Number())
+			own := flags
+			if e.Set.Kind != nftables.Services {
+				own &^= unix.NLM_F_ECHO
+			}
+			b.Message(msgType, own, e.Set.Family.Number())
 			b.String(unix.NFTA_SET_ELEM_LIST_TABLE, nftables.TableName)
 			b.String(unix.NFTA_SET_ELEM_LIST_SET, e.Set.Kind.String())
 			list = b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)

@@ -37,7 +37,15 @@ func (c *Conn) encode(d *rules.Delta) (*netlink.Batch, error) {
 			c.appendOwned(b, f, texts)
 		}
 	}
-	for i, s := range d.Sets {
+	for _, f := range d.Replaced() {
+		appendFlush(b, nftables.Chain{Family: f})
+		note("flush table %s %s", f, nftables.TableName)
+	}
+	for _, s := range d.Replace {
+		appendDeleteSet(b, s)
+		note("delete set %s %s %s", s.ID.Family, nftables.TableName, s.Name)
+	}
+	for i, s := range slices.Concat(d.Replace, d.Sets) {
 		appendSet(b, nftables.TableName, s, uint32(i+1))
 		note("add set %s %s %s", s.ID.Family, nftables.TableName, s.Name)
 	}
@@ -52,8 +60,8 @@ func (c *Conn) encode(d *rules.Delta) (*netlink.Batch, error) {
 			return nil, err
 		}
 	}
-	deleted := appendElements(b, unix.NFT_MSG_DELSETELEM, d.Delete)
-	added := appendElements(b, unix.NFT_MSG_NEWSETELEM, d.Add)
+	deleted := appendElements(b, unix.NFT_MSG_DELSETELEM, c.echo(b, d), d.Delete)
+	added := appendElements(b, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, d.Add)
 	b.Describe = func(msg, offset int) string {
 		if text, ok := texts[msg]; ok {
 			return text
@@ -134,11 +142,14 @@ func appendChain(b *netlink.Batch, table string, chain nftables.Chain) {
 	}
 }
 
-// appendFlush appends the message that deletes all rules of a chain.
+// appendFlush appends the message that deletes all rules of a chain, or of the table for a chain without a
+// name.
 func appendFlush(b *netlink.Batch, chain nftables.Chain) {
 	b.Message(unix.NFT_MSG_DELRULE, 0, chain.Family.Number())
 	b.String(unix.NFTA_RULE_TABLE, nftables.TableName)
-	b.String(unix.NFTA_RULE_CHAIN, chain.Name)
+	if chain.Name != "" {
+		b.String(unix.NFTA_RULE_CHAIN, chain.Name)
+	}
 }
 
 // appendRules appends the chain's rules and adds their texts by message.

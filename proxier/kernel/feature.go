@@ -17,9 +17,11 @@ import (
 type feature struct {
 	family service.Family
 	set    *nftables.Set
-	hook   *nftables.Hook // of a base chain, also for a rule
-	rule   nftables.Rule
-	sets   map[string]nftables.Set // the sets that the rule can use, by name
+	// optional features are those that nftproxy can do without.
+	optional bool
+	hook     *nftables.Hook // of a base chain, also for a rule
+	rule     nftables.Rule
+	sets     map[string]nftables.Set // the sets that the rule can use, by name
 }
 
 // allFeatures returns the features of every ruleset, each after those that it needs.
@@ -40,6 +42,9 @@ func features(f service.Family) []feature {
 		byName[s.Name] = s
 		out = append(out, feature{family: f, set: &s})
 	}
+	counted := byName[nftables.Services.String()]
+	counted.Counter = true
+	out = append(out, feature{family: f, set: &counted, optional: true})
 	hooks := map[nftables.Hook]bool{}
 	for _, s := range specimens {
 		if !hooks[s.Hook] {
@@ -62,6 +67,10 @@ func (f feature) needs(other feature) bool {
 			func(s nftables.Statement) bool { return f.text(s) == f.text(other.rule[len(other.rule)-1]) })
 	case other.hook != nil:
 		return f.hook != nil && f.hook.Name == other.hook.Name
+	case other.optional:
+		return false
+	case other.set != nil && f.set != nil:
+		return f.optional && f.set.ID == other.set.ID
 	case other.set != nil:
 		return slices.ContainsFunc(f.rule, func(s nftables.Statement) bool {
 			set, _ := nftables.Uses(s)
@@ -80,6 +89,8 @@ func (f feature) String() string {
 		return fmt.Sprintf("%q in %s", f.text(f.rule[len(f.rule)-1]), f.hook.Name)
 	case f.hook != nil:
 		return "chain of type nat in " + f.hook.Name
+	case f.optional:
+		return "counter in " + f.set.Keyword() + " " + f.set.Name
 	case f.set != nil:
 		return f.set.Keyword() + " " + f.set.Name
 	}
@@ -128,7 +139,11 @@ func (f feature) append(b *netlink.Batch, created map[string]bool) error {
 	if missing("table", probeTable) {
 		appendTable(b, probeTable, f.family, unix.NFT_MSG_NEWTABLE, 0)
 	}
-	if f.set != nil {
+	if f.set != nil && f.optional {
+		s := *f.set
+		s.Name += "-counted" // next to the set itself, which the batch may create as well
+		addSet(s)
+	} else if f.set != nil {
 		addSet(*f.set)
 	}
 	if f.hook == nil {

@@ -88,7 +88,7 @@ func (c *Conn) begin(families ...service.Family) *netlink.Batch {
 // touched returns the families whose tables the Delta changes.
 func touched(d *rules.Delta) []service.Family {
 	in := map[service.Family]bool{}
-	for _, list := range [][]nftables.Set{d.Sets, d.StaleSets} {
+	for _, list := range [][]nftables.Set{d.Replace, d.Sets, d.StaleSets} {
 		for i := range list {
 			in[list[i].ID.Family] = true
 		}

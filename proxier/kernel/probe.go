@@ -14,12 +14,14 @@ import (
 // probeTable is never committed.
 const probeTable = "nftproxy-probe"
 
-// Missing is a feature that rulesets need and the kernel lacks.
+// Missing is a feature that rulesets use and the kernel lacks.
 type Missing struct {
 	Family  service.Family
 	Feature string // in nft's words; empty: the family as a whole
 	Needs   string // the kernel options, modules or version that provide it
 	Err     error  // the kernel's refusal
+	// Optional: rulesets can do without counters, which is this feature.
+	Optional bool
 }
 
 // WholeFamily reports whether the kernel has no tables of the family at all, like a kernel without IPv6.
@@ -33,7 +35,7 @@ func (m Missing) String() string {
 	return fmt.Sprintf("%s %s: needs %s (%v)", m.Family, feature, m.Needs, m.Err)
 }
 
-// Probe returns the features that rulesets need and the kernel lacks, one for each family and need.
+// Probe returns the features that rulesets use and the kernel lacks, one for each family and need.
 //
 // It asks the kernel to check a specimen of every set, chain and rule that nftproxy can program, and commits
 // nothing: first all of them in one batch and, if the kernel refuses that, in ever smaller parts. Each check
@@ -103,7 +105,8 @@ func (p *prober) refuse(f feature, refused *netlink.Error) error {
 	}
 	p.refused = append(p.refused, f)
 	refused.MsgIndex = -1 // the place in the batch means nothing to a reader
-	m := Missing{Family: f.family, Feature: f.String(), Needs: f.requires(), Err: refused}
+	m := Missing{Family: f.family, Feature: f.String(), Needs: f.requires(), Err: refused,
+		Optional: f.optional}
 	same := func(o Missing) bool { return o.Family == m.Family && o.Needs == m.Needs }
 	if !slices.ContainsFunc(p.missing, same) {
 		p.missing = append(p.missing, m)

@@ -90,6 +90,10 @@ func lackingKernels() map[string]lackingKernel {
 			kernelWithout{statement: noForget},
 			both(` : meta priority }" in output`, "Linux 5.5"),
 		},
+		"counters": {
+			kernelWithout{set: func(s nftables.Set) bool { return s.Counter }},
+			both("counter in map services", "CONFIG_NFT_COUNTER (module nft_counter)"),
+		},
 		"masquerade": {
 			kernelWithout{statement: noMasquerade},
 			both(`"masquerade fully-random" in postrouting`, "CONFIG_NFT_MASQ (module nft_masq)"),

@@ -127,6 +127,7 @@ func (r *reader) broken(format string, args ...any) {
 // setState is a set as the kernel describes it.
 type setState struct {
 	layout  layout
+	counter bool // whether its elements have counters
 	counted bool // whether count is the number of elements as we count them
 	count   uint32
 }
@@ -137,7 +138,7 @@ func (r *reader) layouts() (map[string]setState, error) {
 	err := r.dump(unix.NFT_MSG_GETSET, nftables.TableName, func(attributes []byte) error {
 		name, s := parseSet(attributes)
 		sets[name] = s
-		r.table.Sets[name] = struct{}{}
+		r.table.Sets[name] = s.counter
 		return nil
 	})
 	return sets, err
@@ -189,6 +190,8 @@ func parseSet(attributes []byte) (name string, s setState) {
 			s.layout.dataType = netlink.Uint32(v)
 		case unix.NFTA_SET_DATA_LEN:
 			s.layout.dataSize = netlink.Uint32(v)
+		case setExpr:
+			s.counter = true
 		case setCount:
 			s.counted, s.count = true, netlink.Uint32(v)
 		}

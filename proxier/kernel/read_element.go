@@ -40,7 +40,7 @@ func (r *reader) elements(id nftables.SetID) error {
 // rawElement is an element as the kernel sends it. The slices are parts of the buffer.
 type rawElement struct {
 	key, keyEnd, data, userdata []byte
-	chain                       []byte
+	chain, counter              []byte
 	code, flags                 uint32
 }
 
@@ -56,6 +56,8 @@ func parseElement(attributes []byte) rawElement {
 			e.flags = netlink.Uint32(v)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.userdata = v
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.counter = counterOf(v)
 		case unix.NFTA_SET_ELEM_DATA:
 			e.data = dataValue(v)
 			e.code, e.chain = parseVerdict(v)

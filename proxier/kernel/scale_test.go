@@ -13,9 +13,13 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// manyServices returns the ruleset of n Services with 3 endpoints each.
-func manyServices(n int) *rules.Ruleset {
-	ruleset := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families()})
+// manyServices returns the ruleset of n Services with 3 endpoints each, without counters.
+func manyServices(n int) *rules.Ruleset { return countedServices(n, rules.Counters{}) }
+
+// countedServices is manyServices with counters.
+func countedServices(n int, counters rules.Counters) *rules.Ruleset {
+	ruleset := rules.NewRuleset(rules.Config{MasqueradeMark: 1 << 14, Families: service.Families(),
+		Counters: counters})
 	for i := range n {
 		port := service.Port{Protocol: service.TCP, Port: 80}
 		for j := range 3 {
@@ -129,18 +133,48 @@ func manyEndpoints(n int) *service.Service {
 	}
 }
 
+// counterSettings are those that benchmarks compare, by name.
+func counterSettings() map[string]rules.Counters {
+	return map[string]rules.Counters{
+		"off": {}, "services": {Services: true}, "endpoints": {Services: true, Endpoints: math.MaxInt},
+	}
+}
+
 // BenchmarkFirstSync programs 10,000 Services with 3 endpoints into an empty kernel: difference, encoding and
 // commit.
 func BenchmarkFirstSync(b *testing.B) {
-	ruleset := manyServices(10_000)
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		c := testConn(b)
-		b.StartTimer()
-		if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
-			b.Fatal(err)
-		}
+	for name, counters := range counterSettings() {
+		b.Run("counters="+name, func(b *testing.B) {
+			ruleset := countedServices(10_000, counters)
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				c := testConn(b)
+				b.StartTimer()
+				if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkReadConnections reads the counters of so many Services, as a scrape does.
+func BenchmarkReadConnections(b *testing.B) {
+	for _, services := range []int{10_000, 50_000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			c, ruleset := testConn(b), countedServices(services, rules.Counters{Services: true})
+			if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				n := 0
+				count := func(Connections) { n++ }
+				if err := ReadConnections(c.Conn, service.Families(), count); err != nil || n != services {
+					b.Fatalf("%d counters read: %v", n, err)
+				}
+			}
+		})
 	}
 }
 
@@ -148,29 +182,35 @@ func BenchmarkFirstSync(b *testing.B) {
 // difference, encoding and commit.
 func BenchmarkOneEndpoint(b *testing.B) {
 	for _, services := range []int{1_000, 10_000, 50_000} {
-		b.Run(fmt.Sprint(services), func(b *testing.B) {
-			c, ruleset := testConn(b), manyServices(services)
-			if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
-				b.Fatal(err)
-			}
-			ruleset.Done()
-			svc := manyEndpoints(3)
-			svc.AffinityTimeout = 0
-			ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
-			if err := c.Apply(ruleset.Changes()); err != nil {
-				b.Fatal(err)
-			}
-			ruleset.Done()
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				pod := netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})
-				svc.Ports[0].Endpoints[1].Backend = netip.AddrPortFrom(pod, 8080)
-				ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
-				if err := c.Apply(ruleset.Changes()); err != nil {
-					b.Fatal(err)
-				}
-				ruleset.Done()
-			}
-		})
+		for name, counters := range counterSettings() {
+			b.Run(fmt.Sprintf("%d/counters=%s", services, name), func(b *testing.B) {
+				benchmarkOneEndpoint(b, countedServices(services, counters))
+			})
+		}
+	}
+}
+
+func benchmarkOneEndpoint(b *testing.B, ruleset *rules.Ruleset) {
+	c := testConn(b)
+	if err := c.Apply(rules.Diff(ruleset, rules.Programmed{})); err != nil {
+		b.Fatal(err)
+	}
+	ruleset.Done()
+	svc := manyEndpoints(3)
+	svc.AffinityTimeout = 0
+	ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
+	if err := c.Apply(ruleset.Changes()); err != nil {
+		b.Fatal(err)
+	}
+	ruleset.Done()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		pod := netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})
+		svc.Ports[0].Endpoints[1].Backend = netip.AddrPortFrom(pod, 8080)
+		ruleset.Put(rules.Compile(svc, service.Node{}, ruleset.Slots, rules.MaxShare))
+		if err := c.Apply(ruleset.Changes()); err != nil {
+			b.Fatal(err)
+		}
+		ruleset.Done()
 	}
 }

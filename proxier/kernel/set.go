@@ -69,6 +69,23 @@ func appendSet(b *netlink.Batch, table string, s nftables.Set, id uint32) {
 	}
 	b.EndNest(desc)
 	b.Bytes(unix.NFTA_SET_USERDATA, setUserdata(s.ID))
+	if s.Counter {
+		expression := b.Nest(setExpr)
+		b.String(unix.NFTA_EXPR_NAME, "counter")
+		b.EndNest(b.Nest(unix.NFTA_EXPR_DATA))
+		b.EndNest(expression)
+	}
+}
+
+// setExpr is NFTA_SET_EXPR (Linux 5.7), which golang.org/x/sys lacks: the statement that each element of a
+// set gets.
+const setExpr = 17
+
+// appendDeleteSet appends the message that deletes a set with its elements.
+func appendDeleteSet(b *netlink.Batch, s nftables.Set) {
+	b.Message(unix.NFT_MSG_DELSET, 0, s.ID.Family.Number())
+	b.String(unix.NFTA_SET_TABLE, nftables.TableName)
+	b.String(unix.NFTA_SET_NAME, s.Name)
 }
 
 // Attributes of set descriptions that golang.org/x/sys lacks.

@@ -34,11 +34,12 @@ type Metrics struct {
 	DriftRepaired          prometheus.Counter // repairs after another process changed the tables
 	ConfigInvalid          prometheus.Gauge   // 1 while the changed configuration file is unusable
 
-	families []string
-	kube     kubeProxy
-	own      own
-	rest     restClient
-	features *prometheus.GaugeVec
+	families    []string
+	kube        kubeProxy
+	own         own
+	connections *connections
+	rest        restClient
+	features    *prometheus.GaugeVec
 }
 
 // New returns the metrics of a proxier, without families.
@@ -63,6 +64,8 @@ func New() *Metrics {
 		"Whether the configuration file has changed to one that cannot be used (1) or not (0).")
 	m.kube = newKubeProxy(r)
 	m.own = newOwn(r)
+	m.connections = m.newConnections()
+	m.Registry.MustRegister(m.connections)
 	m.rest = newRESTClient(r)
 	m.features = r.gaugeVec(componentPrefix+"feature_enabled",
 		"Whether a feature gate is on (1) or off (0), with its stage.", "name", "stage")

@@ -14,6 +14,11 @@ type Batch struct {
 	// Describe names the object that the kernel refused: it is in message msg of the batch, in the attribute
 	// at offset, or offset is 0 and it is the message as a whole. It may be nil.
 	Describe func(msg, offset int) string
+
+	// Echo gets the attributes of the elements that messages with NLM_F_ECHO have deleted, as they were in the
+	// moment of the commit. They are valid during the call only. It may be nil if no message has the flag. See
+	// Socket.EchoRoom.
+	Echo func(attributes []byte)
 }
 
 // Begin empties the batch.
@@ -54,6 +59,15 @@ func (b *Batch) seal(first uint32, commit bool) []byte {
 	setSequence(sealed, end, first+1+uint32(len(b.starts)))
 	b.buf = sealed[:end]
 	return sealed
+}
+
+// echoed delivers what the kernel reports about a message with NLM_F_ECHO. These reports have the sequence
+// number 0 (seen on 6.18).
+func (b *Batch) echoed(m message) {
+	const deleted = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM
+	if b.Echo != nil && m.typ == deleted && len(m.payload) >= headerSize {
+		b.Echo(m.payload[headerSize:])
+	}
 }
 
 // failed adds the kernel's refusal of message index to the error. The error is the first refusal, known;

@@ -71,8 +71,12 @@ func (c *Conn) transact(b *Batch, commit bool) error {
 func (c *Conn) outcome(b *Batch, first uint32) error {
 	var failed *Error
 	var lost error
+	size := errorSize
+	if b.Echo != nil {
+		size = dumpSize
+	}
 	for last := first + uint32(b.Len()); ; {
-		datagram, err := c.receive(errorSize)
+		datagram, err := c.receive(size)
 		if errors.Is(err, unix.ENOBUFS) {
 			// There were more answers than the receive buffer holds. The first ones are still in the queue.
 			lost = err
@@ -87,6 +91,9 @@ func (c *Conn) outcome(b *Batch, first uint32) error {
 		}
 		for m := range messages(datagram) {
 			i := int32(m.seq - first) // negative: the message is of an earlier batch
+			if m.port == c.port {
+				b.echoed(m)
+			}
 			if m.port != c.port || m.typ != unix.NLMSG_ERROR || i < 0 || int(i) > b.Len() {
 				continue
 			}

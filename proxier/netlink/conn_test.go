@@ -161,6 +161,9 @@ func TestCommitManyErrors(t *testing.T) {
 	c := testConn(t)
 	mustCommit(t, c, putTable)
 	fd, before := c.fd, mustGeneration(t, c)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10); err != nil {
+		t.Fatal(err)
+	}
 	var b Batch
 	for range 5000 {
 		b.Message(unix.NFT_MSG_DELSET, 0, testFamily)

@@ -23,6 +23,7 @@ const (
 type Socket struct {
 	fd     int // -1: the next call opens it
 	closed bool
+	room   int    // size of the receive buffer
 	port   uint32 // the kernel's address of this socket
 	opened int    // how often a socket was opened
 	seq    uint32 // the sequence number last used
@@ -191,6 +192,9 @@ func (s *Socket) ready() error {
 		return fmt.Errorf("open netlink socket: create: %w", err)
 	}
 	port, err := configure(fd)
+	if err == nil {
+		s.room, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	}
 	if err != nil {
 		_ = unix.Close(fd)
 		return fmt.Errorf("open netlink socket: %w", err)
@@ -199,6 +203,14 @@ func (s *Socket) ready() error {
 	s.opened++
 	return nil
 }
+
+// echoSize is what an echo takes at most in the receive buffer: before Linux 5.10 each is a page with its
+// descriptor, then one holds many.
+const echoSize = 8 << 10
+
+// EchoRoom returns how many echoes a batch may ask for: if the receive buffer overflows, the answer to the
+// batch is lost as well.
+func (s *Socket) EchoRoom() int { return s.room / echoSize }
 
 // configure sets a new socket up and returns its address.
 func configure(fd int) (port uint32, err error) {
@@ -218,6 +230,13 @@ func configure(fd int) (port uint32, err error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, most) != nil {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, most); err != nil {
 			return 0, fmt.Errorf("set send buffer: %w", err)
+		}
+	}
+	// The receive buffer bounds the number of echoes, and takes no memory either.
+	const answers = 32 << 20
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, answers) != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, answers); err != nil {
+			return 0, fmt.Errorf("set receive buffer: %w", err)
 		}
 	}
 	name, err := unix.Getsockname(fd)

@@ -132,6 +132,9 @@ type SetID struct {
 type Set struct {
 	ID   SetID
 	Name string
+	// Counter gives every element a counter of the lookups that find it. The rules look a key up for the first
+	// packet of a connection only.
+	Counter bool
 }
 
 // Compare orders sets by table, kind and name.
@@ -168,6 +171,9 @@ func (s Set) Definition() []string {
 		line += " : " + typeText(schema.Data, f)
 	}
 	lines := []string{line}
+	if s.Counter {
+		lines = append(lines, "counter")
+	}
 	if schema.Dynamic {
 		lines = append(lines, fmt.Sprintf("size %d", AffinitySize), "flags dynamic,timeout")
 	}
@@ -199,6 +205,9 @@ func typeText(columns []Column, f service.Family) string {
 
 // Requires returns the kernel options, modules and version that the set needs.
 func (s Set) Requires() string {
+	if s.Counter {
+		return "CONFIG_NFT_COUNTER (module nft_counter)"
+	}
 	if schema := s.ID.Schema(); schema.Interval && len(schema.Key) > 1 {
 		return core + ", Linux 5.6 for concatenated intervals"
 	}

@@ -1,0 +1,109 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Connections are those that the kernel has counted to a frontend since its element was added.
+type Connections struct {
+	Frontend service.Frontend
+	Port     string // the port of a Service: see rules.SplitPort
+	Count    uint64
+}
+
+// ReadConnections calls each with the counters of all frontends in the tables of the families. A frontend can
+// be missing, or come twice, if other transactions change the map meanwhile.
+func ReadConnections(c *netlink.Conn, families []service.Family, each func(Connections)) error {
+	for _, f := range families {
+		set := nftables.Services.String()
+		err := c.DumpElements(f.Number(), nftables.TableName, set, func(attributes []byte) error {
+			if connections, ok := parseConnections(attributes); ok {
+				each(connections)
+			}
+			return nil
+		})
+		if err := uninterrupted(err); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("read counters of table %s %s: %w", f, nftables.TableName, err)
+		}
+	}
+	return nil
+}
+
+// Attributes of the expression counter of linux/netfilter/nf_tables.h.
+const counterPackets = 2 // NFTA_COUNTER_PACKETS
+
+// parseConnections returns the counter of an element of the map services, and false if it has none.
+func parseConnections(attributes []byte) (out Connections, ok bool) {
+	raw := parseElement(attributes)
+	var e nftables.Element
+	for _, f := range service.Families() {
+		id := nftables.SetID{Family: f, Kind: nftables.Services}
+		if len(raw.key) == id.KeySize() {
+			e.Set = id
+		}
+	}
+	if raw.counter == nil || e.Set.Family == 0 {
+		return out, false
+	}
+	copy(e.Key[:], raw.key)
+	out.Frontend, out.Port = e.KeyValues().Frontend(), elementComment(raw.userdata)
+	for typ, v := range netlink.Attrs(raw.counter) {
+		if typ == counterPackets && len(v) == 8 {
+			out.Count, ok = binary.BigEndian.Uint64(v), true
+		}
+	}
+	return out, ok
+}
+
+// counterOf returns the attributes of the counter in an element's expression.
+func counterOf(expression []byte) (attributes []byte) {
+	name := ""
+	for typ, v := range netlink.Attrs(expression) {
+		switch typ {
+		case unix.NFTA_EXPR_NAME:
+			name = netlink.String(v)
+		case unix.NFTA_EXPR_DATA:
+			attributes = v
+		}
+	}
+	if name != "counter" {
+		return nil
+	}
+	return attributes
+}
+
+// echo asks the kernel for the counters of the frontends that the Delta deletes, unless they are too many. It
+// returns the flag for the messages that delete them.
+func (c *Conn) echo(b *netlink.Batch, d *rules.Delta) (flag uint16) {
+	n := 0
+	for i := range d.Delete {
+		if d.Delete[i].Set.Kind == nftables.Services {
+			n++
+		}
+	}
+	if c.counted == nil || n == 0 || n > c.EchoRoom() {
+		return 0
+	}
+	b.Echo = func(attributes []byte) {
+		for typ, list := range netlink.Attrs(attributes) {
+			if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				continue
+			}
+			for _, element := range netlink.Attrs(list) {
+				if connections, ok := parseConnections(element); ok {
+					c.counted(connections)
+				}
+			}
+		}
+	}
+	return unix.NLM_F_ECHO
+}
