@@ -3,6 +3,8 @@ package kernel
 import (
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -66,24 +68,31 @@ func (c *Conn) matches(f service.Family, want *rules.Ruleset, counts map[nftable
 	if err != nil || !found {
 		return false, err
 	}
-	sets, err := r.layouts()
-	if err != nil {
+	same, err := r.hasSets(counts)
+	if err != nil || !same || r.table.Broken != "" {
 		return false, err
 	}
-	for _, kind := range nftables.SetKinds() {
-		id := nftables.SetID{Family: f, Kind: kind}
-		s, exists := sets[kind.String()]
-		if !exists || s.layout != layoutOf(id) {
-			return false, nil
-		}
-		if s.counted && s.count != uint32(counts[id]) && !id.Schema().Dynamic {
-			return false, nil
-		}
-	}
-	if r.table.Broken != "" {
-		return false, nil
-	}
 	return r.hasChains(want)
+}
+
+// hasSets reports whether the table has the fixed sets with the wanted numbers of elements. Like the rest of a
+// look it keeps nothing, because fresh memory ten times a second is most of its cost.
+func (r *reader) hasSets(counts map[nftables.SetID]int) (bool, error) {
+	kinds, right := nftables.SetKinds(), 0
+	err := r.dump(unix.NFT_MSG_GETSET, nftables.TableName, func(attributes []byte) error {
+		name, s := parseSet(attributes)
+		i := slices.IndexFunc(kinds, func(k nftables.SetKind) bool { return k.String() == name })
+		if i < 0 {
+			return nil
+		}
+		id := nftables.SetID{Family: r.family, Kind: kinds[i]}
+		counted := s.counted && !id.Schema().Dynamic
+		if s.layout == layoutOf(id) && (!counted || s.count == uint32(counts[id])) {
+			right++
+		}
+		return nil
+	})
+	return right == len(kinds), err
 }
 
 // hasChains reports whether the table has the wanted chains. It takes them apart only if they are others than
