@@ -46,18 +46,12 @@ func (r *reconciler) unlock() error {
 	if err != nil {
 		return err
 	}
-	// Compared with no Services at all, everything that the kernel has is to be deleted.
-	d, err := r.tables.Diff(r.families, func(rules.Slots) *rules.Ruleset {
-		return rules.NewRuleset(rules.Config{Families: r.families})
-	})
+	found, err := r.frontends()
 	if err != nil {
 		return err
 	}
 	taken := &rules.Delta{}
-	for _, element := range d.Delete {
-		if element.Set.Kind != nftables.Services {
-			continue
-		}
+	for _, element := range found {
 		f := element.KeyValues().Frontend()
 		if kept, ok := e.Node.Reserved[f]; ok && rules.OwnerOf(element.Comment) != kept.By {
 			klog.InfoS("Removing a frontend that the node needs, which an earlier process left", "frontend", f,
@@ -72,4 +66,24 @@ func (r *reconciler) unlock() error {
 		return fmt.Errorf("remove frontends: %w", err)
 	}
 	return nil
+}
+
+// frontends returns the elements of the map services in the kernel: compared with no Services at all, they are
+// to be deleted. A map that counts otherwise would be replaced as a whole, so both ways are compared.
+func (r *reconciler) frontends() (found []nftables.Element, err error) {
+	for _, counted := range []bool{true, false} {
+		d, err := r.tables.Diff(r.families, func(rules.Slots) *rules.Ruleset {
+			return rules.NewRuleset(rules.Config{
+				Families: r.families, Counters: rules.Counters{Services: counted}})
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, element := range d.Delete {
+			if element.Set.Kind == nftables.Services {
+				found = append(found, element)
+			}
+		}
+	}
+	return found, nil
 }
