@@ -56,34 +56,21 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
 }
 
-// inquiry is work that needs the reconciler's goroutine, and where its result goes. The channel has room for
-// it, so that the reconciler does not wait for one who has given up.
-type inquiry struct {
-	collect func(*reconciler) (*explain.Wanted, error)
-	result  chan<- inquired
-}
-
-type inquired struct {
-	wanted *explain.Wanted
-	err    error
-}
-
 // collect runs a function in the reconciler's goroutine, between syncs.
 func (p *Proxier) collect(ctx context.Context, f func(*reconciler) (*explain.Wanted, error)) (
-	*explain.Wanted, error) {
-	result := make(chan inquired, 1)
+	wanted *explain.Wanted, err error) {
+	done := make(chan struct{})
+	ask := func(r *reconciler) {
+		defer close(done)
+		wanted, err = f(r)
+	}
 	select {
-	case p.asked <- inquiry{f, result}:
+	case p.asked <- ask:
+		<-done
+		return wanted, err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: it is busy with a sync: %w", explain.ErrNoDaemon, ctx.Err())
 	}
-	r := <-result
-	return r.wanted, r.err
-}
-
-func (r *reconciler) answer(q inquiry) {
-	wanted, err := q.collect(r)
-	q.result <- inquired{wanted, err}
 }
 
 // rest is pause, with answers to inquiries meanwhile.
@@ -96,17 +83,10 @@ func (r *reconciler) rest(ctx context.Context, d time.Duration) {
 		select {
 		case <-end:
 			return
-		case q := <-r.asked:
-			r.answer(q)
+		case ask := <-r.asked:
+			ask(r)
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// record records the outcome of a sync for `nftproxy explain`.
-func (r *reconciler) record(err error) {
-	if r.lastError = err; err == nil {
-		r.lastSync = time.Now()
 	}
 }

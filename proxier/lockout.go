@@ -7,8 +7,10 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // lockoutPeriod is how long the start waits for the API server before it looks, again and again, whether
@@ -23,8 +25,8 @@ func (r *reconciler) awaitSource(ctx context.Context) bool {
 		select {
 		case <-r.synced:
 			return true
-		case q := <-r.asked:
-			r.answer(q)
+		case ask := <-r.asked:
+			ask(r)
 		case <-ctx.Done():
 			return false
 		case <-ticker.C:
@@ -46,21 +48,9 @@ func (r *reconciler) unlock() error {
 	if err != nil {
 		return err
 	}
-	found, err := r.frontends()
-	if err != nil {
+	taken, err := r.taken(e.Node.Reserved)
+	if err != nil || len(taken.Delete) == 0 {
 		return err
-	}
-	taken := &rules.Delta{}
-	for _, element := range found {
-		f := element.KeyValues().Frontend()
-		if kept, ok := e.Node.Reserved[f]; ok && rules.OwnerOf(element.Comment) != kept.By {
-			klog.InfoS("Removing a frontend that the node needs, which an earlier process left", "frontend", f,
-				"neededFor", kept.Use, "servicePort", element.Comment)
-			taken.Delete = append(taken.Delete, element)
-		}
-	}
-	if len(taken.Delete) == 0 {
-		return nil
 	}
 	if err := r.tables.Apply(taken); err != nil {
 		return fmt.Errorf("remove frontends: %w", err)
@@ -68,22 +58,31 @@ func (r *reconciler) unlock() error {
 	return nil
 }
 
-// frontends returns the elements of the map services in the kernel: compared with no Services at all, they are
-// to be deleted. A map that counts otherwise would be replaced as a whole, so both ways are compared.
-func (r *reconciler) frontends() (found []nftables.Element, err error) {
-	for _, counted := range []bool{true, false} {
-		d, err := r.tables.Diff(r.families, func(rules.Slots) *rules.Ruleset {
-			return rules.NewRuleset(rules.Config{
-				Families: r.families, Counters: rules.Counters{Services: counted}})
+// taken returns the Delta that deletes the frontends in the kernel that are reserved for others than their
+// Service.
+func (r *reconciler) taken(reserved map[service.Frontend]service.Reservation) (*rules.Delta, error) {
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	d := &rules.Delta{}
+	for _, family := range r.families {
+		found, err := kernel.NewInquiry(conn).Frontends(family, func(f service.Frontend, port string) bool {
+			kept, ok := reserved[f]
+			if !ok || rules.OwnerOf(port) == kept.By {
+				return false
+			}
+			klog.InfoS("Removing a frontend that the node needs, which an earlier process left", "frontend", f,
+				"neededFor", kept.Use, "servicePort", port)
+			return true
 		})
 		if err != nil {
 			return nil, err
 		}
-		for _, element := range d.Delete {
-			if element.Set.Kind == nftables.Services {
-				found = append(found, element)
-			}
+		for _, f := range found {
+			d.Delete = append(d.Delete, nftables.FrontendElement(nftables.Services, f))
 		}
 	}
-	return found, nil
+	return d, nil
 }

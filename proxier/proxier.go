@@ -64,10 +64,10 @@ type Proxier struct {
 	connections *connections
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
-	address     chan struct{} // the host's addresses changed
-	asked       chan inquiry  // for the reconciler's goroutine
-	synced      chan struct{} // closed when the source has delivered everything once
-	done        chan struct{} // closed when everything was programmed once
+	address     chan struct{}          // the host's addresses changed
+	asked       chan func(*reconciler) // for the reconciler's goroutine
+	synced      chan struct{}          // closed when the source has delivered everything once
+	done        chan struct{}          // closed when everything was programmed once
 	once        sync.Once
 }
 
@@ -94,7 +94,7 @@ func New(o Options) (*Proxier, error) {
 		invalid:  newFlood(),
 		wake:     make(chan struct{}, 1),
 		address:  make(chan struct{}, 1),
-		asked:    make(chan inquiry),
+		asked:    make(chan func(*reconciler)),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
 	}

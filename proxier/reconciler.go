@@ -66,9 +66,8 @@ type reconciler struct {
 	cleanup  cleanup
 	sweep    *sweep // nil: none runs
 
-	lastSync          time.Time // that succeeded
+	lastSync          time.Time // that succeeded; zero: none has
 	lastError         error     // of the last sync
-	started           bool      // a sync has succeeded
 	syncing           failure   // of syncs
 	checking          failure   // of checks for drift
 	flushing          failure   // of deletions of stale flows
@@ -124,8 +123,8 @@ func (r *reconciler) run(ctx context.Context) {
 				r.startSweep(ctx) // for what was noted meanwhile
 			}
 			continue
-		case q := <-r.asked:
-			r.answer(q)
+		case ask := <-r.asked:
+			ask(r)
 			continue
 		case <-r.cleanup.due:
 			r.cleanup.due = nil
@@ -145,9 +144,7 @@ func (r *reconciler) run(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		err := r.sync(ctx)
-		r.record(err)
-		if err != nil {
+		if err := r.sync(ctx); err != nil {
 			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
 		} else {

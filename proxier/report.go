@@ -96,9 +96,9 @@ func (r *reconciler) reportPorts(errs []*health.ListenError) {
 // is one for the first sync, for repairs, and for a success after errors that were logged.
 func (r *reconciler) reportSynced(
 	why reason, services int, d *rules.Delta, took time.Duration, repaired bool) {
-	first, recovered := !r.started, r.syncing.succeeded()
+	first, recovered := r.lastSync.IsZero(), r.syncing.succeeded()
 	if first {
-		r.started, why = true, start // of several reasons a sync has the greatest
+		why = start // of several reasons a sync has the greatest
 	}
 	if d.Empty() && !first && !recovered {
 		return

@@ -31,20 +31,20 @@ func (r *reconciler) sync(ctx context.Context) error {
 		r.require(suspicion)
 	}
 	why, begin := r.due, time.Now()
-	names := slices.SortedFunc(maps.Keys(changes.Services), service.Name.Compare)
 	var d *rules.Delta
 	var err error
 	if why != none {
-		d, err = r.full(names)
+		d, err = r.full(changes.Services)
 	} else {
-		d, err = r.incremental(names)
+		d, err = r.incremental(changes.Services)
 	}
 	took := time.Since(begin)
 	r.metrics.SyncDone(why != none, took, err)
 	if err != nil {
 		r.require(failed)
 		r.health.Queued()
-		return fmt.Errorf("sync: %w", err)
+		r.lastError = fmt.Errorf("sync: %w", err)
+		return r.lastError
 	}
 	r.due, r.outdated = none, false
 	repaired := false
@@ -63,6 +63,7 @@ func (r *reconciler) sync(ctx context.Context) error {
 	r.cleanUp(ctx, d)
 	r.reportProgress()
 	r.reportSynced(why, len(changes.Services), d, took, repaired)
+	r.lastSync, r.lastError = time.Now(), nil
 	return nil
 }
 
@@ -77,8 +78,8 @@ func (r *reconciler) take() state.Changes {
 }
 
 // incremental programs the changes of some Services.
-func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
-	r.builder.Update(names...)
+func (r *reconciler) incremental(changed map[service.Name]struct{}) (*rules.Delta, error) {
+	r.update(changed)
 	if r.builder.Ruleset().OutgrewCounters() {
 		return r.full(nil)
 	}
@@ -86,9 +87,14 @@ func (r *reconciler) incremental(names []service.Name) (*rules.Delta, error) {
 	return d, r.commit(d)
 }
 
+// update brings Services of the ruleset up to date.
+func (r *reconciler) update(changed map[service.Name]struct{}) {
+	r.builder.Update(slices.SortedFunc(maps.Keys(changed), service.Name.Compare)...)
+}
+
 // full reads the kernel and programs the difference.
-func (r *reconciler) full(names []service.Name) (*rules.Delta, error) {
-	families, build, err := r.wanted(names)
+func (r *reconciler) full(changed map[service.Name]struct{}) (*rules.Delta, error) {
+	families, build, err := r.wanted(changed)
 	if err != nil {
 		return nil, err
 	}
@@ -105,11 +111,11 @@ func (r *reconciler) full(names []service.Name) (*rules.Delta, error) {
 
 // wanted returns what makes the ruleset for a full sync: it builds everything anew, with endpoints in the
 // kernel's slots, or only the Services that changed if this is enough.
-func (r *reconciler) wanted(names []service.Name) (
+func (r *reconciler) wanted(changed map[service.Name]struct{}) (
 	[]service.Family, func(rules.Slots) *rules.Ruleset, error) {
 	if !r.outdated {
 		return r.builder.Ruleset().Families(), func(rules.Slots) *rules.Ruleset {
-			r.builder.Update(names...)
+			r.update(changed)
 			return r.builder.Ruleset()
 		}, nil
 	}

@@ -24,6 +24,9 @@ func KnownChain(c Config, f service.Family, name string) (nftables.Chain, bool) 
 	return nftables.Chain{}, false
 }
 
+// shapeName matches the names of the chains of shapes that choose an endpoint.
+var shapeName = regexp.MustCompile(`^(?:sticky-)?([a-z]+)-(?:(\d+)-of-)?(\d+)(?:-(\d+))?$`)
+
 // parseShape returns the shape whose chain has the name.
 func parseShape(name string) (Shape, bool) {
 	for _, s := range []Shape{{Kind: ShapeReject}, {Kind: ShapeDrop}} {
@@ -31,8 +34,7 @@ func parseShape(name string) (Shape, bool) {
 			return s, true
 		}
 	}
-	pattern := regexp.MustCompile(`^(?:sticky-)?([a-z]+)-(?:(\d+)-of-)?(\d+)(?:-(\d+))?$`)
-	parts := pattern.FindStringSubmatch(name)
+	parts := shapeName.FindStringSubmatch(name)
 	if parts == nil {
 		return Shape{}, false
 	}
