@@ -53,6 +53,7 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 		return nil, err
 	}
 	defer conn.Close()
+	wanted.Host = explain.ReadHost(wanted.Environment.Config.MasqueradeMark)
 	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
 }
 

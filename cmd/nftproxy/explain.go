@@ -134,5 +134,5 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 			return nil, err
 		}
 	}
-	return explain.Alone(inquiry, e, addrs, q, why)
+	return explain.Alone(inquiry, e, addrs, explain.ReadHost(e.Config.MasqueradeMark), q, why)
 }

@@ -195,6 +195,7 @@ func (x *explainer) evaluate() error {
 		return err
 	}
 	x.sync()
+	x.obstacles()
 	x.verdict()
 	return nil
 }

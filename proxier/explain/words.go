@@ -274,9 +274,9 @@ func (x *explainer) verdict() {
 	case len(to) == 0:
 		x.report.add("verdict", x.report.Verdict, x.whyLost(last))
 	case len(to) == 1:
-		x.report.add("verdict", x.report.Verdict, to[0])
+		x.report.add("verdict", x.report.Verdict, to[0]+x.but())
 	default:
-		x.report.add("verdict", x.report.Verdict, "one of "+join(to))
+		x.report.add("verdict", x.report.Verdict, "one of "+join(to)+x.but())
 	}
 }
 

@@ -1,0 +1,182 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
+	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// Host is what decides on a node, besides nftproxy's rules, what becomes of a connection.
+type Host struct {
+	NotForwarding    map[service.Family][]string // sysctls that keep the node from forwarding packets
+	BridgesCallRules map[service.Family]bool     // see host.BridgesCallRules
+	Ports            map[netip.Addr]host.BridgePort
+	Flows            conntrack.Usage
+	Tables           []kernel.Table    // of all programs
+	Marks            []kernel.MarkRule // of other programs, on the bit that nftproxy uses
+	Unread           error             // why the rest is missing
+}
+
+// ReadHost reads what it can in the network namespace of the calling thread. It reads the rules of all
+// programs, to find those that change the mark by which nftproxy masquerades.
+func ReadHost(mark uint32) *Host {
+	h := &Host{
+		NotForwarding: map[service.Family][]string{}, BridgesCallRules: map[service.Family]bool{},
+		Flows: conntrack.ReadUsage(),
+	}
+	for _, f := range service.Families() {
+		h.NotForwarding[f] = host.NotForwarding([]service.Family{f})
+		h.BridgesCallRules[f] = host.BridgesCallRules(f)
+	}
+	if h.Ports, h.Unread = host.BridgePorts(); h.Unread != nil {
+		return h
+	}
+	conn, err := netlink.Dial()
+	if err != nil {
+		h.Unread = err
+		return h
+	}
+	defer conn.Close()
+	if h.Tables, h.Unread = kernel.ListTables(conn); h.Unread == nil {
+		h.Marks, h.Unread = kernel.MarkRules(conn, h.Tables, mark)
+	}
+	return h
+}
+
+// obstacles adds a line for what else decides on this node what becomes of a connection that the rules lead
+// to an endpoint, and records what certainly keeps it from arriving.
+func (x *explainer) obstacles() {
+	h := x.Host
+	if h == nil || x.report.Verdict != verdictEndpoint {
+		return
+	}
+	family := service.FamilyOf(x.frontend.Addr)
+	if sysctls := h.NotForwarding[family]; len(sysctls) > 0 && x.forwarded() {
+		x.obstacle("forwarding", "off", "sysctl "+join(sysctls)+" is 0: set it to 1",
+			"this node does not forward packets")
+	}
+	if h.Flows.Full() {
+		x.obstacle("conntrack", "full", fmt.Sprintf("%d of at most %d flows: raise conntrack.maxPerCore or "+
+			"conntrack.min, or look for who opens them", h.Flows.Count, h.Flows.Max),
+			"the table of connection tracking is full")
+	}
+	if p, ok := h.Ports[x.client.addr]; ok && !p.Hairpin && h.BridgesCallRules[family] && x.reachesItself() {
+		x.obstacle("hairpin", "off", fmt.Sprintf("port %s of bridge %s sends no packet back to where it came "+
+			"from: set hairpinMode in the configuration of the CNI plugin", p.Name, p.Bridge),
+			"the bridge does not send it back to the pod that it came from")
+	}
+	x.marks()
+	x.chainsAfter()
+	if h.Unread != nil {
+		x.report.add("others", "not read", h.Unread.Error())
+	}
+}
+
+// obstacle adds a line for an obstacle, which the end of the verdict repeats in a few words.
+func (x *explainer) obstacle(subject, result, reason, but string) {
+	x.report.add(subject, result, reason)
+	x.report.Obstacles = append(x.report.Obstacles, but)
+}
+
+// forwarded reports whether the packets of some connections pass through the node: neither side is the node.
+func (x *explainer) forwarded() bool {
+	for _, e := range x.report.Endpoints {
+		if addr := backendOf(e).Addr(); !x.local(x.client.addr) && !x.local(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// reachesItself reports whether all connections go to the client itself.
+func (x *explainer) reachesItself() bool {
+	for _, e := range x.report.Endpoints {
+		if backendOf(e).Addr() != x.client.addr {
+			return false
+		}
+	}
+	return true
+}
+
+// marks adds a line for rules of other programs that change the bit by which nftproxy masquerades. Whether a
+// packet meets them is not known.
+func (x *explainer) marks() {
+	family := service.FamilyOf(x.frontend.Addr)
+	var set, cleared []string
+	for _, m := range x.Host.Marks {
+		where := "chain " + m.Chain + " of table " + m.Family + " " + m.Table
+		switch {
+		case !ofFamily(m.Family, family):
+		case m.Sets:
+			set = append(set, where)
+		default:
+			cleared = append(cleared, where)
+		}
+	}
+	bit := fmt.Sprintf("%#010x", x.Environment.Config.MasqueradeMark)
+	const advice = "; give that program another bit, or nftproxy with nftables.masqueradeBit"
+	if len(set) > 0 && x.report.Source == "kept" {
+		x.doubt("mark", "set by others", join(set)+" sets bit "+bit+" of the mark, by which nftproxy asks the "+
+			"kernel to masquerade: then endpoints see an address of this node"+advice,
+			"another program may masquerade it by nftproxy's mark")
+	}
+	if len(cleared) > 0 && x.report.Source == "masqueraded" {
+		x.doubt("mark", "cleared by others", join(cleared)+" clears bit "+bit+" of the mark, by which nftproxy "+
+			"asks the kernel to masquerade: then replies go past this node"+advice,
+			"another program may clear nftproxy's mark")
+	}
+}
+
+// doubt adds a line for what may change the answer, which the end of the verdict repeats in a few words.
+func (x *explainer) doubt(subject, result, reason, but string) {
+	x.report.add(subject, result, reason)
+	x.report.Doubts = append(x.report.Doubts, but)
+}
+
+func ofFamily(table string, f service.Family) bool { return table == "inet" || table == f.String() }
+
+// chainsAfter adds a line for the chains of other programs that see the connection after nftproxy has translated
+// it. Any of them may drop it, or give it another source.
+func (x *explainer) chainsAfter() {
+	family := service.FamilyOf(x.frontend.Addr)
+	hooks := map[string]bool{"postrouting": true, "forward": x.forwarded(), "output": x.local(x.client.addr)}
+	for _, e := range x.report.Endpoints {
+		hooks["input"] = hooks["input"] || x.local(backendOf(e).Addr())
+	}
+	var list []string
+	for _, t := range x.Host.Tables {
+		if t.Name == nftables.TableName || !ofFamily(t.Family, family) {
+			continue
+		}
+		for _, c := range t.Chains {
+			if c.Hook == nil || !hooks[c.Hook.Name] || c.Hook.Name == "output" && c.Hook.Priority < -100 {
+				continue
+			}
+			about := c.Hook.Name
+			if c.Drop {
+				about += ", policy drop"
+			}
+			list = append(list, fmt.Sprintf("%s %s %s (%s)", t.Family, t.Name, c.Name, about))
+		}
+	}
+	if len(list) > 0 {
+		x.report.add("others", "not evaluated", "chains of other programs that see the connection after nftproxy: "+
+			join(list))
+	}
+}
+
+// but returns what the verdict has to say besides: "" or words that begin with a comma.
+func (x *explainer) but() string {
+	all := append(append([]string{}, x.report.Obstacles...), x.report.Doubts...)
+	if len(all) == 0 {
+		return ""
+	}
+	return ", but " + strings.Join(all, "; and ")
+}
