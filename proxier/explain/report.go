@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/proxier/probe"
 )
 
 // Verdicts of a Report besides those of interpreter.Verdict.
@@ -31,6 +33,8 @@ type Report struct {
 	// Differences are chains and elements of the frontend that the kernel does not have as they are wanted.
 	Differences []string `json:"differences,omitempty"`
 	Rules       []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
+	// Probe is what came of a probe from this node, if one was sent. It changes neither verdict nor exit code.
+	Probe *probe.Result `json:"probe,omitempty"`
 }
 
 // Endpoint is an endpoint of the port.
