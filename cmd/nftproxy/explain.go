@@ -25,6 +25,10 @@ With --source it reads manifests, and needs no privilege. Otherwise it asks the 
 that runs on this node, which also reads the kernel: as root, on the node or in the pod
 of nftproxy with kubectl exec. If none answers, it reads the kernel alone.
 
+With --probe it also sends a SYN, a datagram (a DNS query to port 53) or an INIT of SCTP
+from this node, and the line before the verdict says what came back and which endpoint got
+it. It says so if that contradicts the verdict, and exits with the code of the verdict.
+
 It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
 dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy
 does not decide where the connection goes, or it is not known.`
@@ -36,7 +40,7 @@ func (u unknown) Unwrap() []error { return []error{u.error, exitCode(3)} }
 
 func newExplainCommand(options *config.Options) *cobra.Command {
 	var q explain.Question
-	var format string
+	var o explainOptions
 	cmd := &cobra.Command{
 		Use:   "explain TARGET",
 		Short: "Explain why a connection to a Service goes where it goes on this node",
@@ -49,7 +53,10 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Target = args[0]
-			code, err := printAnswer(cmd, options, q, format)
+			if o.probe && !cmd.Flags().Changed("from") {
+				q.From = "node" // who sends the probe
+			}
+			code, err := printAnswer(cmd, options, q, o)
 			if err != nil {
 				return unknown{err}
 			}
@@ -62,26 +69,42 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 	// The code of other errors, 2, means here that the kernel differs.
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unknown{err} })
 	cmd.Flags().StringVar(&q.From, "from", "pod",
-		"Who connects: an IP address, or pod, node or outside for an example of each.")
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "Format of the answer: text or json.")
+		"Who connects: an IP address, or pod, node or outside for an example of each. With --probe node is "+
+			"the default.")
+	cmd.Flags().BoolVar(&o.probe, "probe", false,
+		"Also send the first packet of a real connection from this node, and tell what comes back within 3s.")
+	cmd.Flags().StringVarP(&o.format, "output", "o", "text", "Format of the answer: text or json.")
 	return cmd
 }
 
+// explainOptions are the flags of explain that are not about the question.
+type explainOptions struct {
+	format string
+	probe  bool
+}
+
 // printAnswer answers a question, and returns the exit code.
-func printAnswer(cmd *cobra.Command, options *config.Options, q explain.Question, format string) (int, error) {
-	if format != "text" && format != "json" {
-		return 0, fmt.Errorf("-o %s: must be text or json", format)
+func printAnswer(cmd *cobra.Command, options *config.Options, q explain.Question, o explainOptions) (
+	int, error) {
+	if o.format != "text" && o.format != "json" {
+		return 0, fmt.Errorf("-o %s: must be text or json", o.format)
 	}
 	c, err := complete(options)
 	if err != nil {
 		return 0, err
 	}
+	if o.probe && c.Source != "" {
+		return 0, errors.New("--probe and --source: manifests have no network to send a probe to; leave one out")
+	}
 	report, err := answer(cmd.Context(), c, q)
 	if err != nil {
 		return 0, err
 	}
+	if o.probe {
+		report.SendProbe(cmd.Context(), q, false)
+	}
 	write := report.WriteText
-	if format == "json" {
+	if o.format == "json" {
 		write = report.WriteJSON
 	}
 	return report.ExitCode(), write(cmd.OutOrStdout())

@@ -32,7 +32,7 @@ func levels() [][]string {
 		{"proxier/address", "proxier/filewatch", "proxier/netlink"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
-		{"proxier/desired", "proxier/takeover"},
+		{"proxier/desired", "proxier/probe", "proxier/takeover"},
 		{"proxier/check", "proxier/explain"},
 		{"proxier"},
 		{"cmd/nftproxy"},

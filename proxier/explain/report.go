@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/proxier/probe"
 )
 
 // Verdicts of a Report besides those of interpreter.Verdict.
@@ -35,6 +37,8 @@ type Report struct {
 	Obstacles []string `json:"obstacles,omitempty"`
 	Doubts    []string `json:"doubts,omitempty"`
 	Rules     []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
+	// Probe is what came of a probe from this node, if one was sent. It changes neither verdict nor exit code.
+	Probe *probe.Result `json:"probe,omitempty"`
 }
 
 // Endpoint is an endpoint of the port.
