@@ -12,6 +12,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -145,6 +146,13 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 	if err != nil {
 		return nil, err
 	}
+	lacks, err := lacking()
+	if err != nil {
+		return nil, err
+	}
+	if len(lacks) > 0 {
+		return explain.Unable(q, lacks, why)
+	}
 	conn, err := kernel.Dial(kernel.Options{})
 	if err != nil {
 		return nil, err
@@ -158,4 +166,18 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 		}
 	}
 	return explain.Alone(inquiry, e, addrs, explain.ReadHost(e.Config.MasqueradeMark), q, why)
+}
+
+// lacking returns what the rules need and the kernel lacks. It may lack IPv6 as a whole.
+func lacking() (lacks []string, err error) {
+	missing, err := kernel.Probe()
+	if errors.Is(err, netlink.ErrAbsent) {
+		return []string{err.Error()}, nil
+	}
+	for _, m := range missing {
+		if !m.Optional && !(m.Family == service.IPv6 && m.WholeFamily()) {
+			lacks = append(lacks, m.String())
+		}
+	}
+	return lacks, err
 }

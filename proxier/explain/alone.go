@@ -145,3 +145,25 @@ func (x *explainer) shapeChain(frontend nftables.Element, held bool) string {
 	shape, _, _ := x.kernel.Element(nftables.ShapeElement(family, frontend.DataValues().Class, "").ElementID)
 	return shape.Chain
 }
+
+// Unable answers for a kernel that cannot have nftproxy's rules because of what it lacks. why is the reason
+// that no daemon was asked.
+func Unable(q Question, lacks []string, why error) (*Report, error) {
+	t, err := parseTarget(q.Target)
+	if err != nil {
+		return nil, err
+	}
+	x := &explainer{Wanted: &Wanted{}, alone: why,
+		report: &Report{Target: q.Target, Endpoints: []Endpoint{}, Verdict: interpreter.Untouched.String()}}
+	subject := "frontend"
+	if t.isService() {
+		subject, x.report.Service = "service", t.name.String()
+	}
+	x.report.add(subject, q.Target, "nothing of it can be programmed on this node")
+	x.daemon()
+	for _, what := range lacks {
+		x.report.add("kernel", "lacks", what)
+	}
+	x.report.add("verdict", x.report.Verdict, "the kernel lacks what nftproxy's rules need")
+	return x.report, nil
+}

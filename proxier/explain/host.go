@@ -59,8 +59,8 @@ func (x *explainer) obstacles() {
 	}
 	family := service.FamilyOf(x.frontend.Addr)
 	if sysctls := h.NotForwarding[family]; len(sysctls) > 0 && x.forwarded() {
-		x.obstacle("forwarding", "off", "sysctl "+join(sysctls)+" is 0: set it to 1",
-			"this node does not forward packets")
+		x.obstacle("forwarding", "off", "packets do not pass through this node: set the sysctl to 1",
+			"this node does not forward packets: "+sysctls[0]+" is 0")
 	}
 	if h.Flows.Full() {
 		x.obstacle("conntrack", "full", fmt.Sprintf("%d of at most %d flows: raise conntrack.maxPerCore or "+
@@ -120,7 +120,7 @@ func (x *explainer) marks() {
 			cleared = append(cleared, where)
 		}
 	}
-	bit := fmt.Sprintf("%#010x", x.Environment.Config.MasqueradeMark)
+	bit := fmt.Sprintf("0x%08x", x.Environment.Config.MasqueradeMark)
 	const advice = "; give that program another bit, or nftproxy with nftables.masqueradeBit"
 	if len(set) > 0 && x.report.Source == "kept" {
 		x.doubt("mark", "set by others", join(set)+" sets bit "+bit+" of the mark, by which nftproxy asks the "+
@@ -160,10 +160,12 @@ func (x *explainer) chainsAfter() {
 				continue
 			}
 			about := c.Hook.Name
+			name := fmt.Sprintf("%s %s %s", t.Family, t.Name, c.Name)
 			if c.Drop {
 				about += ", policy drop"
+				x.report.Doubts = append(x.report.Doubts, "chain "+name+" drops what no rule in it accepts")
 			}
-			list = append(list, fmt.Sprintf("%s %s %s (%s)", t.Family, t.Name, c.Name, about))
+			list = append(list, name+" ("+about+")")
 		}
 	}
 	if len(list) > 0 {
