@@ -3,6 +3,7 @@ package proxier
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -42,6 +43,7 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 		w, err := explain.Collect(r.builder, addrs, q)
 		if err == nil {
 			w.Sync = &explain.Sync{At: r.lastSync, Err: r.lastError}
+			w.Sync.Heard, w.Sync.Unheard = p.objectsHeard()
 		}
 		return w, err
 	})
@@ -55,6 +57,16 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 	defer conn.Close()
 	wanted.Host = explain.ReadHost(wanted.Environment.Config.MasqueradeMark)
 	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
+}
+
+// objectsHeard returns when the API server was last heard about every resource, and why objects may be out of
+// date, if they may be. With a source of manifests both are zero.
+func (p *Proxier) objectsHeard() (heard time.Time, unheard string) {
+	heard, unheard = p.notes.api()
+	if resources, _ := p.notes.silent(silence); unheard == "" && len(resources) > 0 {
+		unheard = "nothing has come from the API server about " + strings.Join(resources, ", ")
+	}
+	return heard, unheard
 }
 
 // collect runs a function in the reconciler's goroutine, between syncs.

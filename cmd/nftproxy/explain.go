@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,9 @@ decision with its reason.
 
 With --source it reads manifests, and needs no privilege. Otherwise it asks the nftproxy
 that runs on this node, which also reads the kernel: as root, on the node or in the pod
-of nftproxy with kubectl exec. If none answers, it reads the kernel alone.
+of nftproxy with kubectl exec. If none answers, it reads the kernel and, once, the objects
+from the API server that the flags and the configuration file name; or the kernel alone,
+if that does not answer.
 
 With --probe it also sends a SYN, a datagram (a DNS query to port 53) or an INIT of SCTP
 from this node, and the line before the verdict says what came back and which endpoint got
@@ -120,7 +123,7 @@ func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain
 	if !errors.Is(err, explain.ErrNoDaemon) {
 		return report, err
 	}
-	return answerFromKernel(c, q, err)
+	return answerAlone(ctx, c, q, err)
 }
 
 func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report, error) {
@@ -136,8 +139,16 @@ func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report,
 	return explain.Explain(wanted, q, nil)
 }
 
-// answerFromKernel answers a question when there is no daemon to ask, for the given reason.
-func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+// answerAlone answers a question when there is no daemon to ask, for the given reason: from what the API server
+// and the kernel have, or from the kernel alone.
+func answerAlone(ctx context.Context, c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+	lacks, err := lacking()
+	if err != nil {
+		return nil, err
+	}
+	if len(lacks) > 0 {
+		return explain.Unable(q, lacks, why)
+	}
 	name, err := c.NodeName()
 	if err != nil {
 		return nil, err
@@ -146,26 +157,42 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 	if err != nil {
 		return nil, err
 	}
-	lacks, err := lacking()
-	if err != nil {
-		return nil, err
-	}
-	if len(lacks) > 0 {
-		return explain.Unable(q, lacks, why)
-	}
 	conn, err := kernel.Dial(kernel.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	e := desired.NewEnvironment(c, name, state.New(name), service.Families(), addrs)
+	// The flags of the daemon are not known either.
 	inquiry := kernel.NewInquiry(conn, e.Config.Variants()...)
-	if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
-		if pods.CIDRs, err = inquiry.PodCIDRs(e.Config.Families...); err != nil {
-			return nil, err
-		}
+	programmed, err := inquiry.PodCIDRs(e.Config.Families...)
+	if err != nil {
+		return nil, err
 	}
-	return explain.Alone(inquiry, e, addrs, explain.ReadHost(e.Config.MasqueradeMark), q, why)
+	h := explain.ReadHost(e.Config.MasqueradeMark)
+	wanted, err := readWanted(ctx, c, addrs, programmed, inquiry, q)
+	if err == nil {
+		wanted.Alone, wanted.Host = why, h
+		return explain.Explain(wanted, q, inquiry)
+	}
+	if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
+		pods.CIDRs = programmed
+	}
+	return explain.Alone(inquiry,
+		explain.Wanted{Environment: e, HostAddrs: addrs, Host: h, Alone: why, Unread: err}, q)
+}
+
+// readWanted reads from the API server what is wanted.
+func readWanted(ctx context.Context, c *config.Config, addrs []netip.Addr, pods []netip.Prefix,
+	inquiry *kernel.Inquiry, q explain.Question) (*explain.Wanted, error) {
+	api, err := client(c)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	held := inquiry.Slots(func(err error) { failed = errors.Join(failed, err) })
+	wanted, err := explain.Read(ctx, api, c, addrs, pods, held, q)
+	return wanted, errors.Join(err, failed)
 }
 
 // lacking returns what the rules need and the kernel lacks. It may lack IPv6 as a whole.

@@ -26,7 +26,7 @@ const troubleshooting = "../../docs/troubleshooting.md"
 
 // elsewhere are the faults that need an API server: internal/e2e seeds them.
 func elsewhere() []string {
-	return nil
+	return []string{"nftproxy-does-not-run", "nftproxy-is-behind", "another-program-changed-the-tables"}
 }
 
 // seed is how a test makes a fault on the node of a laboratory, and what it does to connections.

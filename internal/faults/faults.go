@@ -22,6 +22,7 @@ func Names() []string {
 		"source-range", "topology-hints", "two-services-with-one-address", "external-ip-not-allowed",
 		"dns", "hairpin", "ip-forwarding-off", "connection-tracking-full", "a-firewall-drops",
 		"a-networkpolicy-drops", "another-program-masquerades", "another-program-uses-the-mark",
+		"nftproxy-does-not-run", "nftproxy-is-behind", "another-program-changed-the-tables",
 		"the-kernel-lacks-nftables",
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/interpreter"
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -22,10 +21,9 @@ type KernelWithNames interface {
 	Frontends(f service.Family, pick func(f service.Frontend, port string) bool) ([]service.Frontend, error)
 }
 
-// Alone answers from what the kernel has, when no daemon says what is wanted. why is the reason. Of the
-// Environment it needs the configuration only. h may be nil.
-func Alone(k KernelWithNames, e desired.Environment, hostAddrs []netip.Addr, h *Host, q Question, why error) (
-	*Report, error) {
+// Alone answers from what the kernel has, when nobody says what is wanted: w has the reasons, the addresses of
+// the host, and of the Environment the configuration.
+func Alone(k KernelWithNames, w Wanted, q Question) (*Report, error) {
 	t, err := parseTarget(q.Target)
 	if err != nil {
 		return nil, err
@@ -34,9 +32,8 @@ func Alone(k KernelWithNames, e desired.Environment, hostAddrs []netip.Addr, h *
 	if err != nil {
 		return nil, err
 	}
-	w := &Wanted{Ruleset: rules.NewRuleset(e.Config), Environment: e, HostAddrs: hostAddrs, Host: h}
-	x := &explainer{Wanted: w, kernel: k, alone: why,
-		report: &Report{Target: q.Target, Endpoints: []Endpoint{}}}
+	w.Ruleset = rules.NewRuleset(w.Environment.Config)
+	x := &explainer{Wanted: &w, kernel: k, report: &Report{Target: q.Target, Endpoints: []Endpoint{}}}
 	found, err := x.search(k, t, from)
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel: %w", err)
@@ -146,21 +143,21 @@ func (x *explainer) shapeChain(frontend nftables.Element, held bool) string {
 	return shape.Chain
 }
 
-// Unable answers for a kernel that cannot have nftproxy's rules because of what it lacks. why is the reason
+// Unable answers for a kernel that cannot have nftproxy's rules because of what it lacks. alone is the reason
 // that no daemon was asked.
-func Unable(q Question, lacks []string, why error) (*Report, error) {
+func Unable(q Question, lacks []string, alone error) (*Report, error) {
 	t, err := parseTarget(q.Target)
 	if err != nil {
 		return nil, err
 	}
-	x := &explainer{Wanted: &Wanted{}, alone: why,
+	x := &explainer{Wanted: &Wanted{},
 		report: &Report{Target: q.Target, Endpoints: []Endpoint{}, Verdict: interpreter.Untouched.String()}}
 	subject := "frontend"
 	if t.isService() {
 		subject, x.report.Service = "service", t.name.String()
 	}
 	x.report.add(subject, q.Target, "nothing of it can be programmed on this node")
-	x.daemon()
+	x.report.add("daemon", "not asked", alone.Error())
 	for _, what := range lacks {
 		x.report.add("kernel", "lacks", what)
 	}

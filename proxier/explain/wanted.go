@@ -22,12 +22,18 @@ type Wanted struct {
 	Services    []desired.Inspection // the one that the question names is the first
 	Sync        *Sync                // nil: no daemon was asked
 	Host        *Host                // nil: not read
+	Alone       error                // why no daemon was asked that should run; nil: one was, or none should
+	Unread      error                // why the objects were not read from the API server; then nothing is wanted
 }
 
-// Sync is the last sync of the daemon.
+// Sync is the last sync of the daemon, and how current its objects are.
 type Sync struct {
 	At  time.Time // of the last one that succeeded; zero: none has
 	Err error     // of the last one; nil: it succeeded
+	// Heard is when the API server was last heard about every resource. It is zero if objects come from
+	// manifests. Unheard says why objects may be out of date; "": they are not.
+	Heard   time.Time
+	Unheard string
 }
 
 // maxInspected bounds the Services that are inspected, if many share an address.
