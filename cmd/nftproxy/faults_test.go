@@ -97,6 +97,13 @@ func TestFaults(t *testing.T) {
 	}
 	f := &faulty{T: t, lab: newFaultyLab(t)}
 	startForFaults(t)
+	steps, err := faults.Steps(troubleshooting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range steps {
+		f.holds(step)
+	}
 	ok := lab.Row{From: "pod-b", To: tcpTo("10.96.0.10:80"), By: []string{"pod-c"}, Source: "unchanged"}
 	for _, name := range faults.Names() {
 		s, ours := seeds()[name]

@@ -39,15 +39,10 @@ type Fault struct {
 
 // Read returns the faults on a page, by name.
 func Read(page string) (map[string]Fault, error) {
-	data, err := os.ReadFile(page)
+	part, err := readPart(page, "The faults")
 	if err != nil {
-		return nil, fmt.Errorf("read faults: %w", err)
+		return nil, err
 	}
-	_, part, found := strings.Cut(string(data), "\n## The faults\n")
-	if !found {
-		return nil, fmt.Errorf("%s has no part \"The faults\"", page)
-	}
-	part, _, _ = strings.Cut(part, "\n## ")
 	all := map[string]Fault{}
 	for _, section := range strings.Split(part, "\n### ")[1:] {
 		heading, body, _ := strings.Cut(section, "\n")
@@ -58,6 +53,39 @@ func Read(page string) (map[string]Fault, error) {
 		all[f.Name] = f
 	}
 	return all, nil
+}
+
+// Steps returns the steps of the page of Kubernetes about Services that do not work: each is a row with a
+// command and a line of its output. The first is the example of the page, with its whole output. All are about
+// a node without a fault.
+func Steps(page string) ([]Fault, error) {
+	part, err := readPart(page, "One command: explain")
+	if err != nil {
+		return nil, err
+	}
+	example, err := parse("the example", part)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", page, err)
+	}
+	steps := []Fault{example}
+	for _, row := range regexp.MustCompile("(?m)^\\| (.*?) \\|.*\\| `nftproxy (.*?)` \\| `(.*?)` \\|").
+		FindAllStringSubmatch(part, -1) {
+		steps = append(steps, Fault{row[1], strings.Fields(row[2]), 0, []string{"...", row[3], "..."}})
+	}
+	return steps, nil
+}
+
+func readPart(page, heading string) (string, error) {
+	data, err := os.ReadFile(page)
+	if err != nil {
+		return "", fmt.Errorf("read faults: %w", err)
+	}
+	_, part, found := strings.Cut(string(data), "\n## "+heading+"\n")
+	if !found {
+		return "", fmt.Errorf("%s has no part %q", page, heading)
+	}
+	part, _, _ = strings.Cut(part, "\n## ")
+	return part, nil
 }
 
 // anchor returns the anchor that a heading has on a page.

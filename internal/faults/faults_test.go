@@ -27,6 +27,17 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestSteps finds the steps of the page of Kubernetes.
+func TestSteps(t *testing.T) {
+	steps, err := Steps("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(steps) != 12 {
+		t.Errorf("%d steps, want the example and 11: %+v", len(steps), steps)
+	}
+}
+
 func TestDiffers(t *testing.T) {
 	f := Fault{Lines: []string{"frontend  a", "...", "sync  ... ago", "...", "verdict   b"}}
 	for output, want := range map[string]bool{

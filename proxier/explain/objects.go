@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
@@ -75,6 +77,7 @@ func read(ctx context.Context, objects Objects, s *state.State, node string, t t
 			nodePort = t.port
 		}
 		names = s.Claiming(t.addr, nodePort)
+		leave(s, names)
 	}
 	for _, name := range names {
 		if err := objects.ReadEndpoints(ctx, name.Namespace, name.Name, s.Apply); err != nil {
@@ -82,4 +85,14 @@ func read(ctx context.Context, objects Objects, s *state.State, node string, t t
 		}
 	}
 	return nil
+}
+
+// leave removes all Services but these from a state: to build the rules of the others takes time, and does not
+// change the answer.
+func leave(s *state.State, names []service.Name) {
+	for _, name := range s.Services() {
+		if !slices.Contains(names, name) {
+			s.Delete(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}})
+		}
+	}
 }
