@@ -33,6 +33,9 @@ With --probe it also sends a SYN, a datagram (a DNS query to port 53) or an INIT
 from this node, and the line before the verdict says what came back and which endpoint got
 it. It says so if that contradicts the verdict, and exits with the code of the verdict.
 
+With --live 10s it also traces real packets through the rules of all programs, and names
+the rule that drops them. The packets follow the verdict, and the last line sums them up.
+
 It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
 dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy
 does not decide where the connection goes, or it is not known.`
@@ -77,14 +80,11 @@ func newExplainCommand(options *config.Options) *cobra.Command {
 			"the default.")
 	cmd.Flags().BoolVar(&o.probe, "probe", false,
 		"Also send the first packet of a real connection from this node, and tell what comes back within 3s.")
+	cmd.Flags().DurationVar(&o.live, "live", 0, "Also trace packets to the frontend through the rules of all "+
+		"programs for so long, at most 10 a second, and name the rule that drops them. With --probe only those "+
+		"of the probe, until it ends.")
 	cmd.Flags().StringVarP(&o.format, "output", "o", "text", "Format of the answer: text or json.")
 	return cmd
-}
-
-// explainOptions are the flags of explain that are not about the question.
-type explainOptions struct {
-	format string
-	probe  bool
 }
 
 // printAnswer answers a question, and returns the exit code.
@@ -97,21 +97,20 @@ func printAnswer(cmd *cobra.Command, options *config.Options, q explain.Question
 	if err != nil {
 		return 0, err
 	}
-	if o.probe && c.Source != "" {
-		return 0, errors.New("--probe and --source: manifests have no network to send a probe to; leave one out")
+	if err := o.check(c); err != nil {
+		return 0, err
 	}
 	report, err := answer(cmd.Context(), c, q)
 	if err != nil {
 		return 0, err
 	}
-	if o.probe {
-		report.SendProbe(cmd.Context(), q, false)
+	if err := o.try(cmd, report, q); err != nil {
+		return 0, err
 	}
-	write := report.WriteText
 	if o.format == "json" {
-		write = report.WriteJSON
+		return report.ExitCode(), report.WriteJSON(cmd.OutOrStdout())
 	}
-	return report.ExitCode(), write(cmd.OutOrStdout())
+	return report.ExitCode(), nil
 }
 
 // answer answers a question from the manifests of c.Source, from the daemon, or from the kernel alone.

@@ -70,7 +70,7 @@ func probeResult(p *probe.Result) string {
 func probeWay(p *probe.Result) string {
 	text := p.Sent + " from " + p.Source.String()
 	if p.Again > 0 {
-		text += fmt.Sprintf(", sent %d more times", p.Again)
+		text += fmt.Sprintf(", sent %d more times,", p.Again)
 	}
 	switch {
 	case p.Endpoint != "":

@@ -39,6 +39,8 @@ type Report struct {
 	Rules     []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
 	// Probe is what came of a probe from this node, if one was sent. It changes neither verdict nor exit code.
 	Probe *probe.Result `json:"probe,omitempty"`
+	// Live is what happened to real packets, if they were traced. It changes neither of them.
+	Live *Live `json:"live,omitempty"`
 }
 
 // Endpoint is an endpoint of the port.
