@@ -138,9 +138,10 @@ func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report,
 	return explain.Explain(wanted, q, nil)
 }
 
-// answerAlone answers a question when there is no daemon to ask, for the given reason: from what the API server
-// and the kernel have, or from the kernel alone.
-func answerAlone(ctx context.Context, c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+// answerAlone answers a question when there is no daemon to ask, for the given reason: from what the API
+// server and the kernel have, or from the kernel alone.
+func answerAlone(ctx context.Context, c *config.Config, q explain.Question, why error) (
+	*explain.Report, error) {
 	lacks, err := lacking()
 	if err != nil {
 		return nil, err

@@ -171,8 +171,8 @@ func (f *faulty) holds(fault faults.Fault) {
 	}
 }
 
-// holdsWhile runs the command of the page. If that traces packets, a client makes requests meanwhile. It tries
-// again if none was traced, as when this machine is busy.
+// holdsWhile runs the command of the page. If that traces packets, a client makes requests meanwhile. It
+// tries again if none was traced, as when this machine is busy.
 func (f *faulty) holdsWhile(row lab.Row, fault faults.Fault) {
 	f.Helper()
 	if !slices.Contains(fault.Args, "--live") {

@@ -126,8 +126,9 @@ func TestExplainWithoutDaemon(t *testing.T) {
 			By: []string{"pod-b", "pod-c", "pod-d"}})
 	}
 	p.stop(t)
-	targets := map[string]string{"default/plain": "pod", "10.96.0.31:80": "node", "default/nodes:30032": "outside",
-		"192.0.2.1:30032": "outside", "30032": "outside", "203.0.113.32:80": "pod", "default/sticky": "pod"}
+	targets := map[string]string{"default/plain": "pod", "10.96.0.31:80": "node",
+		"default/nodes:30032": "outside", "192.0.2.1:30032": "outside", "30032": "outside",
+		"203.0.113.32:80": "pod", "default/sticky": "pod"}
 	config := "--config=" + c.config
 	for to, from := range targets {
 		out, code := c.output(t, "explain", to, "--from="+from, config)

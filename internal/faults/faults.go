@@ -56,8 +56,8 @@ func Read(page string) (map[string]Fault, error) {
 }
 
 // Steps returns the steps of the page of Kubernetes about Services that do not work: each is a row with a
-// command and a line of its output. The first is the example of the page, with its whole output. All are about
-// a node without a fault.
+// command and a line of its output. The first is the example of the page, with its whole output. All are
+// about a node without a fault.
 func Steps(page string) ([]Fault, error) {
 	part, err := readPart(page, "One command: explain")
 	if err != nil {

@@ -121,15 +121,13 @@ func (x *explainer) marks() {
 		}
 	}
 	bit := fmt.Sprintf("0x%08x", x.Environment.Config.MasqueradeMark)
-	const advice = "; give that program another bit, or nftproxy with nftables.masqueradeBit"
+	const by = ", by which nftproxy asks the kernel to masquerade"
 	if len(set) > 0 && x.report.Source == "kept" {
-		x.doubt("mark", "set by others", join(set)+" sets bit "+bit+" of the mark, by which nftproxy asks the "+
-			"kernel to masquerade: then endpoints see an address of this node"+advice,
+		x.doubt("mark", "set by others", join(set)+" sets bit "+bit+by,
 			"another program may masquerade it by nftproxy's mark")
 	}
 	if len(cleared) > 0 && x.report.Source == "masqueraded" {
-		x.doubt("mark", "cleared by others", join(cleared)+" clears bit "+bit+" of the mark, by which nftproxy "+
-			"asks the kernel to masquerade: then replies go past this node"+advice,
+		x.doubt("mark", "cleared by others", join(cleared)+" clears bit "+bit+by,
 			"another program may clear nftproxy's mark")
 	}
 }
@@ -142,8 +140,8 @@ func (x *explainer) doubt(subject, result, reason, but string) {
 
 func ofFamily(table string, f service.Family) bool { return table == "inet" || table == f.String() }
 
-// chainsAfter adds a line for the chains of other programs that see the connection after nftproxy has translated
-// it. Any of them may drop it, or give it another source.
+// chainsAfter adds a line for the chains of other programs that see the connection after nftproxy has
+// translated it. Any of them may drop it, or give it another source.
 func (x *explainer) chainsAfter() {
 	family := service.FamilyOf(x.frontend.Addr)
 	hooks := map[string]bool{"postrouting": true, "forward": x.forwarded(), "output": x.local(x.client.addr)}

@@ -87,8 +87,8 @@ func read(ctx context.Context, objects Objects, s *state.State, node string, t t
 	return nil
 }
 
-// leave removes all Services but these from a state: to build the rules of the others takes time, and does not
-// change the answer.
+// leave removes all Services but these from a state: to build the rules of the others takes time, and does
+// not change the answer.
 func leave(s *state.State, names []service.Name) {
 	for _, name := range s.Services() {
 		if !slices.Contains(names, name) {

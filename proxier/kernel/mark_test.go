@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,5 +55,39 @@ func TestMarkRules(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// BenchmarkMarkRules reads 20,000 rules of another program.
+func BenchmarkMarkRules(b *testing.B) {
+	ns := lab.TestNamespace(b)
+	var script strings.Builder
+	script.WriteString("table ip filter {\nchain c {\ntype filter hook forward priority 0\n")
+	for range 20_000 {
+		script.WriteString("ip saddr 10.0.0.1 tcp dport 80 counter drop\n")
+	}
+	script.WriteString("}\n}\n")
+	if _, err := ns.Nft(script.String()); err != nil {
+		b.Fatal(err)
+	}
+	err := ns.Do(func() error {
+		conn, err := netlink.Dial()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for b.Loop() {
+			tables, err := ListTables(conn)
+			if err != nil {
+				return err
+			}
+			if _, err := MarkRules(conn, tables, 0x4000); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
 	}
 }
