@@ -115,20 +115,32 @@ func TestFaults(t *testing.T) {
 		}
 		f.holds(faults.Fault{Name: "before " + name, Args: []string{"explain", "default/web"},
 			Lines: []string{"...", "verdict endpoint: 10.244.2.11:8080"}})
-		f.undo = nil
-		if s.make != nil {
-			s.make(f)
-		}
-		if _, err := f.lab.Check(t.Context(), s.shows); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		f.holdsWhile(s.shows, page[name])
-		if s.also != nil {
-			s.also(f)
-		}
+		f.seed(s, page[name])
+	}
+}
+
+// seed makes a fault, sees what it does to connections, runs the command of the page, and ends the fault.
+func (f *faulty) seed(s seed, fault faults.Fault) {
+	f.Helper()
+	f.undo, f.unable = nil, ""
+	defer func() {
 		for _, undo := range slices.Backward(f.undo) {
 			undo()
 		}
+	}()
+	if s.make != nil {
+		s.make(f)
+	}
+	if f.unable != "" {
+		f.Logf("this does not show the fault %s: %s", fault.Name, f.unable)
+		return
+	}
+	if _, err := f.lab.Check(f.Context(), s.shows); err != nil {
+		f.Errorf("%s: %v", fault.Name, err)
+	}
+	f.holdsWhile(s.shows, fault)
+	if s.also != nil {
+		s.also(f)
 	}
 }
 
@@ -193,8 +205,9 @@ func (f *faulty) holdsWhile(row lab.Row, fault faults.Fault) {
 // faulty is a node with faults.
 type faulty struct {
 	*testing.T
-	lab  *lab.Lab
-	undo []func()
+	lab    *lab.Lab
+	undo   []func()
+	unable string // why the fault cannot be made here; "": it was made
 }
 
 // newFaultyLab makes a node whose pods are on a bridge, and the servers of the pods.

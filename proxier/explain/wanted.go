@@ -101,7 +101,7 @@ func (w *Wanted) resolve(t target, from netip.Addr) (f service.Frontend, why str
 	if t.isService() {
 		i := w.inspection(t.name)
 		if i == nil || i.Service == nil {
-			return f, whyNothing(i), false
+			return f, w.whyNothing(i), false
 		}
 		p := portNamed(i.Service, t)
 		if p == nil {
@@ -126,7 +126,7 @@ func (w *Wanted) resolve(t target, from netip.Addr) (f service.Frontend, why str
 }
 
 // whyNothing says why nothing of a Service is programmed.
-func whyNothing(i *desired.Inspection) string {
+func (w *Wanted) whyNothing(i *desired.Inspection) string {
 	switch {
 	case i == nil:
 		return "it is not known"
@@ -134,6 +134,9 @@ func whyNothing(i *desired.Inspection) string {
 		return i.Foreign
 	case len(i.Problems) > 0:
 		return "nothing of it can be programmed"
+	case w.Sync != nil && !w.Sync.Heard.IsZero(): // the API server leaves out those that are not for nftproxy
+		return "there is no Service of that name, or it is headless, or the label " +
+			"service.kubernetes.io/service-proxy-name gives it to another proxy"
 	}
 	return "there is no Service of that name"
 }
