@@ -17,11 +17,12 @@ import (
 // ReadNode reads the Node of that name, and the ServiceCIDRs if the API server serves them and lets us read
 // them, once.
 func (c *Client) ReadNode(ctx context.Context, name string, apply func(runtime.Object)) error {
-	node := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
-	if err := c.nodes.each(ctx, node, func() object { return &corev1.Node{} }, apply); err != nil {
+	node, err := c.Node(ctx, name)
+	if err != nil {
 		return err
 	}
-	err := c.cidrs.each(ctx, metav1.ListOptions{}, func() object { return &networkingv1.ServiceCIDR{} }, apply)
+	apply(node)
+	err = c.cidrs.each(ctx, metav1.ListOptions{}, func() object { return &networkingv1.ServiceCIDR{} }, apply)
 	if err != nil && !isRefusal(err) {
 		return err
 	}
