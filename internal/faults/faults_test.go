@@ -2,6 +2,8 @@ package faults
 
 import (
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +39,29 @@ func TestSteps(t *testing.T) {
 	}
 	if len(steps) != 12 {
 		t.Errorf("%d steps, want the example and 11: %+v", len(steps), steps)
+	}
+}
+
+// TestLinks follows the links within the page.
+func TestLinks(t *testing.T) {
+	text, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var anchors []string
+	for _, heading := range regexp.MustCompile("(?m)^#+ (.*)$").FindAllStringSubmatch(string(text), -1) {
+		anchors = append(anchors, anchor(heading[1]))
+	}
+	links := regexp.MustCompile(`\]\(#(.*?)\)`).FindAllStringSubmatch(string(text), -1)
+	for _, link := range links {
+		if !slices.Contains(anchors, link[1]) {
+			t.Errorf("no heading has the anchor #%s", link[1])
+		}
+	}
+	for _, name := range Names() {
+		if !slices.ContainsFunc(links, func(l []string) bool { return l[1] == name }) {
+			t.Errorf("no symptom leads to #%s", name)
+		}
 	}
 }
 

@@ -186,7 +186,7 @@ func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
 	selected := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	answer, err := c.nodes.list(ctx, metav1.ListOptions{FieldSelector: selected})
 	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
+		return nil, fmt.Errorf("list nodes: %w", withoutURL(err))
 	}
 	list, ok := answer.(*corev1.NodeList)
 	if !ok {
