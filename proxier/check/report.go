@@ -88,9 +88,6 @@ func dropsForwarded(t kernel.Table) bool {
 	})
 }
 
-// fullAbove is the percentage of conntrack's table in use above which there is a problem.
-const fullAbove = 90
-
 func reportConntrack(f *facts) Finding {
 	const subject = "conntrack"
 	flows := f.host.flows
@@ -98,7 +95,7 @@ func reportConntrack(f *facts) Finding {
 	switch {
 	case flows.Max == 0:
 		return Finding{subject, OK, "not in use yet", ""}
-	case flows.Count*100 > flows.Max*fullAbove:
+	case flows.NearlyFull():
 		return Finding{subject, Problem,
 			detail + ": when the table is full, the kernel drops new connections",
 			"raise conntrack.min or conntrack.maxPerCore in the configuration"}

@@ -22,6 +22,9 @@ func ReadUsage() Usage {
 // packets in one direction.
 func (u Usage) Full() bool { return u.Max > 0 && u.Count >= u.Max }
 
+// NearlyFull reports whether more than 90 % of the table are in use.
+func (u Usage) NearlyFull() bool { return u.Count*10 > u.Max*9 }
+
 // readNumber returns the number in a file, and 0 if the file does not exist or has no number.
 func readNumber(path string) int {
 	data, err := os.ReadFile(path)

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -19,6 +20,7 @@ type Host struct {
 	BridgesCallRules map[service.Family]bool     // see host.BridgesCallRules
 	Ports            map[netip.Addr]host.BridgePort
 	Flows            conntrack.Usage
+	Losses           conntrack.Losses
 	Tables           []kernel.Table    // of all programs
 	Marks            []kernel.MarkRule // of other programs, on the bit that nftproxy uses
 	Unread           error             // why the rest is missing
@@ -31,23 +33,30 @@ func ReadHost(mark uint32) *Host {
 		NotForwarding: map[service.Family][]string{}, BridgesCallRules: map[service.Family]bool{},
 		Flows: conntrack.ReadUsage(),
 	}
+	if h.Flows.Max > 0 {
+		h.Losses, h.Unread = conntrack.ReadLosses()
+	}
 	for _, f := range service.Families() {
 		h.NotForwarding[f] = host.NotForwarding([]service.Family{f})
 		h.BridgesCallRules[f] = host.BridgesCallRules(f)
 	}
-	if h.Ports, h.Unread = host.BridgePorts(); h.Unread != nil {
-		return h
-	}
+	var err error
+	h.Ports, err = host.BridgePorts()
+	h.Unread = errors.Join(h.Unread, err, h.readTables(mark))
+	return h
+}
+
+func (h *Host) readTables(mark uint32) error {
 	conn, err := netlink.Dial()
 	if err != nil {
-		h.Unread = err
-		return h
+		return err
 	}
 	defer conn.Close()
-	if h.Tables, h.Unread = kernel.ListTables(conn); h.Unread == nil {
-		h.Marks, h.Unread = kernel.MarkRules(conn, h.Tables, mark)
+	if h.Tables, err = kernel.ListTables(conn); err != nil {
+		return err
 	}
-	return h
+	h.Marks, err = kernel.MarkRules(conn, h.Tables, mark)
+	return err
 }
 
 // obstacles adds a line for what else decides on this node what becomes of a connection that the rules lead
@@ -62,11 +71,7 @@ func (x *explainer) obstacles() {
 		x.obstacle("forwarding", "off", "packets do not pass through this node: set the sysctl to 1",
 			"this node does not forward packets: "+sysctls[0]+" is 0")
 	}
-	if h.Flows.Full() {
-		x.obstacle("conntrack", "full", fmt.Sprintf("%d of at most %d flows: raise conntrack.maxPerCore or "+
-			"conntrack.min, or look for who opens them", h.Flows.Count, h.Flows.Max),
-			"the table of connection tracking is full")
-	}
+	x.conntrack()
 	if p, ok := h.Ports[x.client.addr]; ok && !p.Hairpin && h.BridgesCallRules[family] && x.reachesItself() {
 		x.obstacle("hairpin", "off", fmt.Sprintf("port %s of bridge %s sends no packet back to where it came "+
 			"from: set hairpinMode in the configuration of the CNI plugin", p.Name, p.Bridge),
@@ -76,6 +81,22 @@ func (x *explainer) obstacles() {
 	x.chainsAfter()
 	if h.Unread != nil {
 		x.report.add("others", "not read", h.Unread.Error())
+	}
+}
+
+// conntrack adds a line if the table of connection tracking is or was full.
+func (x *explainer) conntrack() {
+	h := x.Host
+	use := fmt.Sprintf("%d of at most %d flows: raise conntrack.maxPerCore or conntrack.min, or look for who "+
+		"opens them", h.Flows.Count, h.Flows.Max)
+	switch {
+	case h.Flows.Full():
+		x.obstacle("conntrack", "full", use, "the table of connection tracking is full")
+	case h.Flows.NearlyFull():
+		x.doubt("conntrack", "nearly full", use, "the table of connection tracking is nearly full")
+	case h.Losses.Dropped > 0:
+		x.report.add("conntrack", "has dropped", fmt.Sprintf("%d packets of new connections since the boot, %d of "+
+			"them because another flow has the same addresses and ports", h.Losses.Dropped, h.Losses.Insert))
 	}
 }
 
