@@ -12,21 +12,23 @@ import (
 )
 
 // fillsConntrack makes flows, which the kernel may not evict, until the table of connection tracking is full,
-// and deletes them in the end. The limit is that of the machine, whatever the namespace.
+// and deletes them in the end. It deletes all others before, so that none ends meanwhile and makes room. The
+// limit is that of the machine, whatever the namespace.
 func fillsConntrack(f *faulty) {
 	f.Helper()
 	s, err := netlink.Open()
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.undo = append(f.undo, func() {
-		var w netlink.Writer
-		w.Message(unix.NFNL_SUBSYS_CTNETLINK, 2, 0, unix.AF_INET) // IPCTNL_MSG_CT_DELETE: all of the family
-		if err := s.Send(&w, func(e *netlink.Error) { f.Fatal(e) }); err != nil {
-			f.Fatal(err)
+	deleteAll := func() {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			var w netlink.Writer
+			w.Message(unix.NFNL_SUBSYS_CTNETLINK, 2, 0, family) // IPCTNL_MSG_CT_DELETE: all of the family
+			f.must(s.Send(&w, func(e *netlink.Error) { f.Fatal(e) }))
 		}
-		s.Close()
-	})
+	}
+	f.undo = append(f.undo, func() { deleteAll(); s.Close() })
+	deleteAll()
 	if limit := conntrack.ReadUsage().Max; limit > 600_000 {
 		f.unable = fmt.Sprintf("the table has room for %d flows here, and to fill it takes too long", limit)
 		return

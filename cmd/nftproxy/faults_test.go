@@ -58,6 +58,8 @@ func seeds() map[string]seed {
 		"dns": {shows: lab.Row{From: pod, To: web.To, By: []string{"pod-c"}}, also: resolvesNothing},
 		"hairpin": {make: bridgesCallRules, also: hairpinHelps,
 			shows: lab.Row{From: "pod-a", To: tcpTo("10.96.0.29:80"), Dropped: true}},
+		"pods-on-one-bridge": {make: oneSubnet, also: callingRulesHelps,
+			shows: lab.Row{From: pod, To: tcpTo("10.96.0.29:80"), Dropped: true}},
 		"ip-forwarding-off":             {make: forwardsNothing, shows: lost},
 		"connection-tracking-full":      {make: fillsConntrack, shows: lost},
 		"a-firewall-drops":              {make: firewall, shows: lost},
@@ -278,6 +280,51 @@ func forwardsNothing(f *faulty) { f.sysctl("ipv4/ip_forward", "0") }
 // bridgesCallRules is what Kubernetes asks of nodes whose pods are on a bridge. The ports of the laboratory's
 // bridge are not in hairpin mode.
 func bridgesCallRules(f *faulty) { f.sysctl("bridge/bridge-nf-call-iptables", "1") }
+
+// oneSubnet makes the pods of the node neighbours, as the CNI plugin bridge does: they answer each other
+// without the node. The bridge of the laboratory calls no rules of IP.
+func oneSubnet(f *faulty) {
+	subnet := &net.IPNet{IP: net.IPv4(10, 244, 1, 0).To4(), Mask: net.CIDRMask(24, 32)}
+	onBridge := &vnetlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 244, 1, 254).To4(), Mask: subnet.Mask}}
+	bridge, err := vnetlink.LinkByName("cni0")
+	if err == nil {
+		err = vnetlink.AddrAdd(bridge, onBridge)
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.undo = append(f.undo, func() { f.must(vnetlink.AddrDel(bridge, onBridge)) })
+	for _, pod := range []string{"pod-a", "pod-b"} {
+		route := func(change func(*vnetlink.Route) error) {
+			f.must(f.lab.Namespace(pod).Do(func() error {
+				link, err := vnetlink.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				return change(&vnetlink.Route{LinkIndex: link.Attrs().Index, Dst: subnet,
+					Scope: vnetlink.SCOPE_LINK})
+			}))
+		}
+		route(vnetlink.RouteAdd)
+		f.undo = append(f.undo, func() { route(vnetlink.RouteDel) })
+	}
+}
+
+// callingRulesHelps is what the page says to do.
+func callingRulesHelps(f *faulty) {
+	bridgesCallRules(f)
+	works := lab.Row{From: "pod-b", To: tcpTo("10.96.0.29:80"), By: []string{"pod-a"}, Source: "unchanged"}
+	if _, err := f.lab.Check(f.Context(), works); err != nil {
+		f.Error(err)
+	}
+}
+
+func (f *faulty) must(err error) {
+	f.Helper()
+	if err != nil {
+		f.Fatal(err)
+	}
+}
 
 // hairpinHelps is what the page says to do.
 func hairpinHelps(f *faulty) {

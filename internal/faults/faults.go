@@ -20,7 +20,7 @@ func Names() []string {
 	return []string{
 		"no-endpoints", "wrong-targetport", "named-port-missing", "policy-local-without-a-local-pod",
 		"source-range", "topology-hints", "two-services-with-one-address", "external-ip-not-allowed",
-		"dns", "hairpin", "ip-forwarding-off", "connection-tracking-full", "a-firewall-drops",
+		"dns", "hairpin", "pods-on-one-bridge", "ip-forwarding-off", "connection-tracking-full", "a-firewall-drops",
 		"a-networkpolicy-drops", "another-program-masquerades", "another-program-uses-the-mark",
 		"nftproxy-does-not-run", "nftproxy-is-behind", "another-program-changed-the-tables",
 		"the-kernel-lacks-nftables",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
@@ -72,16 +73,43 @@ func (x *explainer) obstacles() {
 			"this node does not forward packets: "+sysctls[0]+" is 0")
 	}
 	x.conntrack()
-	if p, ok := h.Ports[x.client.addr]; ok && !p.Hairpin && h.BridgesCallRules[family] && x.reachesItself() {
-		x.obstacle("hairpin", "off", fmt.Sprintf("port %s of bridge %s sends no packet back to where it came "+
-			"from: set hairpinMode in the configuration of the CNI plugin", p.Name, p.Bridge),
-			"the bridge does not send it back to the pod that it came from")
-	}
+	x.bridge()
 	x.marks()
 	x.chainsAfter()
 	if h.Unread != nil {
 		x.report.add("others", "not read", h.Unread.Error())
 	}
+}
+
+// bridge adds a line if the client is behind a bridge that keeps the connection, or its answer, from passing
+// the rules of this node.
+func (x *explainer) bridge() {
+	calls := x.Host.BridgesCallRules[service.FamilyOf(x.frontend.Addr)]
+	p, ok := x.Host.Ports[x.client.addr]
+	switch {
+	case !ok:
+	case calls && !p.Hairpin && x.reachesItself():
+		x.obstacle("hairpin", "off", fmt.Sprintf("port %s of bridge %s sends no packet back to where it came "+
+			"from: set hairpinMode in the configuration of the CNI plugin", p.Name, p.Bridge),
+			"the bridge does not send it back to the pod that it came from")
+	case !calls && x.answersDirectly(p):
+		x.obstacle("bridge", "calls no rules", fmt.Sprintf("the pods on bridge %s answer each other within it, and "+
+			"not through this node: load br_netfilter, and set net.bridge.bridge-nf-call-iptables to 1", p.Bridge),
+			"the answer does not pass this node")
+	}
+}
+
+// answersDirectly reports whether all connections go to other pods in the subnet of the client's bridge. Their
+// answers have the address of the endpoint, unless the source of the connection is masqueraded.
+func (x *explainer) answersDirectly(p host.BridgePort) bool {
+	for _, e := range x.report.Endpoints {
+		addr := backendOf(e).Addr()
+		near := func(s netip.Prefix) bool { return s.Contains(addr) && s.Contains(x.client.addr) }
+		if e.Source != "kept" || x.local(addr) || !slices.ContainsFunc(p.Subnets, near) {
+			return false
+		}
+	}
+	return true
 }
 
 // conntrack adds a line if the table of connection tracking is or was full.

@@ -33,6 +33,8 @@ func TestHost(t *testing.T) {
 		return map[netip.Addr]host.BridgePort{
 			netip.MustParseAddr(pod): {Name: "veth0", Bridge: "cni0", Hairpin: hairpin}}
 	}
+	near := map[netip.Addr]host.BridgePort{netip.MustParseAddr(pod): {Name: "veth0", Bridge: "cni0",
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}}
 	calls := map[service.Family]bool{service.IPv4: true}
 	forward := func(family, name string, drop bool) []kernel.Table {
 		return []kernel.Table{{Family: family, Name: name, Chains: []kernel.TableChain{
@@ -60,7 +62,12 @@ func TestHost(t *testing.T) {
 		"conntrack not in use": {Host{}, pod, other, "", "", 0},
 		"hairpin off": {Host{Ports: port(false), BridgesCallRules: calls}, pod, pod,
 			"that it came from", "port veth0 of bridge cni0", 1},
-		"hairpin on":                  {Host{Ports: port(true), BridgesCallRules: calls}, pod, pod, "", "", 0},
+		"hairpin on": {Host{Ports: port(true), BridgesCallRules: calls}, pod, pod, "", "", 0},
+		"one subnet, no rules": {Host{Ports: near}, pod, "10.244.1.12",
+			"but the answer does not pass this node", "bridge    calls no rules", 1},
+		"one subnet, rules":           {Host{Ports: near, BridgesCallRules: calls}, pod, "10.244.1.12", "", "", 0},
+		"another subnet":              {Host{Ports: near}, pod, other, "", "", 0},
+		"one subnet, to itself":       {Host{Ports: near}, pod, pod, "", "", 0},
 		"hairpin off, routed":         {Host{Ports: port(false)}, pod, pod, "", "", 0},
 		"hairpin off, to another pod": {Host{Ports: port(false), BridgesCallRules: calls}, pod, other, "", "", 0},
 		"policy drop": {Host{Tables: forward("inet", "fw", true)}, pod, other,

@@ -15,7 +15,8 @@ import (
 // BridgePort is a port of a bridge of the host, behind which a pod is.
 type BridgePort struct {
 	Name, Bridge string
-	Hairpin      bool // the bridge sends a packet out of the port on which it came in
+	Hairpin      bool           // the bridge sends a packet out of the port on which it came in
+	Subnets      []netip.Prefix // of the addresses that the host has on the bridge
 }
 
 // BridgePorts returns the ports of bridges by the addresses behind them. It knows an address that has sent
@@ -46,6 +47,10 @@ func BridgePorts() (map[netip.Addr]BridgePort, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list neighbours: %w", err)
 	}
+	subnets, err := subnetsByLink()
+	if err != nil {
+		return nil, err
+	}
 	found, hairpin := map[netip.Addr]BridgePort{}, map[int]bool{}
 	for _, n := range neighbours {
 		port, ok := ports[station{n.LinkIndex, n.HardwareAddr.String()}]
@@ -58,9 +63,25 @@ func BridgePorts() (map[netip.Addr]BridgePort, error) {
 				return nil, err
 			}
 		}
-		found[addr.Unmap()] = BridgePort{names[port], names[n.LinkIndex], hairpin[port]}
+		found[addr.Unmap()] = BridgePort{names[port], names[n.LinkIndex], hairpin[port], subnets[n.LinkIndex]}
 	}
 	return found, nil
+}
+
+// subnetsByLink returns the subnets of the addresses of each interface.
+func subnetsByLink() (map[int][]netip.Prefix, error) {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	subnets := map[int][]netip.Prefix{}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			bits, _ := a.Mask.Size()
+			subnets[a.LinkIndex] = append(subnets[a.LinkIndex], netip.PrefixFrom(ip.Unmap(), bits).Masked())
+		}
+	}
+	return subnets, nil
 }
 
 func hairpinMode(name string, index int) (bool, error) {
