@@ -90,8 +90,10 @@ func (f *faulty) seed(s seed, fault faults.Fault) {
 		f.Logf("this does not show the fault %s: %s", fault.Name, f.unable)
 		return
 	}
-	if _, err := f.lab.Check(f.Context(), s.shows); err != nil {
-		f.Errorf("%s: %v", fault.Name, err)
+	for _, row := range append([]lab.Row{s.shows}, s.works...) {
+		if _, err := f.lab.Check(f.Context(), row); err != nil {
+			f.Errorf("%s: %v", fault.Name, err)
+		}
 	}
 	f.holdsWhile(s.shows, fault)
 	if s.also != nil {

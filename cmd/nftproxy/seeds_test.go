@@ -17,6 +17,7 @@ import (
 type seed struct {
 	make  func(*faulty) // nil: the manifests have it
 	shows lab.Row       // what a client sees
+	works []lab.Row     // what works nevertheless, as the page says, and what fails besides
 	also  func(*faulty) // more that a client sees, or that the remedy helps
 }
 
@@ -27,13 +28,18 @@ func seeds() map[string]seed {
 	lost, masked := web, web
 	lost.Dropped = true
 	masked.By, masked.Source = []string{"pod-c"}, "node"
+	by := func(from, to, who string) lab.Row { return lab.Row{From: from, To: tcpTo(to), By: []string{who}} }
+	fromNode := by("node", "10.96.0.10:80", "pod-c")
 	return map[string]seed{
-		"no-endpoints":       {shows: lab.Row{From: pod, To: tcpTo("10.96.0.20:80"), Refused: true}},
-		"wrong-targetport":   {shows: lab.Row{From: pod, To: tcpTo("10.96.0.21:80"), Refused: true}},
+		"no-endpoints": {shows: lab.Row{From: pod, To: tcpTo("10.96.0.20:80"), Refused: true}},
+		"wrong-targetport": {shows: lab.Row{From: pod, To: tcpTo("10.96.0.21:80"), Refused: true},
+			works: []lab.Row{{From: pod, To: tcpTo("10.244.2.11:8081"), Refused: true}}},
 		"named-port-missing": {shows: lab.Row{From: pod, To: tcpTo("10.96.0.22:80"), Refused: true}},
 		"policy-local-without-a-local-pod": {
-			shows: lab.Row{From: outside, To: tcpTo("203.0.113.23:80"), Dropped: true}},
-		"source-range":   {shows: lab.Row{From: outside, To: tcpTo("203.0.113.24:80"), Dropped: true}},
+			shows: lab.Row{From: outside, To: tcpTo("203.0.113.23:80"), Dropped: true},
+			works: []lab.Row{by(pod, "203.0.113.23:80", "pod-c")}},
+		"source-range": {shows: lab.Row{From: outside, To: tcpTo("203.0.113.24:80"), Dropped: true},
+			works: []lab.Row{by("client-2", "203.0.113.24:80", "pod-c")}},
 		"topology-hints": {shows: lab.Row{From: pod, To: tcpTo("10.96.0.25:80"), By: []string{"pod-a"}}},
 		"two-services-with-one-address": {
 			shows: lab.Row{From: outside, To: tcpTo("203.0.113.26:80"), By: []string{"pod-a"}}},
@@ -41,13 +47,17 @@ func seeds() map[string]seed {
 			shows: lab.Row{From: outside, To: tcpTo("198.51.100.28:80"), Dropped: true}},
 		"dns": {shows: lab.Row{From: pod, To: web.To, By: []string{"pod-c"}}, also: resolvesNothing},
 		"hairpin": {make: bridgesCallRules, also: hairpinHelps,
-			shows: lab.Row{From: "pod-a", To: tcpTo("10.96.0.29:80"), Dropped: true}},
+			shows: lab.Row{From: "pod-a", To: tcpTo("10.96.0.29:80"), Dropped: true},
+			works: []lab.Row{by(pod, "10.96.0.29:80", "pod-a")}},
 		"pods-on-one-bridge": {make: oneSubnet, also: callingRulesHelps,
-			shows: lab.Row{From: pod, To: tcpTo("10.96.0.29:80"), Dropped: true}},
-		"ip-forwarding-off":             {make: forwardsNothing, shows: lost},
-		"connection-tracking-full":      {make: fillsConntrack, shows: lost},
-		"a-firewall-drops":              {make: firewall, shows: lost},
-		"a-networkpolicy-drops":         {make: networkPolicy, shows: lost},
+			shows: lab.Row{From: pod, To: tcpTo("10.96.0.29:80"), Dropped: true},
+			works: []lab.Row{by(pod, "10.96.0.10:80", "pod-c")}},
+		"ip-forwarding-off": {make: forwardsNothing, shows: lost,
+			works: []lab.Row{fromNode}},
+		"connection-tracking-full": {make: fillsConntrack, shows: lost},
+		"a-firewall-drops":         {make: firewall, shows: lost, works: []lab.Row{fromNode}},
+		"a-networkpolicy-drops": {make: networkPolicy, shows: lost,
+			works: []lab.Row{by("pod-a", "10.96.0.10:80", "pod-c")}},
 		"another-program-masquerades":   {make: masquerades, shows: masked},
 		"another-program-uses-the-mark": {make: usesTheMark, shows: masked},
 		"the-kernel-lacks-nftables":     {},
