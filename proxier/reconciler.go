@@ -50,7 +50,7 @@ func (r reason) String() string {
 //	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
-//	progress     report.go: Events, metrics and health
+//	progress     report.go: Events, metrics and health;  ask.go: questions to it
 type reconciler struct {
 	*Proxier
 	tables      tables
@@ -121,6 +121,9 @@ func (r *reconciler) run(ctx context.Context) {
 			if r.due == none {
 				r.startSweep(ctx) // for what was noted meanwhile
 			}
+			continue
+		case q := <-r.asked:
+			r.answer(q)
 			continue
 		case <-r.cleanup.due:
 			r.cleanup.due = nil

@@ -29,11 +29,11 @@ func levels() [][]string {
 		{"rules/service"},
 		{"rules/nftables"},
 		{"rules"},
-		{"proxier/address", "proxier/filewatch", "proxier/netlink"},
+		{"proxier/address", "proxier/filewatch", "proxier/netlink", "proxier/socket"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
 		{"proxier/desired", "proxier/takeover"},
-		{"proxier/check"},
+		{"proxier/check", "proxier/support"},
 		{"proxier"},
 		{"cmd/nftproxy"},
 	}
