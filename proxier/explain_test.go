@@ -176,7 +176,7 @@ func TestExplainAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	alone := func(q explain.Question) *explain.Report {
-		report, err := explain.Alone(inquiry, e, n.state.Node().Addrs, q, errors.New("no daemon"))
+		report, err := explain.Alone(inquiry, nil, e, n.state.Node().Addrs, q, errors.New("no daemon"))
 		if err != nil {
 			t.Fatal(err)
 		}

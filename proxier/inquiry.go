@@ -54,7 +54,9 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 		return nil, err
 	}
 	defer conn.Close()
-	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
+	inquiry := kernel.NewInquiry(conn, wanted.Environment.Config)
+	wanted.Traffic = explain.NewTraffic(ctx, inquiry.Counted)
+	return explain.Explain(wanted, q, inquiry)
 }
 
 // ask runs f in the reconciler's goroutine, between syncs, once there is a ruleset. Until then, or if a sync

@@ -97,7 +97,7 @@ func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain
 	if !errors.Is(err, socket.ErrNoDaemon) {
 		return report, err
 	}
-	return answerFromKernel(c, q, err)
+	return answerFromKernel(ctx, c, q, err)
 }
 
 func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report, error) {
@@ -114,7 +114,8 @@ func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report,
 }
 
 // answerFromKernel answers a question when there is no daemon to ask, for the given reason.
-func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+func answerFromKernel(ctx context.Context, c *config.Config, q explain.Question, why error) (
+	*explain.Report, error) {
 	name, err := c.NodeName()
 	if err != nil {
 		return nil, err
@@ -135,5 +136,5 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 			return nil, err
 		}
 	}
-	return explain.Alone(inquiry, e, addrs, q, why)
+	return explain.Alone(inquiry, explain.NewTraffic(ctx, inquiry.Counted), e, addrs, q, why)
 }

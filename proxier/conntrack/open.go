@@ -10,11 +10,12 @@ import (
 
 // Open sums up connections that are open.
 type Open struct {
-	Connections int
+	Connections int `json:"connections"`
 	// Counted is how many of the connections have counters: those that began while the sysctl
 	// net.netfilter.nf_conntrack_acct was 1. Packets and Bytes are theirs, in both directions together.
-	Counted        int
-	Packets, Bytes uint64
+	Counted int    `json:"counted"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
 }
 
 // Add adds other connections.

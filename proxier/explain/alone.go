@@ -24,8 +24,8 @@ type KernelWithNames interface {
 
 // Alone answers from what the kernel has, when no daemon says what is wanted. why is the reason. Of the
 // Environment it needs the configuration only.
-func Alone(k KernelWithNames, e desired.Environment, hostAddrs []netip.Addr, q Question, why error) (
-	*Report, error) {
+func Alone(k KernelWithNames, connections *Traffic, e desired.Environment, hostAddrs []netip.Addr, q Question,
+	why error) (*Report, error) {
 	t, err := parseTarget(q.Target)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func Alone(k KernelWithNames, e desired.Environment, hostAddrs []netip.Addr, q Q
 	if err != nil {
 		return nil, err
 	}
-	w := &Wanted{Ruleset: rules.NewRuleset(e.Config), Environment: e, HostAddrs: hostAddrs}
+	w := &Wanted{Ruleset: rules.NewRuleset(e.Config), Environment: e, HostAddrs: hostAddrs, Traffic: connections}
 	x := &explainer{Wanted: w, kernel: k, alone: why,
 		report: &Report{Target: q.Target, Endpoints: []Endpoint{}}}
 	found, err := x.search(k, t, from)
@@ -130,6 +130,7 @@ func (x *explainer) evaluateAlone() error {
 		x.report.add("affinity", "endpoint "+first.Endpoint.String(),
 			"this client has it for another "+left.Round(time.Second).String())
 	}
+	x.traffic()
 	x.daemon()
 	x.verdict()
 	return nil

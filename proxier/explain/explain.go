@@ -194,6 +194,7 @@ func (x *explainer) evaluate() error {
 	if err := x.compare(unread); err != nil {
 		return err
 	}
+	x.traffic()
 	x.sync()
 	x.verdict()
 	return nil

@@ -31,6 +31,10 @@ type Report struct {
 	// Differences are chains and elements of the frontend that the kernel does not have as they are wanted.
 	Differences []string `json:"differences,omitempty"`
 	Rules       []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
+	// Connections are those that the kernel has counted at the frontend since it has its element, with any
+	// client. They are missing if it does not count or was not read.
+	Connections *uint64 `json:"connections,omitempty"`
+	Open        *Open   `json:"open,omitempty"` // missing if it is not known
 }
 
 // Endpoint is an endpoint of the port.
@@ -47,6 +51,8 @@ type Endpoint struct {
 	Itself      bool   `json:"itself,omitempty"` // it is the client
 	Source      string `json:"source,omitempty"`
 	Reason      string `json:"reason,omitempty"` // why it is left out
+	// Connections are those that the kernel has counted from the frontend to the endpoint.
+	Connections *uint64 `json:"connections,omitempty"`
 }
 
 // Decision is a line of the answer: what was decided, and why.

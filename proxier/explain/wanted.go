@@ -21,6 +21,7 @@ type Wanted struct {
 	HostAddrs   []netip.Addr
 	Services    []desired.Inspection // the one that the question names is the first
 	Sync        *Sync                // nil: no daemon was asked
+	Traffic     *Traffic             // nil: the kernel was not asked
 }
 
 // Sync is the last sync of the daemon.
