@@ -29,6 +29,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/proxier/status"
 	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -66,6 +67,11 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	progress    progress
+	notes       notes
+	syncTimes   status.Times // durations of syncs
+	programming status.Times // from changes in the cluster to their commits
+	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
 	address     chan struct{}          // the host's addresses changed
@@ -102,6 +108,7 @@ func New(o Options) (*Proxier, error) {
 		asked:    make(chan func(*reconciler)),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
+		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
 	return p, nil
@@ -148,6 +155,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	p.serve(ctx, run)
 	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })

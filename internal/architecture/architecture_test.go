@@ -33,7 +33,7 @@ func levels() [][]string {
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
 		{"proxier/desired", "proxier/takeover"},
-		{"proxier/check", "proxier/explain", "proxier/support"},
+		{"proxier/check", "proxier/explain", "proxier/status", "proxier/support"},
 		{"proxier"},
 		{"cmd/nftproxy"},
 	}
