@@ -67,6 +67,7 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	open        *openCount
 	progress    progress
 	notes       notes
 	syncTimes   status.Times // durations of syncs
@@ -111,6 +112,7 @@ func New(o Options) (*Proxier, error) {
 		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
+	p.open = newOpenCount(p.countOpen)
 	return p, nil
 }
 

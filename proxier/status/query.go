@@ -36,7 +36,7 @@ func (q Query) Normal() Query {
 	q.Filter = strings.ToValidUTF8(q.Filter[:min(len(q.Filter), maxFilter)], "")
 	words := strings.Fields(q.Filter)
 	q.Filter = strings.Join(words[:min(len(words), maxWords)], " ")
-	if q.Order != OrderRate && q.Order != OrderConnections {
+	if q.Order != OrderRate && q.Order != OrderConnections && q.Order != OrderOpen {
 		q.Order = OrderName
 	}
 	q.Offset = max(q.Offset, 0)
