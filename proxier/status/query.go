@@ -3,6 +3,7 @@ package status
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -39,7 +40,7 @@ func (q Query) Normal() Query {
 	if q.Order != OrderRate && q.Order != OrderConnections {
 		q.Order = OrderName
 	}
-	q.Offset = max(q.Offset, 0)
+	q.Offset = min(max(q.Offset, 0), math.MaxInt-MaxLimit) // so that the end of the page is a number
 	if q.Limit <= 0 {
 		q.Limit = DefaultLimit
 	}
