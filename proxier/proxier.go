@@ -70,6 +70,7 @@ type Proxier struct {
 	open        *openCount
 	progress    progress
 	notes       notes
+	tracking    tracking
 	syncTimes   status.Times // durations of syncs
 	programming status.Times // from changes in the cluster to their commits
 	started     time.Time

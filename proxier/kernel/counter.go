@@ -21,7 +21,7 @@ type Connections struct {
 }
 
 // ReadConnections calls each with the counters of all frontends in the tables of the families. A frontend can
-// be missing, or come twice, if other transactions change the map meanwhile.
+// be missing, or come twice, if other transactions change the map meanwhile, and is missing if its counter is 0.
 func ReadConnections(c *netlink.Conn, families []service.Family, each func(Connections)) error {
 	for _, f := range families {
 		set := nftables.Services.String()
@@ -61,7 +61,8 @@ func ReadCounters(c *netlink.Conn, ids []nftables.ElementID) (map[nftables.Eleme
 // Attributes of the expression counter of linux/netfilter/nf_tables.h.
 const counterPackets = 2 // NFTA_COUNTER_PACKETS
 
-// parseConnections returns the counter of an element of the map services, and false if it has none.
+// parseConnections returns the counter of an element of the map services, and false if it has none, or none
+// came.
 func parseConnections(attributes []byte) (out Connections, ok bool) {
 	raw := parseElement(attributes)
 	var e nftables.Element
@@ -74,10 +75,12 @@ func parseConnections(attributes []byte) (out Connections, ok bool) {
 	if raw.counter == nil || e.Set.Family == 0 {
 		return out, false
 	}
+	if out.Count, ok = raw.packets(); !ok || out.Count == 0 {
+		return out, false // most frontends of a large cluster get no connection on a node
+	}
 	copy(e.Key[:], raw.key)
 	out.Frontend, out.Port = e.KeyValues().Frontend(), elementComment(raw.userdata)
-	out.Count, ok = raw.packets()
-	return out, ok
+	return out, true
 }
 
 // packets returns how many packets the counter of an element has counted, and false if it has no counter. It
