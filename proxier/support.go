@@ -50,11 +50,7 @@ func (p *Proxier) supportPages() http.Handler {
 }
 
 func (p *Proxier) writeCheck(ctx context.Context, w io.Writer) error {
-	var nodes nodecheck.NodeFunc
-	if p.client != nil {
-		nodes = p.client.Node
-	}
-	findings, err := nodecheck.Node(ctx, p.config, nodes)
+	findings, err := nodecheck.Node(ctx, p.config, p.state, nil)
 	if err != nil {
 		return err
 	}

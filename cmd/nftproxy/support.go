@@ -148,7 +148,7 @@ func bundleParts(c *config.Config, node string) []support.Part {
 
 // writeCheck writes the report with the flags of this command.
 func writeCheck(ctx context.Context, w io.Writer, c *config.Config) error {
-	findings, err := check.Node(ctx, c, nodesIfAny(c))
+	findings, err := check.Node(ctx, c, nil, nodesIfAny(c))
 	if err != nil {
 		return err
 	}
