@@ -79,10 +79,11 @@ func TestGoldenRules(t *testing.T) {
 			if !exists(filepath.Join(dir, "input.yaml")) {
 				t.Fatalf("%s has no input.yaml: an orphan", dir)
 			}
-			ruleset, problems := render(t, dir)
+			manifests := filepath.Join(dir, "input.yaml")
+			ruleset, problems := render(t, dir, manifests)
 			golden(t, filepath.Join(dir, "ruleset.nft"), ruleset.Bytes())
 			golden(t, filepath.Join(dir, "problems.txt"), problems.Bytes())
-			again, _ := render(t, dir)
+			again, _ := render(t, dir, manifests)
 			if diff := cmp.Diff(ruleset.String(), again.String()); diff != "" {
 				t.Errorf("a second rendering differs (-first +second):\n%s", diff)
 			}
@@ -90,11 +91,12 @@ func TestGoldenRules(t *testing.T) {
 	}
 }
 
-// render returns the ruleset of a case and the problems with its objects, as --dry-run prints them.
-func render(t *testing.T, dir string) (ruleset, problems bytes.Buffer) {
+// render returns the ruleset of manifests with the configuration of a case, and the problems with the objects,
+// as --dry-run prints them.
+func render(t *testing.T, dir, manifests string) (ruleset, problems bytes.Buffer) {
 	t.Helper()
 	report := func(err error) { problems.WriteString(err.Error() + "\n") }
-	build, err := desired.FromManifests(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), nil, report)
+	build, err := desired.FromManifests(caseConfig(t, dir, manifests), nil, report)
 	if err != nil {
 		t.Fatal(err)
 	}

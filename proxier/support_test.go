@@ -2,6 +2,7 @@ package proxier
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -36,6 +39,36 @@ func TestTableText(t *testing.T) {
 			}
 			if diff := cmp.Diff(sortedLines(want.String()), sortedLines(got.String())); diff != "" {
 				t.Errorf("(-dry run +kernel):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestObjects writes the objects of each case as a support bundle has them: they give the same rules.
+func TestObjects(t *testing.T) {
+	for _, name := range cases(t, casesDir) {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(casesDir, name)
+			objects, problems, err := source.NewDir(filepath.Join(dir, "input.yaml")).Load()
+			if err != nil {
+				t.Fatal(err, problems)
+			}
+			s := state.New("node-a")
+			for _, obj := range objects {
+				s.Apply(obj)
+			}
+			var text bytes.Buffer
+			if err := writeObjects(&text, s); err != nil {
+				t.Fatal(err)
+			}
+			copied := filepath.Join(t.TempDir(), "objects.json")
+			if err := os.WriteFile(copied, text.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			want, _ := render(t, dir, filepath.Join(dir, "input.yaml"))
+			got, _ := render(t, dir, copied)
+			if diff := cmp.Diff(want.String(), got.String()); diff != "" {
+				t.Errorf("the objects give other rules (-case +bundle):\n%s\n%s", diff, text.String())
 			}
 		})
 	}
