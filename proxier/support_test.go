@@ -20,9 +20,8 @@ import (
 // TestTableText programs each case and reads the tables back as text: they are what --dry-run prints, up to
 // the order of elements.
 func TestTableText(t *testing.T) {
-	for _, name := range cases(t, casesDir) {
+	for name, dir := range allCases(t) {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(casesDir, name)
 			manifests := filepath.Join(dir, "input.yaml")
 			n := newNode(t, dir, manifests, lab.TestNamespace(t))
 			n.load(t, manifests)
@@ -46,9 +45,8 @@ func TestTableText(t *testing.T) {
 
 // TestObjects writes the objects of each case as a support bundle has them: they give the same rules.
 func TestObjects(t *testing.T) {
-	for _, name := range cases(t, casesDir) {
+	for name, dir := range allCases(t) {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(casesDir, name)
 			objects, problems, err := source.NewDir(filepath.Join(dir, "input.yaml")).Load()
 			if err != nil {
 				t.Fatal(err, problems)
