@@ -10,9 +10,9 @@ import (
 )
 
 // addresses replaces addresses so that two with a common prefix of n bits get two with a common prefix of n
-// bits, and no longer one: a pod stays in the pod range, and ranges overlap as before. Each bit is flipped, or
-// not, by a function of the key and of the bits before it, as in Crypto-PAn (Xu et al., 2002). The first bits
-// stay, because they have a meaning: private, link-local, loopback, multicast.
+// bits, and no longer one: a pod stays in the pod range, and ranges overlap as before. Each bit is flipped,
+// or not, by a function of the key and of the bits before it, as in Crypto-PAn (Xu et al., 2002). The first
+// bits stay, because they have a meaning: private, link-local, loopback, multicast.
 type addresses struct{ key [32]byte }
 
 // keptBits returns how many bits of an address stay.

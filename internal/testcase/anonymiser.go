@@ -61,8 +61,8 @@ func newAnonymiser(key [32]byte, in *input) *anonymiser {
 	return a
 }
 
-// name returns the new name for one of a kind: web becomes service-007. A name that is not valid gets one that
-// is not valid. It notes names that are new.
+// name returns the new name for one of a kind: web becomes service-007. A name that is not valid gets one
+// that is not valid. It notes names that are new.
 func (a *anonymiser) name(k kind, old string) string {
 	switch {
 	case old == "":

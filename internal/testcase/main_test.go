@@ -120,7 +120,7 @@ status: {addresses: [{type: InternalIP, address: 198.51.100.77}, {type: Hostname
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: billing, namespace: acme-pay, annotations: {note: "acme"}, uid: acme-uid, labels: {app: acme}}
+metadata: {name: billing, namespace: acme-pay, annotations: {note: "acme"}, labels: {app: acme}}
 spec:
   type: LoadBalancer
   clusterIP: 10.88.1.2
@@ -137,7 +137,8 @@ addressType: IPv4
 ports: [{name: acme-port, port: 9443}]
 endpoints:
 - {addresses: [10.99.7.5], nodeName: worker-17.example.com, zone: acme-north, hostname: acme,
-   targetRef: {kind: Pod, name: acme-pod}, hints: {forZones: [{name: acme-north}], forNodes: [{name: other-acme}]}}
+   targetRef: {kind: Pod, name: acme-pod},
+   hints: {forZones: [{name: acme-north}], forNodes: [{name: other-acme}]}}
 `
 	dir := t.TempDir()
 	from := filepath.Join(dir, "in.yaml")
@@ -152,8 +153,8 @@ endpoints:
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, old := range []string{"acme", "billing", "worker", "example", "10.99.7.", "10.88.1.2", "198.51.100.77",
-		"203.0.113."} {
+	for _, old := range []string{"acme", "billing", "worker", "example", "10.99.7.", "10.88.1.2",
+		"198.51.100.77", "203.0.113."} {
 		if strings.Contains(string(text), old) {
 			t.Errorf("%q is in the case:\n%s", old, text)
 		}
@@ -166,11 +167,12 @@ endpoints:
 	}
 }
 
-// TestAddresses shows that common prefixes stay as long as they were, and that private addresses stay private.
+// TestAddresses shows that common prefixes stay as long as they were, and that private addresses stay
+// private.
 func TestAddresses(t *testing.T) {
 	m := &addresses{key: [32]byte{1}}
-	texts := []string{"10.1.2.3", "10.1.2.4", "10.1.3.4", "10.200.0.1", "172.16.0.1", "172.31.255.9", "172.32.0.1",
-		"192.168.1.1", "192.0.2.1", "100.64.0.1", "100.1.2.3", "169.254.1.1", "203.0.113.9", "127.0.0.1",
+	texts := []string{"10.1.2.3", "10.1.2.4", "10.1.3.4", "10.200.0.1", "172.16.0.1", "172.31.255.9",
+		"172.32.0.1", "192.168.1.1", "192.0.2.1", "100.64.0.1", "100.1.2.3", "169.254.1.1", "203.0.113.9", "127.0.0.1",
 		"224.0.0.1", "0.0.0.0", "fd00:10:244::1", "fd00:10:244::2", "fd00:10:96::1", "2001:db8::1", "fe80::1",
 		"ff02::1", "::1"}
 	for _, x := range texts {
@@ -191,7 +193,8 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%s became %s, which is of another kind", a, b)
 		}
 	}
-	if m.addr(netip.MustParseAddr("10.1.2.3")) == (&addresses{key: [32]byte{2}}).addr(netip.MustParseAddr("10.1.2.3")) {
+	a, other := netip.MustParseAddr("10.1.2.3"), &addresses{key: [32]byte{2}}
+	if m.addr(a) == other.addr(a) {
 		t.Error("the key makes no difference")
 	}
 }
