@@ -1,7 +1,9 @@
 package proxier
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,9 +11,12 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 
+	"k8s.io/apimachinery/pkg/runtime"
+
 	nodecheck "github.com/nftproxy/nftproxy/proxier/check"
 	"github.com/nftproxy/nftproxy/proxier/health"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -30,6 +35,7 @@ func (p *Proxier) supportPages() http.Handler {
 	page := func(path string, write func(context.Context, io.Writer) error) {
 		mux.Handle(path, support.Page(write))
 	}
+	page("/objects", func(_ context.Context, w io.Writer) error { return writeObjects(w, p.state) })
 	page("/check", p.writeCheck)
 	page("/diff", p.writeDiff)
 	page("/goroutines", func(_ context.Context, w io.Writer) error {
@@ -49,12 +55,26 @@ func (p *Proxier) supportPages() http.Handler {
 	return mux
 }
 
+// writeObjects writes the objects of a state as a List, which kubectl and --source read.
+func writeObjects(w io.Writer, s *state.State) error {
+	out := bufio.NewWriter(w)
+	before := `{"apiVersion":"v1","kind":"List","items":[`
+	err := s.Objects(func(obj runtime.Object) error {
+		text, err := json.Marshal(obj)
+		if err != nil {
+			return err
+		}
+		out.WriteString(before + "\n")
+		before = ","
+		_, err = out.Write(text)
+		return err
+	})
+	out.WriteString("\n]}\n")
+	return errors.Join(err, out.Flush())
+}
+
 func (p *Proxier) writeCheck(ctx context.Context, w io.Writer) error {
-	var nodes nodecheck.NodeFunc
-	if p.client != nil {
-		nodes = p.client.Node
-	}
-	findings, err := nodecheck.Node(ctx, p.config, nodes)
+	findings, err := nodecheck.Node(ctx, p.config, p.state, nil)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package proxier
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,15 +12,16 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestTableText programs each case and reads the tables back as text: they are what --dry-run prints, up to
 // the order of elements.
 func TestTableText(t *testing.T) {
-	for _, name := range cases(t, casesDir) {
+	for name, dir := range allCases(t) {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(casesDir, name)
 			manifests := filepath.Join(dir, "input.yaml")
 			n := newNode(t, dir, manifests, lab.TestNamespace(t))
 			n.load(t, manifests)
@@ -36,6 +38,35 @@ func TestTableText(t *testing.T) {
 			}
 			if diff := cmp.Diff(sortedLines(want.String()), sortedLines(got.String())); diff != "" {
 				t.Errorf("(-dry run +kernel):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestObjects writes the objects of each case as a support bundle has them: they give the same rules.
+func TestObjects(t *testing.T) {
+	for name, dir := range allCases(t) {
+		t.Run(name, func(t *testing.T) {
+			objects, problems, err := source.NewDir(filepath.Join(dir, "input.yaml")).Load()
+			if err != nil {
+				t.Fatal(err, problems)
+			}
+			s := state.New("node-a")
+			for _, obj := range objects {
+				s.Apply(obj)
+			}
+			var text bytes.Buffer
+			if err := writeObjects(&text, s); err != nil {
+				t.Fatal(err)
+			}
+			copied := filepath.Join(t.TempDir(), "objects.json")
+			if err := os.WriteFile(copied, text.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			want, _ := render(t, dir, filepath.Join(dir, "input.yaml"))
+			got, _ := render(t, dir, copied)
+			if diff := cmp.Diff(want.String(), got.String()); diff != "" {
+				t.Errorf("the objects give other rules (-case +bundle):\n%s\n%s", diff, text.String())
 			}
 		})
 	}

@@ -20,8 +20,8 @@ import (
 )
 
 const supportLong = `support-bundle writes one tar.gz with what a maintainer asks for: versions, the report of
-check, the configuration, the difference between what nftproxy wants and the kernel
-has, both tables, metrics, health, the last 1,000 lines of the log, goroutines, and the
+check, the configuration, the objects, the difference between what nftproxy wants and
+the kernel has, both tables, metrics, health, the last 1,000 lines of the log, goroutines, and the
 network of the node. index.txt in it says what each file is, and what could not be read.
 
 It asks the nftproxy that runs on this node: as root, on the node or in the pod:
@@ -134,6 +134,8 @@ func bundleParts(c *config.Config, node string) []support.Part {
 		either("table-"+f.String()+".nft", "the table in the kernel", "/table/"+f.String(),
 			func(_ context.Context, w io.Writer) error { return writeTable(w, f) })
 	}
+	page("objects.json", "Services, EndpointSlices, ServiceCIDRs and the Node, as far as the rules need them",
+		"/objects")
 	page("diff.nft", "what a full sync would have changed", "/diff")
 	page("configz.json", "the configuration in effect", "/configz")
 	page("flagz.txt", "the flags of the daemon", "/flagz")
@@ -148,7 +150,7 @@ func bundleParts(c *config.Config, node string) []support.Part {
 
 // writeCheck writes the report with the flags of this command.
 func writeCheck(ctx context.Context, w io.Writer, c *config.Config) error {
-	findings, err := check.Node(ctx, c, nodesIfAny(c))
+	findings, err := check.Node(ctx, c, nil, nodesIfAny(c))
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,7 @@ func TestSupportBundle(t *testing.T) {
 				"check.txt":      "ok ",
 				"table-ip.nft":   `comment "default/web:http"`,
 				"table-ip6.nft":  "\ttype nat hook prerouting",
+				"objects.json":   `"name":"web","namespace":"default"`,
 				"configz.json":   `"clusterCIDR":"10.244.0.0/16"`,
 				"flagz.txt":      "cluster-cidr=10.244.0.0/16",
 				"statusz.txt":    "Binary version: ",

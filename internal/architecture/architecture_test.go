@@ -34,7 +34,7 @@ func levels() [][]string {
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
 		{"proxier/desired", "proxier/takeover"},
 		{"proxier/check", "proxier/explain", "proxier/status", "proxier/support"},
-		{"proxier"},
+		{"proxier", "proxier/top"},
 		{"cmd/nftproxy"},
 	}
 }
