@@ -1,5 +1,6 @@
-# Versions of the linters.
+# Versions of the linters, and the compiler of templates, of which the program has the library.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TEMPL = github.com/a-h/templ/cmd/templ@$(shell $(GO) list -m -f '{{.Version}}' github.com/a-h/templ)
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.3.0
 
 # The module of programs for builds and checks.
@@ -12,7 +13,7 @@ UPSTREAM := internal/upstream
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e demo bench golden docs fuzz lint vuln verify tools clean
+.PHONY: all build image test e2e demo bench golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -44,8 +45,19 @@ bench: build ## measure nftproxy, the bare kernel and the kube-proxy at KUBE_PRO
 golden: ## rewrite the golden files in testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
 
+# make case FROM=bundle.tar.gz NAME=two-load-balancers [SERVICES=shop/web,shop/api] [ABOUT="What it shows."]
+# or, of what kubectl prints: FROM=cluster.yaml NODE=worker-1 [CONFIG=config.conf]
+case: ## make a golden case of a user's cluster, with other names and addresses
+	$(GO) run ./internal/testcase -from "$(FROM)" -out "testdata/clusters/$(NAME)" -node "$(NODE)" \
+		-config "$(CONFIG)" -services "$(SERVICES)" $(if $(ABOUT),-about "$(ABOUT)")
+	$(GO) test ./proxier -run 'TestGoldenRules/^$(NAME)$$' -update
+
 docs: ## rewrite docs/nftproxy.md from the help, and the table of docs/configuration.md from the settings
 	$(GO) test ./cmd/nftproxy ./proxier/config -run TestReference -update
+
+PAGE := proxier/status/page
+pages: ## compile the template of the page /status to Go
+	$(GO) run $(TEMPL) generate -f $(PAGE).templ
 
 FUZZTIME ?= 30s
 fuzz: ## run each fuzz test for FUZZTIME
@@ -56,6 +68,8 @@ fuzz: ## run each fuzz test for FUZZTIME
 lint: ## check formatting, vet and staticcheck; internal/architecture tests the import rule
 	@unformatted=$$(gofmt -l cmd internal proxier rules); \
 	test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	@$(GO) run $(TEMPL) generate -f $(PAGE).templ -stdout | cmp -s - $(PAGE)_templ.go || \
+	  { echo "$(PAGE)_templ.go is older than its template: run make pages"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...

@@ -103,15 +103,17 @@ func (c *connections) update() error {
 	c.changed = map[service.Frontend]struct{}{}
 	c.change()
 	c.mu.Unlock()
-	var found []kernel.Connections
+	part := make([]kernel.Connections, 0, 1000) // a transaction waits for so many at most
 	err := c.read(func(n kernel.Connections) {
-		if n.Count > 0 {
-			found = append(found, n)
+		if n.Count == 0 {
+			return
+		}
+		if part = append(part, n); len(part) == cap(part) {
+			c.take(part)
+			part = part[:0]
 		}
 	})
-	for part := range slices.Chunk(found, 1000) { // a transaction waits for one part at most
-		c.take(part)
-	}
+	c.take(part)
 	c.mu.Lock()
 	c.changed = nil
 	if err == nil {

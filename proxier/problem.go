@@ -13,10 +13,10 @@ import (
 
 // What a note is about.
 const (
-	aboutAPI       = "api"
-	aboutConfig    = "config"
-	aboutConntrack = "conntrack"
-	aboutKubeProxy = "kube-proxy"
+	aboutAPI    = "api"
+	aboutConfig = "config"
+	aboutTable  = "conntrack table"
+	aboutDrops  = "conntrack drops"
 )
 
 const (
@@ -44,6 +44,7 @@ func (p *Proxier) problems(f facts) (list []status.Problem) {
 			"The words of the kernel say why. nftproxy tries again at least every %v (%d failures so far); "+
 				"connections follow the rules as they were.", maxRetry, f.failures))
 	}
+	p.watchTracking()
 	list = append(list, p.notes.list()...)
 	if resources, since := p.notes.silent(silence); len(resources) > 0 {
 		add(since, "Nothing has come from the API server about "+strings.Join(resources, ", ")+
@@ -54,8 +55,8 @@ func (p *Proxier) problems(f facts) (list []status.Problem) {
 			"troubleshooting.md. With Linux 6.9 --own-tables keeps it out.")
 	}
 	if off := host.NotForwarding(p.families); len(off) > 0 {
-		add(time.Time{}, "This node does not forward packets to pods and other nodes: "+strings.Join(off, ", ")+
-			" is 0.", "Set it to 1, in a file of /etc/sysctl.d too.")
+		add(time.Time{}, "This node does not forward packets to pods and other nodes: 0 is the value of "+
+			strings.Join(off, " and ")+".", "Set it to 1, also in /etc/sysctl.d for the next boot.")
 	}
 	if node := p.state.Node(); node.Kept {
 		add(time.Time{}, "The Node object has no addresses: nodePorts and health checks stay on its last ones, "+

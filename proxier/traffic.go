@@ -162,15 +162,15 @@ func (c *connections) ranks(order string) map[string]float64 {
 	return ranks
 }
 
-// sample reads the counters for each step of the histories, until ctx ends.
+// sample reads the counters for each step of the histories, and looks at connection tracking, until ctx ends.
 func (p *Proxier) sample(ctx context.Context) {
-	if p.config.ConnectionCounters == config.CountOff {
-		return
-	}
 	for ctx.Err() == nil {
 		begin := time.Now()
-		if err := p.connections.refresh(); err != nil {
-			p.metrics.NetlinkError(err)
+		p.watchTracking()
+		if p.config.ConnectionCounters != config.CountOff {
+			if err := p.connections.refresh(); err != nil {
+				p.metrics.NetlinkError(err)
+			}
 		}
 		end := time.Unix(0, (stepOf(begin)+1)*int64(historyStep)).Sub(begin)
 		pause(ctx, max(end, sampleShare*time.Since(begin)))

@@ -14,6 +14,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/proxier/socket"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -119,7 +120,7 @@ func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain
 		return answerFromManifests(c, q)
 	}
 	report, err := explain.Ask(ctx, q)
-	if !errors.Is(err, explain.ErrNoDaemon) {
+	if !errors.Is(err, socket.ErrNoDaemon) {
 		return report, err
 	}
 	return answerAlone(ctx, c, q, err)
@@ -169,17 +170,19 @@ func answerAlone(ctx context.Context, c *config.Config, q explain.Question, why 
 	if err != nil {
 		return nil, err
 	}
-	h := explain.ReadHost(e.Config.MasqueradeMark)
-	wanted, err := readWanted(ctx, c, addrs, programmed, inquiry, q)
-	if err == nil {
-		wanted.Alone, wanted.Host = why, h
-		return explain.Explain(wanted, q, inquiry)
+	wanted, unread := readWanted(ctx, c, addrs, programmed, inquiry, q)
+	if unread != nil {
+		if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
+			pods.CIDRs = programmed
+		}
+		wanted = &explain.Wanted{Environment: e, HostAddrs: addrs, Unread: unread}
 	}
-	if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
-		pods.CIDRs = programmed
+	wanted.Alone, wanted.Host = why, explain.ReadHost(e.Config.MasqueradeMark)
+	wanted.Traffic = explain.NewTraffic(ctx, inquiry.Counted)
+	if unread != nil {
+		return explain.Alone(inquiry, *wanted, q)
 	}
-	return explain.Alone(inquiry,
-		explain.Wanted{Environment: e, HostAddrs: addrs, Host: h, Alone: why, Unread: err}, q)
+	return explain.Explain(wanted, q, inquiry)
 }
 
 // readWanted reads from the API server what is wanted.

@@ -16,25 +16,14 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/explain"
 )
 
-// commandVar makes the test binary the command nftproxy, so that tests can run it as a process.
-const commandVar = "NFTPROXY_TEST_COMMAND"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(commandVar) != "" {
-		main()
-		return
-	}
-	lab.Main(m)
-}
-
 // node is a lab whose node runs nftproxy with manifests.
 type node struct {
 	lab *lab.Lab
 	dir string // of the manifests
 }
 
-// newNode starts nftproxy on the node of a new lab.
-func newNode(t *testing.T, manifests string) *node {
+// newNode starts nftproxy on the node of a new lab, with more flags.
+func newNode(t *testing.T, manifests string, flags ...string) *node {
 	t.Helper()
 	l, err := lab.New(lab.Options{})
 	if err != nil {
@@ -45,8 +34,9 @@ func newNode(t *testing.T, manifests string) *node {
 	if err := os.WriteFile(filepath.Join(n.dir, "all.yaml"), []byte(manifests), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, log := n.start(t, "--source="+n.dir, "--hostname-override=node-a", "--oom-score-adj=0",
+	flags = append(flags, "--source="+n.dir, "--hostname-override=node-a", "--oom-score-adj=0",
 		"--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
+	_, log := n.start(t, flags...)
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		out, _, err := n.try("explain", "10.96.0.10:80")
 		if err == nil && strings.Contains(out, "succeeded") {
@@ -61,8 +51,7 @@ func newNode(t *testing.T, manifests string) *node {
 // start starts the command on the node. It ends with the test.
 func (n *node) start(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), commandVar+"=1")
+	cmd := process(args...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := n.lab.Node().Do(cmd.Start); err != nil {
@@ -84,8 +73,7 @@ func (n *node) run(t *testing.T, args ...string) (out string, code int) {
 
 // try is run, with an error if the command cannot answer.
 func (n *node) try(args ...string) (out string, code int, err error) {
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), commandVar+"=1")
+	cmd := process(args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err = n.lab.Node().Do(cmd.Run)

@@ -37,7 +37,7 @@ type facts struct {
 type hostFacts struct {
 	kernel     string // release
 	interfaces []string
-	flows      conntrack.Usage
+	flows      conntrack.Usage // zero where it is not in use yet
 	// losses are what conntrack has dropped.
 	losses conntrack.Losses
 }
@@ -73,8 +73,7 @@ func readHost() (hostFacts, error) {
 		h.interfaces = append(h.interfaces, l.Attrs().Name)
 	}
 	slices.Sort(h.interfaces)
-	h.flows = conntrack.ReadUsage()
-	if h.flows.Max > 0 {
+	if h.flows, err = conntrack.ReadUsage("/proc/sys/net"); err == nil {
 		h.losses, _ = conntrack.ReadLosses() // an error is that of nftables, which has a finding
 	}
 	return h, nil

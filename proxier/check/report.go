@@ -88,14 +88,17 @@ func dropsForwarded(t kernel.Table) bool {
 	})
 }
 
+// fullAbove is the percentage of conntrack's table in use above which there is a problem.
+const fullAbove = 90
+
 func reportConntrack(f *facts) Finding {
 	const subject = "conntrack"
 	flows := f.host.flows
-	detail := fmt.Sprintf("%d of at most %d flows", flows.Count, flows.Max)
+	detail := fmt.Sprintf("%d of at most %d flows", flows.Flows, flows.Most)
 	switch {
-	case flows.Max == 0:
+	case flows.Most == 0:
 		return Finding{subject, OK, "not in use yet", ""}
-	case flows.NearlyFull():
+	case flows.Flows*100 > flows.Most*fullAbove:
 		return Finding{subject, Problem,
 			detail + ": when the table is full, the kernel drops new connections",
 			"raise conntrack.min or conntrack.maxPerCore in the configuration"}

@@ -1,39 +1,36 @@
 package conntrack
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
 
-// Usage is how full the table of connection tracking is, in a network namespace.
+// Usage is how full the table of connection tracking is. New connections are dropped when it is full.
 type Usage struct {
-	Count int // flows in the table
-	Max   int // flows that it may have; 0 where it is not in use yet
+	Flows, Most int
 }
 
-// ReadUsage returns the usage in the network namespace of the calling thread.
-func ReadUsage() Usage {
-	const dir = "/proc/sys/net/netfilter/"
-	return Usage{Count: readNumber(dir + "nf_conntrack_count"), Max: readNumber(dir + "nf_conntrack_max")}
+// ReadUsage returns the usage in the network namespace of the calling thread. netDir is /proc/sys/net, or where
+// it is mounted.
+func ReadUsage(netDir string) (u Usage, err error) {
+	for name, to := range map[string]*int{"nf_conntrack_count": &u.Flows, "nf_conntrack_max": &u.Most} {
+		text, err := os.ReadFile(filepath.Join(netDir, "netfilter", name))
+		if err != nil {
+			return u, fmt.Errorf("read usage of connection tracking: %w", err)
+		}
+		if *to, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+			return u, fmt.Errorf("read usage of connection tracking: %s: %w", name, err)
+		}
+	}
+	return u, nil
 }
 
 // Full reports whether the kernel drops new connections. It makes room only by dropping flows that have seen
 // packets in one direction.
-func (u Usage) Full() bool { return u.Max > 0 && u.Count >= u.Max }
+func (u Usage) Full() bool { return u.Most > 0 && u.Flows >= u.Most }
 
-// NearlyFull reports whether more than 90 % of the table are in use.
-func (u Usage) NearlyFull() bool { return u.Count*10 > u.Max*9 }
-
-// readNumber returns the number in a file, and 0 if the file does not exist or has no number.
-func readNumber(path string) int {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return 0
-	}
-	return n
-}
+// NearlyFull reports whether less than one part in twenty is free.
+func (u Usage) NearlyFull() bool { return u.Most > 0 && u.Flows > u.Most-u.Most/20 }

@@ -127,6 +127,7 @@ func (x *explainer) evaluateAlone() error {
 		x.report.add("affinity", "endpoint "+first.Endpoint.String(),
 			"this client has it for another "+left.Round(time.Second).String())
 	}
+	x.traffic()
 	x.daemon()
 	x.obstacles()
 	x.verdict()

@@ -193,6 +193,7 @@ func (x *explainer) evaluate() error {
 	if err := x.compare(unread); err != nil {
 		return err
 	}
+	x.traffic()
 	x.sync()
 	x.daemon()
 	x.obstacles()

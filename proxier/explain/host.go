@@ -32,9 +32,9 @@ type Host struct {
 func ReadHost(mark uint32) *Host {
 	h := &Host{
 		NotForwarding: map[service.Family][]string{}, BridgesCallRules: map[service.Family]bool{},
-		Flows: conntrack.ReadUsage(),
 	}
-	if h.Flows.Max > 0 {
+	var unused error
+	if h.Flows, unused = conntrack.ReadUsage("/proc/sys/net"); unused == nil {
 		h.Losses, h.Unread = conntrack.ReadLosses()
 	}
 	for _, f := range service.Families() {
@@ -116,7 +116,7 @@ func (x *explainer) answersDirectly(p host.BridgePort) bool {
 func (x *explainer) conntrack() {
 	h := x.Host
 	use := fmt.Sprintf("%d of at most %d flows: raise conntrack.maxPerCore or conntrack.min, or look for who "+
-		"opens them", h.Flows.Count, h.Flows.Max)
+		"opens them", h.Flows.Flows, h.Flows.Most)
 	switch {
 	case h.Flows.Full():
 		x.obstacle("conntrack", "full", use, "the table of connection tracking is full")

@@ -24,7 +24,7 @@ func TestHost(t *testing.T) {
 	)
 	off := map[service.Family][]string{service.IPv4: {"net.ipv4.ip_forward"}}
 	off6 := map[service.Family][]string{service.IPv6: {"net.ipv6.conf.all.forwarding"}}
-	full, busy := conntrack.Usage{Count: 9, Max: 9}, conntrack.Usage{Count: 8, Max: 9}
+	full, busy := conntrack.Usage{Flows: 9, Most: 9}, conntrack.Usage{Flows: 8, Most: 10}
 	lost := conntrack.Losses{Dropped: 3, Insert: 2}
 	mark := func(family string, sets bool) []kernel.MarkRule {
 		return []kernel.MarkRule{{Family: family, Table: "vpn", Chain: "c", Sets: sets}}
@@ -55,8 +55,8 @@ func TestHost(t *testing.T) {
 		"conntrack full": {Host{Flows: full}, nodeAddr, other,
 			"connection tracking is full", "9 of at most 9 flows", 1},
 		"conntrack not full": {Host{Flows: busy}, pod, other, "", "", 0},
-		"conntrack nearly full": {Host{Flows: conntrack.Usage{Count: 91, Max: 100}}, pod, other,
-			"connection tracking is nearly full", "91 of at most 100 flows", 0},
+		"conntrack nearly full": {Host{Flows: conntrack.Usage{Flows: 96, Most: 100}}, pod, other,
+			"connection tracking is nearly full", "96 of at most 100 flows", 0},
 		"conntrack has dropped": {Host{Flows: busy, Losses: lost}, pod, other,
 			"", "has dropped: 3 packets of new connections since the boot, 2 of them", 0},
 		"conntrack not in use": {Host{}, pod, other, "", "", 0},

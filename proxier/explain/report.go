@@ -37,6 +37,10 @@ type Report struct {
 	Obstacles []string `json:"obstacles,omitempty"`
 	Doubts    []string `json:"doubts,omitempty"`
 	Rules     []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
+	// Connections are those that the kernel has counted at the frontend since it has its element, with any
+	// client. They are missing if it does not count or was not read.
+	Connections *uint64 `json:"connections,omitempty"`
+	Open        *Open   `json:"open,omitempty"` // missing if it is not known
 	// Probe is what came of a probe from this node, if one was sent. It changes neither verdict nor exit code.
 	Probe *probe.Result `json:"probe,omitempty"`
 	// Live is what happened to real packets, if they were traced. It changes neither of them.
@@ -57,6 +61,8 @@ type Endpoint struct {
 	Itself      bool   `json:"itself,omitempty"` // it is the client
 	Source      string `json:"source,omitempty"`
 	Reason      string `json:"reason,omitempty"` // why it is left out
+	// Connections are those that the kernel has counted from the frontend to the endpoint.
+	Connections *uint64 `json:"connections,omitempty"`
 }
 
 // Decision is a line of the answer: what was decided, and why.

@@ -21,6 +21,7 @@ type Wanted struct {
 	HostAddrs   []netip.Addr
 	Services    []desired.Inspection // the one that the question names is the first
 	Sync        *Sync                // nil: no daemon was asked
+	Traffic     *Traffic             // nil: the kernel was not asked
 	Host        *Host                // nil: not read
 	Alone       error                // why no daemon was asked that should run; nil: one was, or none should
 	Unread      error                // why the objects were not read from the API server; then nothing is wanted

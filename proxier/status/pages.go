@@ -2,10 +2,28 @@ package status
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
+
+	"github.com/a-h/templ"
 )
+
+//go:embed style.css
+var style string
+
+// styleElement is the style as an element of a page.
+func styleElement() string { return "<style>" + style + "</style>" }
+
+// styleHash names the style in a Content-Security-Policy.
+func styleHash() string {
+	sum := sha256.Sum256([]byte(style))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}
 
 // maxRequests bounds the requests that are answered at the same time: each may have the rows of many endpoints
 // in memory. Further ones wait until their client gives up.
@@ -38,11 +56,40 @@ func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch r.URL.Path {
+	case "/status":
+		v := view{p.report(r.Context(), ParseQuery(r.URL.Query())), r.URL.Query().Get("refresh") == "on"}
+		writePage(w, r, http.StatusOK, page(v))
 	case "/status.json":
 		p.serveJSON(w, r)
+	case "/status/explain":
+		p.serveExplain(w, r)
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// serveExplain serves the answer to ?target= and ?from=.
+func (p *Pages) serveExplain(w http.ResponseWriter, r *http.Request) {
+	target, from := r.URL.Query().Get("target"), cmp.Or(r.URL.Query().Get("from"), "pod")
+	code, failure := http.StatusOK, ""
+	text, err := p.explain(r.Context(), target, from)
+	if err != nil {
+		code, failure = http.StatusBadRequest, err.Error()
+	}
+	writePage(w, r, code, explanation(target, from, text, failure))
+}
+
+// writePage writes a page that may use its own style and nothing else: no script, no other address.
+func writePage(w http.ResponseWriter, r *http.Request, code int, c templ.Component) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src '"+styleHash()+"'; img-src data:; "+
+		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = c.Render(r.Context(), w) // fails if the client is gone
 }
 
 func (p *Pages) serveJSON(w http.ResponseWriter, r *http.Request) {

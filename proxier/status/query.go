@@ -3,6 +3,7 @@ package status
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -36,10 +37,10 @@ func (q Query) Normal() Query {
 	q.Filter = strings.ToValidUTF8(q.Filter[:min(len(q.Filter), maxFilter)], "")
 	words := strings.Fields(q.Filter)
 	q.Filter = strings.Join(words[:min(len(words), maxWords)], " ")
-	if q.Order != OrderRate && q.Order != OrderConnections {
+	if q.Order != OrderRate && q.Order != OrderConnections && q.Order != OrderOpen {
 		q.Order = OrderName
 	}
-	q.Offset = max(q.Offset, 0)
+	q.Offset = min(max(q.Offset, 0), math.MaxInt-MaxLimit) // so that the end of the page is a number
 	if q.Limit <= 0 {
 		q.Limit = DefaultLimit
 	}
@@ -92,7 +93,7 @@ func (q Query) Select(all []*service.Service, ranks map[string]float64) (s Selec
 	}
 	if q.Order != OrderName {
 		slices.SortStableFunc(first, func(a, b ranked) int { return cmp.Compare(b.rank, a.rank) })
-		s.Rows = page(first, s.Rows, q)
+		s.Rows = pageOf(first, s.Rows, q)
 	}
 	return s
 }
@@ -103,8 +104,8 @@ type ranked struct {
 	rank float64
 }
 
-// page returns the ports of the page, of which those with a rank come first.
-func page(first []ranked, others []Selected, q Query) []Selected {
+// pageOf returns the ports of the page, of which those with a rank come first.
+func pageOf(first []ranked, others []Selected, q Query) []Selected {
 	rows := make([]Selected, 0, q.Limit)
 	for i := q.Offset; i < q.Offset+q.Limit && i < len(first)+len(others); i++ {
 		if i < len(first) {

@@ -32,6 +32,6 @@ func (t *Times) Latency() Latency {
 		return Latency{}
 	}
 	slices.Sort(kept)
-	at := func(percent int) float64 { return kept[(len(kept)-1)*percent/100].Seconds() }
+	at := func(percent int) float64 { return kept[(len(kept)*percent+99)/100-1].Seconds() } // nearest rank
 	return Latency{P50: at(50), P99: at(99), Samples: len(kept)}
 }
