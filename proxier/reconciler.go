@@ -50,7 +50,7 @@ func (r reason) String() string {
 //	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
-//	progress     report.go: Events, metrics and health;  inquiry.go: answers to nftproxy explain
+//	progress     report.go: Events, metrics and health;  inquiry.go: answers to commands
 type reconciler struct {
 	*Proxier
 	tables      tables

@@ -16,17 +16,6 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/explain"
 )
 
-// commandVar makes the test binary the command nftproxy, so that tests can run it as a process.
-const commandVar = "NFTPROXY_TEST_COMMAND"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(commandVar) != "" {
-		main()
-		return
-	}
-	lab.Main(m)
-}
-
 // node is a lab whose node runs nftproxy with manifests.
 type node struct {
 	lab *lab.Lab
@@ -61,8 +50,7 @@ func newNode(t *testing.T, manifests string) *node {
 // start starts the command on the node. It ends with the test.
 func (n *node) start(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), commandVar+"=1")
+	cmd := process(args...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := n.lab.Node().Do(cmd.Start); err != nil {
@@ -84,8 +72,7 @@ func (n *node) run(t *testing.T, args ...string) (out string, code int) {
 
 // try is run, with an error if the command cannot answer.
 func (n *node) try(args ...string) (out string, code int, err error) {
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), commandVar+"=1")
+	cmd := process(args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err = n.lab.Node().Do(cmd.Run)

@@ -56,12 +56,19 @@ func parseConnections(attributes []byte) (out Connections, ok bool) {
 	}
 	copy(e.Key[:], raw.key)
 	out.Frontend, out.Port = e.KeyValues().Frontend(), elementComment(raw.userdata)
-	for typ, v := range netlink.Attrs(raw.counter) {
+	out.Count, ok = raw.packets()
+	return out, ok
+}
+
+// packets returns how many packets the counter of an element has counted, and false if it has no counter. It
+// counts the lookups that found the element: one for each connection.
+func (e rawElement) packets() (n uint64, ok bool) {
+	for typ, v := range netlink.Attrs(e.counter) {
 		if typ == counterPackets && len(v) == 8 {
-			out.Count, ok = binary.BigEndian.Uint64(v), true
+			return binary.BigEndian.Uint64(v), true
 		}
 	}
-	return out, ok
+	return 0, false
 }
 
 // counterOf returns the attributes of the counter in an element's expression.
