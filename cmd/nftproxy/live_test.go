@@ -114,12 +114,15 @@ func (n *node) requests(t *testing.T, from string, to netip.AddrPort) (stop func
 	return func() { close(done); <-stopped }
 }
 
-// TestLiveIsKilled kills explain while it traces: the kernel removes the table.
+// TestLiveIsKilled kills explain while it traces: the kernel removes the table. Another one ends on SIGTERM, with
+// what it has seen.
 func TestLiveIsKilled(t *testing.T) {
 	n := newProbedNode(t)
 	before := n.ruleset(t)
 	cmd, log := n.start(t, "explain", "--live=1m", "10.96.0.10:80")
-	n.eventually(t, "the table of the trace", func() bool { return strings.Contains(n.ruleset(t), trace.TableName) })
+	n.eventually(t, "the table of the trace", func() bool {
+		return strings.Contains(n.ruleset(t), trace.TableName)
+	})
 	if out, code, err := n.try("explain", "--live=1s", "10.96.0.10:80"); err == nil || code != 3 ||
 		!strings.Contains(err.Error(), "another nftproxy explain --live runs on this node") {
 		t.Errorf("two at once: exit code %d, error %v: %s", code, err, out)
@@ -132,8 +135,19 @@ func TestLiveIsKilled(t *testing.T) {
 	if t.Failed() {
 		t.Logf("the killed command: %s", log)
 	}
-	if report, _ := n.explain(t, "--live=1ms", "10.96.0.10:80"); report.Live == nil {
-		t.Error("no trace afterwards")
+	cmd, log = n.start(t, "explain", "--live=1m", "10.96.0.10:80")
+	n.eventually(t, "the table of the trace", func() bool {
+		return strings.Contains(n.ruleset(t), trace.TableName)
+	})
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if err != nil || !strings.Contains(log.String(), "\nlive      no packet to 10.96.0.10:80/tcp was seen") {
+		t.Errorf("SIGTERM: error %v: %s", err, log)
+	}
+	if after := n.ruleset(t); after != before {
+		t.Errorf("SIGTERM leaves %s", after)
 	}
 }
 
@@ -153,7 +167,7 @@ func TestLiveFates(t *testing.T) {
 	if err := n.lab.Serve(netip.MustParseAddrPort("192.0.2.1:8080"), "tcp"); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.lab.Node().Do(func() error { return blackhole("10.244.9.0/24") }); err != nil {
+	if err := n.lab.Node().Do(func() error { return addRoute("10.244.9.0/24", unix.RTN_BLACKHOLE) }); err != nil {
 		t.Fatal(err)
 	}
 	for target, want := range map[string]string{
@@ -200,11 +214,11 @@ ports: [{port: 8080}]
 endpoints: [{addresses: [10.244.9.9], nodeName: node-b}]
 `
 
-// blackhole makes the calling thread's namespace drop what it routes to a range.
-func blackhole(cidr string) error {
+// addRoute adds a route without a next hop in the calling thread's namespace.
+func addRoute(cidr string, kind int) error {
 	dst, err := netlink.ParseIPNet(cidr)
 	if err != nil {
 		return err
 	}
-	return netlink.RouteAdd(&netlink.Route{Dst: dst, Type: unix.RTN_BLACKHOLE})
+	return netlink.RouteAdd(&netlink.Route{Dst: dst, Type: kind})
 }

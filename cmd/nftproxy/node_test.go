@@ -22,8 +22,8 @@ type node struct {
 	dir string // of the manifests
 }
 
-// newNode starts nftproxy on the node of a new lab.
-func newNode(t *testing.T, manifests string) *node {
+// newNode starts nftproxy on the node of a new lab, with more flags.
+func newNode(t *testing.T, manifests string, flags ...string) *node {
 	t.Helper()
 	l, err := lab.New(lab.Options{})
 	if err != nil {
@@ -34,8 +34,9 @@ func newNode(t *testing.T, manifests string) *node {
 	if err := os.WriteFile(filepath.Join(n.dir, "all.yaml"), []byte(manifests), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, log := n.start(t, "--source="+n.dir, "--hostname-override=node-a", "--oom-score-adj=0",
+	flags = append(flags, "--source="+n.dir, "--hostname-override=node-a", "--oom-score-adj=0",
 		"--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
+	_, log := n.start(t, flags...)
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		out, _, err := n.try("explain", "10.96.0.10:80")
 		if err == nil && strings.Contains(out, "succeeded") {

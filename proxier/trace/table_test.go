@@ -15,7 +15,8 @@ func TestMain(m *testing.M) { lab.Main(m) }
 
 func selection(to string) Selection {
 	at := netip.MustParseAddrPort(to)
-	return Selection{To: service.Frontend{Addr: at.Addr(), Protocol: service.TCP, Port: at.Port()}, For: time.Minute}
+	return Selection{For: time.Minute,
+		To: service.Frontend{Addr: at.Addr(), Protocol: service.TCP, Port: at.Port()}}
 }
 
 // TestTable compares the tables with what nft says they are.
