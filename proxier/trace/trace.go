@@ -53,11 +53,14 @@ func Start(s Selection) (*Trace, error) {
 // all programs wait for the close: 20 ms (nft_rcv_nl_event in net/netfilter/nf_tables_api.c, seen on 6.18).
 const settle = 100 * time.Millisecond
 
-// Close ends the trace and removes its table.
+// Close ends the trace and removes its table, unless another trace has done so on Linux before 5.12.
 func (t *Trace) Close() error {
 	b := &netlink.Batch{}
 	t.selection.message(b, unix.NFT_MSG_DELTABLE, 0)
 	err := t.conn.Commit(b)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
 	time.Sleep(settle)
 	return errors.Join(err, t.conn.Close(), t.listener.Close())
 }
