@@ -31,6 +31,8 @@ func TestLiveProbe(t *testing.T) {
 		"10.96.0.10:80/sctp": {"translated to 10.244.2.11:8080", "1 packet: accepted"},
 		"10.96.0.11:1004": {"ip other output handle 2: tcp dport 1004 dnat to 10.244.2.12:8080: accept",
 			"packet    accepted", " accepted"},
+		"10.96.0.11:1005": {"packet    refused", `refused by rule "tcp dport 1005 reject with tcp reset", handle `,
+			"of chain inet firewalld filter_IN_public"},
 		"default/empty": {"packet    refused", `refused by rule "meta l4proto tcp reject with tcp reset", handle `,
 			"of chain ip nftproxy no-endpoints"},
 		"192.0.2.2:9": {"packet    untouched: ", "1 packet: untouched"},

@@ -64,6 +64,7 @@ spec:
   - {name: drop-there, port: 1002}
   - {name: prohibited, port: 1003}
   - {name: elsewhere, port: 1004}
+  - {name: reset-here, port: 1005}
   - {name: closed-udp, protocol: UDP, port: 1000}
   - {name: silent-udp, protocol: UDP, port: 1002}
 ---
@@ -77,6 +78,7 @@ ports:
 - {name: drop-there, port: 1002}
 - {name: prohibited, port: 1003}
 - {name: elsewhere, port: 1004}
+- {name: reset-here, port: 1005}
 - {name: closed-udp, protocol: UDP, port: 1000}
 - {name: silent-udp, protocol: UDP, port: 1002}
 endpoints: [{addresses: [10.244.1.11], nodeName: node-a}, {addresses: [10.244.2.11], nodeName: node-b}]
@@ -91,7 +93,10 @@ spec: {clusterIPs: [10.96.0.12], ports: [{port: 80}]}
 const (
 	here = `
 table inet firewalld {
-	chain filter_IN_public { tcp dport 1001 drop comment "closed by the administrator"; }
+	chain filter_IN_public {
+		tcp dport 1001 drop comment "closed by the administrator"
+		tcp dport 1005 reject with tcp reset
+	}
 	chain filter_OUTPUT { type filter hook output priority filter + 10; jump filter_IN_public; }
 }
 table ip other {
@@ -164,6 +169,8 @@ func TestProbe(t *testing.T) {
 		"dropped here": {"10.96.0.11:1001", probe.Result{Sent: "SYN", Result: probe.Nothing}, stayed, 0},
 		"elsewhere": {"10.96.0.11:1004", probe.Result{Sent: "SYN", Result: probe.Connected,
 			Endpoint: "10.244.2.12:8080"}, "another program translates it, try --live 10s", 0},
+		"reset here": {"10.96.0.11:1005", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST"},
+			"the rules say endpoint, this node itself answers: a rule of another program", 0},
 		"no endpoints": {"default/empty", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST"}, stayed, 1},
 		"no such Service": {"192.0.2.2:9", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST",
 			Endpoint: "192.0.2.2:9"}, "went to 192.0.2.2:9", 3},
