@@ -129,7 +129,7 @@ func ending(p *trace.Packet) string {
 	case trace.Delivered:
 		return "no rule drops it: a process of this node gets it; the answer is not traced"
 	case trace.Dropped:
-		if strings.Contains(last.Rule, "reject") {
+		if strings.Contains(strings.ToLower(last.Rule), "reject") { // of nft, or REJECT of iptables
 			return "refused by " + culprit(last)
 		}
 		return "dropped by " + culprit(last)
