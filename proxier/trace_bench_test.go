@@ -21,10 +21,10 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// BenchmarkBesideTrace measures the CPU time of commits and packets alone, beside `nftproxy explain --live`, and
-// beside a program that listens for changes of the ruleset, as nft monitor does: a change of one endpoint and
-// of a thousand among 10,000 Services, a commit of another program, and a datagram that is not traced. The
-// three take turns, and the metrics are the medians of their turns: a busy machine disturbs all of them alike.
+// BenchmarkBesideTrace measures the CPU time of commits and packets alone, beside `nftproxy explain --live`,
+// and beside a program that listens for changes of the ruleset, as nft monitor does: a change of one endpoint
+// and of a thousand among 10,000 Services, a commit of another program, and a datagram that is not traced.
+// The three take turns, and the metrics are medians: a busy machine disturbs all of them alike.
 func BenchmarkBesideTrace(b *testing.B) {
 	n := newBusyNode(b, 10_000, 0, kernel.Options{})
 	n.sync(b)

@@ -35,7 +35,8 @@ from this node, and the line before the verdict says what came back and which en
 it. It says so if that contradicts the verdict, and exits with the code of the verdict.
 
 With --live 10s it also traces real packets through the rules of all programs, and names
-the rule that drops them. The packets follow the verdict, and the last line sums them up.
+the rule that drops them: those of the client if --from is an address, of this node with
+--from node, otherwise of all. They follow the verdict, and the last line sums them up.
 
 It exits with 0 if the connection reaches an endpoint, with 1 if it is refused or
 dropped, with 2 if the kernel differs from what nftproxy wants, and with 3 if nftproxy

@@ -47,15 +47,17 @@ func (o explainOptions) try(cmd *cobra.Command, report *explain.Report, q explai
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
+	left := o.live
 	if o.probe {
 		report.SendProbe(ctx, q, true)
+		left = 0
 	}
 	if text {
 		if err := report.WriteText(cmd.OutOrStdout()); err != nil {
 			return err
 		}
 	}
-	if err := report.FinishTrace(ctx, t, o.live); err != nil || !text {
+	if err := report.FinishTrace(ctx, t, left); err != nil || !text {
 		return err
 	}
 	return report.Live.WriteLive(cmd.OutOrStdout())

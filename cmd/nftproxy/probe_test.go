@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/proxier/probe"
@@ -62,6 +64,7 @@ spec:
   - {name: drop-there, port: 1002}
   - {name: prohibited, port: 1003}
   - {name: elsewhere, port: 1004}
+  - {name: reset-here, port: 1005}
   - {name: closed-udp, protocol: UDP, port: 1000}
   - {name: silent-udp, protocol: UDP, port: 1002}
 ---
@@ -75,6 +78,7 @@ ports:
 - {name: drop-there, port: 1002}
 - {name: prohibited, port: 1003}
 - {name: elsewhere, port: 1004}
+- {name: reset-here, port: 1005}
 - {name: closed-udp, protocol: UDP, port: 1000}
 - {name: silent-udp, protocol: UDP, port: 1002}
 endpoints: [{addresses: [10.244.1.11], nodeName: node-a}, {addresses: [10.244.2.11], nodeName: node-b}]
@@ -89,7 +93,10 @@ spec: {clusterIPs: [10.96.0.12], ports: [{port: 80}]}
 const (
 	here = `
 table inet firewalld {
-	chain filter_IN_public { tcp dport 1001 drop comment "closed by the administrator"; }
+	chain filter_IN_public {
+		tcp dport 1001 drop comment "closed by the administrator"
+		tcp dport 1005 reject with tcp reset
+	}
 	chain filter_OUTPUT { type filter hook output priority filter + 10; jump filter_IN_public; }
 }
 table ip other {
@@ -162,6 +169,8 @@ func TestProbe(t *testing.T) {
 		"dropped here": {"10.96.0.11:1001", probe.Result{Sent: "SYN", Result: probe.Nothing}, stayed, 0},
 		"elsewhere": {"10.96.0.11:1004", probe.Result{Sent: "SYN", Result: probe.Connected,
 			Endpoint: "10.244.2.12:8080"}, "another program translates it, try --live 10s", 0},
+		"reset here": {"10.96.0.11:1005", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST"},
+			"the rules say endpoint, this node itself answers: a rule of another program", 0},
 		"no endpoints": {"default/empty", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST"}, stayed, 1},
 		"no such Service": {"192.0.2.2:9", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST",
 			Endpoint: "192.0.2.2:9"}, "went to 192.0.2.2:9", 3},
@@ -205,8 +214,65 @@ func TestProbeForOthers(t *testing.T) {
 	if want := "it is from this node, and may differ for 10.244.1.12"; !strings.Contains(out, want) {
 		t.Errorf("%s\nwant %q", out, want)
 	}
+	for cidr, kind := range map[string]int{
+		"198.18.0.1/32": unix.RTN_UNREACHABLE, "198.18.0.2/32": unix.RTN_BLACKHOLE,
+	} {
+		if err := n.lab.Node().Do(func() error { return addRoute(cidr, kind) }); err != nil {
+			t.Fatal(err)
+		}
+		for _, port := range []string{":80/tcp", ":80/udp", ":80/sctp"} {
+			out, _ := n.run(t, "explain", "--probe", strings.TrimSuffix(cidr, "/32")+port)
+			if want := "unreachable by the network stack of this node ("; !strings.Contains(out, want) ||
+				strings.Contains(out, "invalid AddrPort") {
+				t.Errorf("%s%s: %s\nwant %q", cidr, port, out, want)
+			}
+		}
+	}
 	out, _ = n.run(t, "explain", "--probe", "default/nonesuch")
 	if want := "probe    not sent: there is no address to send it to\nverdict"; !strings.Contains(out, want) {
 		t.Errorf("%s\nwant %q", out, want)
+	}
+}
+
+// TestProbeLoopback probes a nodePort on a loopback address, which nftproxy itself serves.
+func TestProbeLoopback(t *testing.T) {
+	manifests := strings.Replace(probed, "  clusterIPs: [10.96.0.10,", "  type: NodePort\n  clusterIPs: [10.96.0.10,", 1)
+	manifests = strings.Replace(manifests, "{name: tcp, port: 80}", "{name: tcp, port: 80, nodePort: 30080}", 1)
+	n := newNode(t, manifests, "--nodeport-addresses=localhost")
+	if err := n.lab.Serve(netip.MustParseAddrPort("10.244.2.11:8080"), "tcp"); err != nil {
+		t.Fatal(err)
+	}
+	report, code := n.explain(t, "--probe", "127.0.0.1:30080")
+	if p := report.Probe; code != 0 || p == nil || p.Result != probe.Connected || p.Endpoint != "127.0.0.1:30080" ||
+		strings.Contains(report.Decisions[len(report.Decisions)-2].Reason, "another program") {
+		t.Errorf("exit code %d, probe %+v in %+v", code, p, report)
+	}
+}
+
+// TestProbeInPod probes and traces with the only capability that the pod of nftproxy has.
+func TestProbeInPod(t *testing.T) {
+	n := newProbedNode(t)
+	for target, want := range map[string]string{
+		"10.96.0.10:80":      "went to 10.244.2.11:8080",
+		"10.96.0.10:53/udp":  "went to 10.244.2.11:5353",
+		"10.96.0.10:80/sctp": "not sent: probe sctp 10.96.0.10:80: a raw socket sends it, which needs CAP_NET_RAW",
+	} {
+		var out []byte
+		ran := make(chan error)
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+			for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+				if c != unix.CAP_NET_ADMIN {
+					_ = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0) // fails for those that the kernel lacks
+				}
+			}
+			ran <- n.lab.Node().Do(func() (err error) {
+				out, err = process("explain", "--probe", "--live=5s", target).CombinedOutput()
+				return err
+			})
+		}()
+		if err := <-ran; err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: error %v\n%s\nwant %q", target, err, out, want)
+		}
 	}
 }

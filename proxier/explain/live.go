@@ -35,12 +35,12 @@ func (r *Report) StartTrace(q Question, d time.Duration) (*trace.Trace, error) {
 	return trace.Start(trace.Selection{To: to, From: from, Local: q.From == fromNode, For: d})
 }
 
-// FinishTrace watches packets for the duration, or until ctx ends, and adds what happened to them. After a
-// probe it takes only what is still to be read: the packets of the probe are those that count.
+// FinishTrace watches packets for the duration, or until ctx ends, and adds what happened to them: after a
+// probe, to those of the probe. The kernel has reported these already, so the duration can be 0 then.
 func (r *Report) FinishTrace(ctx context.Context, t *trace.Trace, d time.Duration) error {
 	var source netip.AddrPort
 	if r.Probe != nil {
-		source, d = r.Probe.Source, 0
+		source = r.Probe.Source
 	}
 	if err := t.Watch(ctx, d); err != nil {
 		return err
@@ -129,7 +129,7 @@ func ending(p *trace.Packet) string {
 	case trace.Delivered:
 		return "no rule drops it: a process of this node gets it; the answer is not traced"
 	case trace.Dropped:
-		if strings.Contains(last.Rule, "reject") {
+		if strings.Contains(strings.ToLower(last.Rule), "reject") { // of nft, or REJECT of iptables
 			return "refused by " + culprit(last)
 		}
 		return "dropped by " + culprit(last)

@@ -68,7 +68,10 @@ func probeResult(p *probe.Result) string {
 
 // probeWay says what was sent and where it went.
 func probeWay(p *probe.Result) string {
-	text := p.Sent + " from " + p.Source.String()
+	text := p.Sent
+	if p.Source.IsValid() { // otherwise there was no route, and so no source address
+		text += " from " + p.Source.String()
+	}
 	if p.Again > 0 {
 		text += fmt.Sprintf(", sent %d more times,", p.Again)
 	}

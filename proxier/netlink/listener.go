@@ -22,6 +22,9 @@ var ErrMissed = errors.New("messages of the kernel were lost, because they came 
 // wait.
 const listenRoom = 4 << 20
 
+// maxReceived is how many datagrams are received with one call: more than the buffer holds.
+const maxReceived = 1 << 14
+
 // Listen joins a group (NFNLGRP_). It needs CAP_NET_ADMIN.
 func Listen(group int) (*Listener, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
@@ -71,7 +74,8 @@ func (l *Listener) Receive(
 	if err != nil {
 		return fmt.Errorf("wait for netlink messages: %w", err)
 	}
-	for {
+	// Messages may come faster than they are read, for as long as they like.
+	for range maxReceived {
 		n, from, err := unix.Recvfrom(l.fd, l.buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
@@ -92,4 +96,5 @@ func (l *Listener) Receive(
 			}
 		}
 	}
+	return nil
 }

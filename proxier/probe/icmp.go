@@ -92,7 +92,7 @@ func (a *attempt) failed(err error) bool {
 		a.result.By = "RST"
 		return true
 	}
-	a.result.By = err.Error()
+	a.result.By = "the network stack of this node (" + err.Error() + ")"
 	return true
 }
 
@@ -103,7 +103,8 @@ func resultOf(err error) string {
 		errors.Is(err, unix.ECONNRESET):
 		return Refused
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES),
-		errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.EMSGSIZE):
+		errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.EMSGSIZE),
+		errors.Is(err, unix.EINVAL): // of a route of the type blackhole
 		return Unreachable
 	}
 	return ""

@@ -27,7 +27,8 @@ func (a *attempt) open() (err error) {
 	}
 	a.fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("SCTP is sent by a raw socket, which needs CAP_NET_RAW: run as root on the node: %w", err)
+		return fmt.Errorf("a raw socket sends it, which needs CAP_NET_RAW: run the command as root on the node: %w",
+			err)
 	}
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)

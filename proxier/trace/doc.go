@@ -1,4 +1,5 @@
-// Package trace follows packets of one connection through all nftables rules of this node, whoever wrote them.
+// Package trace follows packets to one address and port through all nftables rules of this node, whoever
+// wrote them.
 //
 // The kernel reports each rule that a packet with the mark nftrace meets. A table of our own, before the
 // others, gives the mark to few packets: those to one address, protocol and port, at most 10 a second. Two
@@ -10,6 +11,9 @@
 // deletes it when the socket is closed, also after SIGKILL. On older kernels the element that selects the
 // packets has a timeout, so that tracing ends by itself, and the next trace or nftproxy cleanup removes the
 // empty table.
+//
+// google/nftables does not read these reports, so event.go does. Its types for expressions are what text.go
+// reads rules with.
 //
 // Start reading at [Start], then [Packet].
 package trace

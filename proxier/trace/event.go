@@ -97,8 +97,8 @@ func parseVerdict(nested []byte) (code int32, chain string) {
 	return code, chain
 }
 
-// parseHeader reads the addresses and ports. The kernel adds 20 bytes of the header of IPv4 without options, or
-// 40 of IPv6, and 20 of the next.
+// parseHeader reads the addresses and ports. The kernel adds the header of IPv4 without options, or that of
+// IPv6, and 20 bytes of what follows.
 func (e *event) parseHeader(network, transport []byte) {
 	if len(network) < 20 || len(transport) < 4 {
 		return

@@ -62,16 +62,15 @@ func (s Selection) key() []nftables.Field {
 	return nftables.FrontendKey()
 }
 
-// install makes the table. It replaces one that a process left on Linux before 5.12.
+// install makes the table. It replaces one that a process left on Linux before 5.12, which refuses the flag.
 func (s Selection) install(c *netlink.Conn) error {
 	err := c.Commit(s.table(tableOwned))
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = c.Commit(s.table(0))
+	if errors.Is(err, unix.EPERM) && !errors.Is(err, netlink.ErrPermission) {
+		return fmt.Errorf("add table %s %s: another nftproxy explain --live runs on this node, "+
+			"wait for its end: %w", s.family(), TableName, err)
 	}
-	if refused, ok := errors.AsType[*netlink.Error](err); ok && refused.Errno == unix.EPERM &&
-		!errors.Is(err, netlink.ErrPermission) {
-		return fmt.Errorf("add table %s %s: another nftproxy explain --live runs on this node, wait for its end: %w",
-			s.family(), TableName, err)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = c.Commit(s.table(0))
 	}
 	if err != nil {
 		return fmt.Errorf("add table %s %s: %w", s.family(), TableName, err)
@@ -82,7 +81,7 @@ func (s Selection) install(c *netlink.Conn) error {
 // table returns the batch that makes the table:
 //
 //	table ip nftproxy-trace {
-//		set targets { typeof ip daddr . meta l4proto . th dport; flags timeout; elements = { ... timeout 15s } }
+//		set targets { type ipv4_addr . inet_proto . inet_service; flags timeout; elements = { ... } }
 //		chain prerouting {
 //			type filter hook prerouting priority -350;
 //			ip daddr . meta l4proto . th dport @targets limit rate 10/second burst 10 packets meta nftrace set 1
@@ -195,8 +194,8 @@ func (s Selection) appendRule(b *netlink.Batch, chain string) {
 	b.EndNest(list)
 }
 
-// Cleanup removes what a trace left on Linux before 5.12. It returns the families that had a table, and
-// leaves alone that of a trace that runs.
+// Cleanup removes what a trace left on Linux before 5.12. It returns the families that had a table. A table with
+// an owner is that of a trace that runs, and stays.
 func Cleanup() (found []service.Family, err error) {
 	c, err := netlink.Dial()
 	if err != nil {

@@ -91,8 +91,6 @@ func (w *words) statement(family uint8, name string, data []byte) {
 	var reject expr.Reject
 	var log expr.Log
 	var limit expr.Limit
-	var match expr.Match
-	var target expr.Target
 	var nat expr.NAT
 	switch {
 	case name == "immediate" && parse(&immediate) && immediate.Register != unix.NFT_REG_VERDICT:
@@ -106,10 +104,8 @@ func (w *words) statement(family uint8, name string, data []byte) {
 		w.add("log")
 	case name == "limit" && parse(&limit):
 		w.add("limit rate %d/%s", limit.Rate, unitText(limit.Unit))
-	case name == "match" && parse(&match):
-		w.add("xt match %s", match.Name)
-	case name == "target" && parse(&target):
-		w.add("xt target %s", target.Name)
+	case name == "match", name == "target":
+		w.add("xt %s %s", name, extension(data))
 	case name == "nat" && parse(&nat):
 		w.nat(nat)
 	case name == "masq":
@@ -117,6 +113,17 @@ func (w *words) statement(family uint8, name string, data []byte) {
 	default:
 		w.add("%s", name)
 	}
+}
+
+// extension returns the name of an extension of iptables, which iptables-nft uses. The kernel has it in the
+// first attribute of both (NFTA_MATCH_NAME, NFTA_TARGET_NAME).
+func extension(data []byte) string {
+	for typ, v := range netlink.Attrs(data) {
+		if typ == 1 {
+			return netlink.String(v)
+		}
+	}
+	return ""
 }
 
 func rejectText(r expr.Reject) string {

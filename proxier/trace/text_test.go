@@ -1,9 +1,12 @@
 package trace
 
 import (
+	"encoding/binary"
 	"strings"
 	"testing"
 
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
@@ -86,5 +89,24 @@ func TestRuleText(t *testing.T) {
 		if got[i] != want {
 			t.Errorf("%s:\n got %s\nwant %s", r[0], got[i], want)
 		}
+	}
+}
+
+// TestExtensionText reads a rule of iptables-nft. The kernel needs modules of iptables to have one.
+func TestExtensionText(t *testing.T) {
+	var list []byte
+	for _, e := range []expr.Any{
+		&expr.Match{Name: "comment", Info: &xt.Unknown{1}}, &expr.Target{Name: "REJECT", Info: &xt.Unknown{2}},
+	} {
+		encoded, err := expr.Marshal(unix.NFPROTO_IPV4, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = binary.NativeEndian.AppendUint16(list, uint16(unix.SizeofNlAttr+len(encoded)))
+		list = append(binary.NativeEndian.AppendUint16(list, unix.NFTA_LIST_ELEM), encoded...)
+	}
+	want := "xt match comment xt target REJECT"
+	if got := rule(unix.NFPROTO_IPV4, list); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -48,11 +48,21 @@ func Start(s Selection) (*Trace, error) {
 		current: map[uint32]*Packet{}, devices: map[uint32]string{}}, nil
 }
 
-// Close ends the trace and removes its table.
+// settle is how long after the deletion of a table its owner's socket is closed. The kernel frees the table in
+// the background, after an RCU grace period. Until then the close of a socket waits for that, and commits of
+// all programs wait for the close: 20 ms (nft_rcv_nl_event in net/netfilter/nf_tables_api.c, seen on 6.18).
+const settle = 100 * time.Millisecond
+
+// Close ends the trace and removes its table, unless another trace has done so on Linux before 5.12.
 func (t *Trace) Close() error {
 	b := &netlink.Batch{}
 	t.selection.message(b, unix.NFT_MSG_DELTABLE, 0)
-	return errors.Join(t.conn.Commit(b), t.conn.Close(), t.listener.Close())
+	err := t.conn.Commit(b)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	time.Sleep(settle)
+	return errors.Join(err, t.conn.Close(), t.listener.Close())
 }
 
 // Watch follows packets for a time, or until ctx ends.
