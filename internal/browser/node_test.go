@@ -3,6 +3,7 @@ package browser
 import (
 	"context"
 	"flag"
+	"fmt"
 	"math"
 	"net/http"
 	"net/netip"
@@ -72,7 +73,7 @@ func startNode(t *testing.T) (l *lab.Lab, manifests string) {
 }
 
 // connect makes connections to the Services for some time, more and less of them like waves.
-func connect(t *testing.T, l *lab.Lab, d time.Duration) {
+func connect(t *testing.T, l *lab.Lab, manifests string, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
@@ -102,7 +103,22 @@ func connect(t *testing.T, l *lab.Lab, d time.Duration) {
 			}
 		}()
 	}
-	wait(ctx, d)
+	for ctx.Err() == nil {
+		changeNothing(t, manifests)
+		wait(ctx, 7*time.Second)
+	}
+}
+
+// changeNothing writes an EndpointSlice again, with the time of a change as the control plane does it.
+func changeNothing(t *testing.T, manifests string) {
+	t.Helper()
+	const slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: cart-3\n" +
+		"  namespace: shop\n  labels: {kubernetes.io/service-name: cart}\n  annotations:\n" +
+		"    endpoints.kubernetes.io/last-change-trigger-time: \"%s\"\naddressType: IPv4\n"
+	file := filepath.Join(manifests, "cart-3.yaml")
+	text := fmt.Sprintf(slice, time.Now().UTC().Format(time.RFC3339Nano))
+	must(t, os.WriteFile(file+".new", []byte(text), 0o644))
+	must(t, os.Rename(file+".new", file))
 }
 
 func wait(ctx context.Context, d time.Duration) {

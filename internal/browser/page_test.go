@@ -23,7 +23,7 @@ func TestPage(t *testing.T) {
 		return
 	}
 	l, manifests := startNode(t)
-	connect(t, l, *load)
+	connect(t, l, manifests, *load)
 	c := startChromium(t)
 	time.Sleep(5 * time.Second) // the counters are read every 5 s at most
 	c.looks()
