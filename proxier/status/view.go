@@ -93,12 +93,20 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d d %d h", d/day, d%day/time.Hour)
 }
 
-// seconds writes a time that was measured: 2.8 ms, 1.4 s.
+// seconds writes a time that was measured with two digits: 0.08 ms, 2.8 ms, 240 ms, 1.4 s.
 func seconds(s float64) string {
+	n, unit := s, " s"
 	if s < 1 {
-		return strconv.FormatFloat(s*1000, 'g', 3, 64) + " ms"
+		n, unit = s*1000, " ms"
 	}
-	return strconv.FormatFloat(s, 'g', 3, 64) + " s"
+	digits := 0
+	switch {
+	case n < 1:
+		digits = 2
+	case n < 10:
+		digits = 1
+	}
+	return strconv.FormatFloat(n, 'f', digits, 64) + unit
 }
 
 // latency writes quantiles.
