@@ -15,7 +15,7 @@ BROWSER := internal/browser
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e browser demo bench golden docs pages fuzz lint vuln verify tools clean
+.PHONY: all build image test e2e browser demo bench golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -49,6 +49,13 @@ bench: build ## measure nftproxy, the bare kernel and the kube-proxy at KUBE_PRO
 
 golden: ## rewrite the golden files in testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
+
+# make case FROM=bundle.tar.gz NAME=two-load-balancers [SERVICES=shop/web,shop/api] [ABOUT="What it shows."]
+# or, of what kubectl prints: FROM=cluster.yaml NODE=worker-1 [CONFIG=config.conf]
+case: ## make a golden case of a user's cluster, with other names and addresses
+	$(GO) run ./internal/testcase -from "$(FROM)" -out "testdata/clusters/$(NAME)" -node "$(NODE)" \
+		-config "$(CONFIG)" -services "$(SERVICES)" $(if $(ABOUT),-about "$(ABOUT)")
+	$(GO) test ./proxier -run 'TestGoldenRules/^$(NAME)$$' -update
 
 docs: ## rewrite docs/nftproxy.md from the help, and the table of docs/configuration.md from the settings
 	$(GO) test ./cmd/nftproxy ./proxier/config -run TestReference -update

@@ -158,6 +158,14 @@ func TestConnectionsAreCounted(t *testing.T) {
 			t.Errorf("%s: %d counters with the sum %d, want %d", set, counters, got, want)
 		}
 	}
+	var text strings.Builder
+	known := n.reconciler.builder.Ruleset().Chains(service.IPv4)
+	if err := n.conn.WriteTable(&text, service.IPv4, known); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text.String(), "# connections: 7\n\t\t\t10.96.0.10 . tcp . 80 comment ") {
+		t.Errorf("no 7 connections in the table as text:\n%s", text.String())
+	}
 }
 
 // TestConnectionsOfReplacedFrontends scales a Service 100 times under load, while the counters are read all

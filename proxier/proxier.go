@@ -30,6 +30,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/proxier/status"
+	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -45,6 +46,8 @@ type Options struct {
 	Version string
 	// Flags are the command-line flags and their values, for /flagz.
 	Flags map[string]string
+	// Log keeps the last lines of the log, for `nftproxy support-bundle`. It is optional.
+	Log *support.Log
 }
 
 // Proxier programs one node.
@@ -54,6 +57,7 @@ type Proxier struct {
 	client      *source.Client
 	version     string
 	flags       map[string]string
+	log         *support.Log
 	name        string
 	state       *state.State
 	families    []service.Family
@@ -92,6 +96,7 @@ func New(o Options) (*Proxier, error) {
 	})
 	p := &Proxier{
 		config: o.Config, check: o.Check, client: o.Client, version: o.Version, flags: o.Flags, name: name,
+		log:      o.Log,
 		loopback: localhost.NewProxy(localhostFailed),
 		state:    state.New(name),
 		metrics:  m,
@@ -150,8 +155,8 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	p.serve(ctx, run)
-	run(func() error { return p.serveExplain(ctx) })
 	wg.Go(func() { p.sample(ctx) })
+	wg.Go(func() { p.answerCommands(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })

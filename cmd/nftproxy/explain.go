@@ -12,6 +12,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/socket"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -93,7 +94,7 @@ func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain
 		return answerFromManifests(c, q)
 	}
 	report, err := explain.Ask(ctx, q)
-	if !errors.Is(err, explain.ErrNoDaemon) {
+	if !errors.Is(err, socket.ErrNoDaemon) {
 		return report, err
 	}
 	return answerFromKernel(c, q, err)

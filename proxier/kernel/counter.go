@@ -45,7 +45,7 @@ func ReadCounters(c *netlink.Conn, ids []nftables.ElementID) (map[nftables.Eleme
 	for _, id := range ids {
 		err := c.Request(getElement(id), func(attributes []byte) error {
 			return netlink.Elements(attributes, func(element []byte) error {
-				if n, ok := count(parseElement(element).counter); ok {
+				if n, ok := parseElement(element).packets(); ok {
 					counts[id] = n
 				}
 				return nil
@@ -75,7 +75,7 @@ func parseConnections(attributes []byte) (out Connections, ok bool) {
 	if raw.counter == nil || e.Set.Family == 0 {
 		return out, false
 	}
-	if out.Count, ok = count(raw.counter); !ok || out.Count == 0 {
+	if out.Count, ok = raw.packets(); !ok || out.Count == 0 {
 		return out, false // most frontends of a large cluster get no connection on a node
 	}
 	copy(e.Key[:], raw.key)
@@ -83,14 +83,15 @@ func parseConnections(attributes []byte) (out Connections, ok bool) {
 	return out, true
 }
 
-// count returns the packets in the attributes of a counter, and false if there is none.
-func count(counter []byte) (n uint64, ok bool) {
-	for typ, v := range netlink.Attrs(counter) {
+// packets returns how many packets the counter of an element has counted, and false if it has no counter. It
+// counts the lookups that found the element: one for each connection.
+func (e rawElement) packets() (n uint64, ok bool) {
+	for typ, v := range netlink.Attrs(e.counter) {
 		if typ == counterPackets && len(v) == 8 {
-			n, ok = binary.BigEndian.Uint64(v), true
+			return binary.BigEndian.Uint64(v), true
 		}
 	}
-	return n, ok
+	return 0, false
 }
 
 // counterOf returns the attributes of the counter in an element's expression.
