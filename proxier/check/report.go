@@ -89,8 +89,8 @@ func reportMarks(marks []kernel.MarkRule) (findings []Finding) {
 		if m.Sets {
 			does, so = "sets", "pods may see this node as their client"
 		}
-		findings = append(findings, Finding{"mark", Note, fmt.Sprintf("chain %s of table %s %s %s the bit of the mark "+
-			"by which nftproxy masquerades: %s", m.Chain, m.Family, m.Table, does, so),
+		findings = append(findings, Finding{"mark", Note, fmt.Sprintf("chain %s of table %s %s %s the bit of the "+
+			"mark by which nftproxy masquerades: %s", m.Chain, m.Family, m.Table, does, so),
 			"give that program another bit, or nftproxy with masqueradeBit"})
 	}
 	return findings
