@@ -106,6 +106,12 @@ func printAnswer(cmd *cobra.Command, options *config.Options, q explain.Question
 	if err != nil {
 		return 0, err
 	}
+	if from, ok := report.ProbeSource(q); ok && o.probe {
+		q.From = from.String()
+		if report, err = answer(cmd.Context(), c, q); err != nil {
+			return 0, err
+		}
+	}
 	if err := o.try(cmd, report, q); err != nil {
 		return 0, err
 	}

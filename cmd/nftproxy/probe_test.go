@@ -207,6 +207,20 @@ func isEndpoint(r explain.Report, to string) bool {
 	})
 }
 
+// TestProbeSource asks about the node, which has several addresses: the answer is about the one from which the
+// probe is sent.
+func TestProbeSource(t *testing.T) {
+	n := newProbedNode(t)
+	for target, want := range map[string]string{
+		"default/web:tcp": "192.0.2.1", "[fd00:10:96::10]:80": "2001:db8::1",
+	} {
+		report, _ := n.explain(t, "--probe", target)
+		if p := report.Probe; p == nil || report.Client != want || p.Source.Addr().String() != want {
+			t.Errorf("%s: the answer is about %s, the probe is %+v; want %s", target, report.Client, p, want)
+		}
+	}
+}
+
 // TestProbeForOthers asks about a client that is not the node.
 func TestProbeForOthers(t *testing.T) {
 	n := newProbedNode(t)

@@ -42,6 +42,17 @@ func (r *Report) SendProbe(ctx context.Context, q Question, traced bool) {
 	r.addBeforeVerdict("probe", probeResult(result), strings.Join(words, "; "))
 }
 
+// ProbeSource returns the address from which this node connects to the frontend, if the question is about the
+// node and the answer took another address of it as an example. Then the rules may say something else.
+func (r *Report) ProbeSource(q Question) (netip.Addr, bool) {
+	to, ok := r.frontend()
+	if !ok || q.From != fromNode || to.Addr.IsLoopback() {
+		return netip.Addr{}, false
+	}
+	from, err := probe.Source(to.Addr)
+	return from, err == nil && from.String() != r.Client
+}
+
 // frontend returns the frontend of the answer.
 func (r *Report) frontend() (service.Frontend, bool) {
 	text, protocol := cutProtocol(r.Frontend)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -78,6 +79,17 @@ func (a *attempt) sockaddr() unix.Sockaddr {
 		return &unix.SockaddrInet4{Addr: a.to.Addr.As4(), Port: port}
 	}
 	return &unix.SockaddrInet6{Addr: a.to.Addr.As16(), Port: port}
+}
+
+// Source returns the address from which this node connects to another, in the network namespace of the calling
+// thread. It sends nothing.
+func Source(to netip.Addr) (netip.Addr, error) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, dnsPort)))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find source address: %w", err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
 // source returns the address from which the packet was sent.
