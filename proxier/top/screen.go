@@ -12,8 +12,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Control sequences: DEC private modes for the other screen, for the cursor and for long lines; CUP, EL and ED
-// of ECMA-48.
+// Control sequences: private modes of xterm and DEC for the other screen, the cursor and long lines; CUP, EL
+// and ED of ECMA-48.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"

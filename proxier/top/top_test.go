@@ -66,8 +66,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// TestLinesFit draws at every size: no line is too long, and there are not too many. The terminal cuts off what
-// the narrowest table has beyond its width.
+// TestLinesFit draws at every size: no line is too long, and there are not too many. The terminal cuts off
+// what the narrowest table has beyond its width.
 func TestLinesFit(t *testing.T) {
 	const narrowest = 1 + maxPort + readyWidth + rateWidth + openWidth + 4*gap
 	for width := 1; width < 200; width += 3 {

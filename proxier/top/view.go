@@ -136,7 +136,8 @@ func (v *view) table(width int) []string {
 	return lines
 }
 
-// maxProblems bounds the problems on the screen, which leave room for the table. `nftproxy top --once` has all.
+// maxProblems bounds the problems on the screen, which leave room for the table. `nftproxy top --once` has
+// all.
 const maxProblems = 3
 
 // head says which node this is, what is wrong with it, and which rows there are.
