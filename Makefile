@@ -9,11 +9,13 @@ TOOLS := internal/tools
 BENCHMARKS := internal/bench
 # The module of the tests that compare nftproxy with the code of Kubernetes.
 UPSTREAM := internal/upstream
+# The module of the tests in a browser.
+BROWSER := internal/browser
 
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e demo bench golden case docs pages fuzz lint vuln verify tools clean
+.PHONY: all build image test e2e browser demo bench golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -32,6 +34,9 @@ test: tools ## run unit, golden, property and kernel tests, and those of manifes
 
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
+
+browser: ## test the page /status in a headless Chromium, which must be installed
+	$(GO) test -C $(BROWSER) -count 1 ./...
 
 demo: build ## show nftproxy on a node in network namespaces, before, during and after a change
 	$(GO) build -trimpath -o bin/demo ./internal/demo
@@ -73,7 +78,7 @@ lint: ## check formatting, vet and staticcheck; internal/architecture tests the 
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
-	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM); do \
+	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM) $(BROWSER); do \
 	  $(GO) vet -C $$module ./... && $(GO) run -C $$module $(STATICCHECK) ./... || exit 1; done
 
 vuln: ## find calls with known vulnerabilities; skipped where the database is not reachable
@@ -81,7 +86,7 @@ vuln: ## find calls with known vulnerabilities; skipped where the database is no
 	case "$$out" in *"fetching vulnerabilities"*) \
 	  echo "vuln: SKIPPED, the database is not reachable"; exit 0;; esac; exit $$status
 
-verify: lint test demo e2e image vuln ## run all checks of CI
+verify: lint test browser demo e2e image vuln ## run all checks of CI
 
 tools: ## install nft if possible, which the kernel tests compare with
 	@command -v nft >/dev/null || PATH="$$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || { \

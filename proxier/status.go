@@ -72,27 +72,23 @@ func (p *Proxier) consult(ctx context.Context, report *status.Report, rows *stat
 	f facts, problems []status.Problem) {
 	ctx, cancel := context.WithTimeout(ctx, busyAfter)
 	defer cancel()
-	done := make(chan struct{})
-	ask := func(r *reconciler) {
-		defer close(done)
+	err := p.ask(ctx, func(r *reconciler) error {
 		f = r.facts()
-		if r.builder.Ruleset() == nil {
-			report.Busy = "nothing is programmed yet"
-			return
-		}
 		problems, report.MoreProblems = r.problems()
 		rows.look(r)
-	}
-	select {
-	case p.asked <- ask:
-		<-done
+		return nil
+	})
+	if err == nil {
 		return f, problems
-	case <-ctx.Done():
 	}
 	f, begun := p.progress.known()
-	report.Busy = "nftproxy is starting"
-	if !begun.IsZero() {
+	switch {
+	case !begun.IsZero():
 		report.Busy = fmt.Sprintf("a sync has been running for %v", time.Since(begun).Round(100*time.Millisecond))
+	case f.lastSync.IsZero():
+		report.Busy = "nothing is programmed yet"
+	default:
+		report.Busy = "nftproxy is busy"
 	}
 	return f, nil
 }

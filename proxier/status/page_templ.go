@@ -344,15 +344,15 @@ func summary(v view) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = tile("programming latency", latency(v.Summary.Programming), v.Summary.Programming.of("changes")).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = tile("programming latency", latency(v.Summary.Programming), v.Summary.Programming.of("change")).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = tile("duration of a sync", latency(v.Summary.Syncs), v.Summary.Syncs.of("syncs")).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = tile("duration of a sync", latency(v.Summary.Syncs), v.Summary.Syncs.of("sync")).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = tile("Services", count(v.Summary.Services), count(v.Summary.Frontends)+" frontends").Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = tile("Services", count(v.Summary.Services), several(v.Summary.Frontends, "frontend")).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

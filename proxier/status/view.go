@@ -48,11 +48,10 @@ func (v view) next() templ.SafeURL { return v.link(v.Order, v.Offset+v.Limit, v.
 
 // range says which rows the page has.
 func (v view) shown() string {
-	if len(v.Rows) == 0 {
-		return fmt.Sprintf("0 of %s ports", count(v.Matched))
+	text := several(v.Matched, "port")
+	if len(v.Rows) > 0 && len(v.Rows) < v.Matched {
+		text = fmt.Sprintf("%s–%s of %s", count(v.Offset+1), count(v.Offset+len(v.Rows)), text)
 	}
-	text := fmt.Sprintf("%s–%s of %s ports",
-		count(v.Offset+1), count(v.Offset+len(v.Rows)), count(v.Matched))
 	if v.Matched != v.Total {
 		text += fmt.Sprintf(" that match, %s in all", count(v.Total))
 	}
@@ -94,12 +93,20 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d d %d h", d/day, d%day/time.Hour)
 }
 
-// seconds writes a time that was measured: 2.8 ms, 1.4 s.
+// seconds writes a time that was measured with two digits: 0.08 ms, 2.8 ms, 240 ms, 1.4 s.
 func seconds(s float64) string {
+	n, unit := s, " s"
 	if s < 1 {
-		return strconv.FormatFloat(s*1000, 'g', 3, 64) + " ms"
+		n, unit = s*1000, " ms"
 	}
-	return strconv.FormatFloat(s, 'g', 3, 64) + " s"
+	digits := 0
+	switch {
+	case n < 1:
+		digits = 2
+	case n < 10:
+		digits = 1
+	}
+	return strconv.FormatFloat(n, 'f', digits, 64) + unit
 }
 
 // latency writes quantiles.
@@ -117,9 +124,9 @@ func latency(l Latency) string {
 // of says how many times the quantiles are made of.
 func (l Latency) of(what string) string {
 	if l.Samples == 0 {
-		return "no " + what
+		return "no " + what + " yet"
 	}
-	return "p50 / p99, " + count(l.Samples) + " " + what
+	return "p50 / p99, " + several(l.Samples, what)
 }
 
 // count writes an integer with commas.
@@ -129,6 +136,14 @@ func count[T int | uint64](n T) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
+}
+
+// several writes how many there are of something: 1 sync, 2 syncs.
+func several(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return count(n) + " " + what
 }
 
 // maybe writes a number that may not be known.
