@@ -77,7 +77,7 @@ func (c *cluster) topInTerminal(t *testing.T) {
 	_, err := terminal.WriteString("/topped\r")
 	must(t, err)
 	await("1 of ")
-	await("filter: topped\x1b[K")
+	await("filter: topped\r\n")
 	_, err = terminal.WriteString("q")
 	must(t, err)
 	await("\x1b[?1049l")

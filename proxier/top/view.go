@@ -152,7 +152,7 @@ func (v *view) head() []string {
 	}
 	problems := v.report.Problems
 	for _, p := range problems[:min(len(problems), maxProblems)] {
-		lines = append(lines, v.line(yellow, "! "+p.What+": "+p.Todo))
+		lines = append(lines, v.line(yellow, "! "+p.What+" "+p.Todo))
 	}
 	if more := len(problems) + v.report.MoreProblems - maxProblems; more > 0 {
 		lines = append(lines, v.line(yellow, fmt.Sprintf("! %d more: nftproxy top --once lists them", more)))

@@ -87,8 +87,8 @@ func (c *console) await(t *testing.T, texts ...string) string {
 	all := ""
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		all += c.shown()
-		for _, picture := range strings.Split(all, toTop) {
-			if strings.HasSuffix(picture, clearBelow) && hasAll(picture, texts) {
+		for _, picture := range strings.Split(all, begin) {
+			if strings.HasSuffix(picture, end) && hasAll(picture, texts) {
 				return picture
 			}
 		}
@@ -205,6 +205,12 @@ func TestWatch(t *testing.T) {
 		}
 	}
 
+	// A line is cleared before it is written: when it fills the width, the cursor stays on its last character.
+	for line := range strings.SplitSeq(c.await(t, "q quit"), "\r\n") {
+		if strings.LastIndex(line, clearLine) > 0 {
+			t.Errorf("%q: a part is cleared", line)
+		}
+	}
 	c.shown()
 	c.press(t, "q")
 	if err := <-result; err != nil {
