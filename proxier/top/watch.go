@@ -129,7 +129,12 @@ func (w *watch) take(a answer) {
 		return
 	}
 	w.next = time.After(max(w.interval, pauseShare*a.took))
-	if w.err = a.err; a.err == nil {
-		w.report = a.report
+	if w.err = a.err; a.err != nil {
+		return
+	}
+	w.report = a.report
+	if at := w.query.Offset; at > 0 && at >= w.report.Matched { // rows have gone
+		w.scroll(at)
+		w.next = time.After(0)
 	}
 }

@@ -155,6 +155,28 @@ func (d *daemon) ask(_ context.Context, q status.Query) (*status.Report, error) 
 	return r, nil
 }
 
+// TestRowsGo scrolls to the end while rows go away: the screen shows the last of those that are left.
+func TestRowsGo(t *testing.T) {
+	c := newConsole(t, 80, 24)
+	var mu sync.Mutex
+	rows := 3
+	ask := func(_ context.Context, q status.Query) (*status.Report, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		r := sample()
+		r.Query, r.Matched, r.Rows = q, rows, r.Rows[min(q.Offset, rows):rows]
+		return r, nil
+	}
+	c.watching(t, ask, Options{Interval: time.Millisecond})
+	c.await(t, "default/web")
+	c.press(t, "jj")
+	c.await(t, "from number 3", "default/empty")
+	mu.Lock()
+	rows = 1
+	mu.Unlock()
+	c.await(t, "default/web")
+}
+
 func (d *daemon) last() status.Query {
 	d.mu.Lock()
 	defer d.mu.Unlock()
