@@ -95,8 +95,8 @@ func TestExplainTrafficAlone(t *testing.T) {
 	defer conn.Close()
 	e := desired.Environment{Config: rules.Config{Families: service.Families()}}
 	inquiry := kernel.NewInquiry(conn, e.Config.Variants()...)
-	report, err := explain.Alone(inquiry, explain.NewTraffic(t.Context(), inquiry.Counted), e, nil,
-		explain.Question{Target: target}, errors.New("no daemon"))
+	report, err := explain.Alone(inquiry, explain.Wanted{Environment: e, Alone: errors.New("no daemon"),
+		Traffic: explain.NewTraffic(t.Context(), inquiry.Counted)}, explain.Question{Target: target})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,8 +157,8 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	p.serve(ctx, run)
-	wg.Go(func() { p.sample(ctx) })
 	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })
