@@ -8,7 +8,6 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/status"
-	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestStatusOpen holds connections to one of two Services: the status has them by port and by endpoint, and
@@ -61,15 +60,15 @@ spec:
 
 // TestOpenCount looks while a count takes its time, fails, and is not needed for a while.
 func TestOpenCount(t *testing.T) {
-	var ports openPorts
+	var ports *openPorts
 	var failure error
 	counts := 0
-	o := newOpenCount(func(context.Context) (openPorts, error) { counts++; return ports, failure })
-	ports = openPorts{"default/web": {}}
-	if got := o.get(t.Context()); len(got) != 1 || counts != 1 {
+	o := newOpenCount(func(context.Context) (*openPorts, error) { counts++; return ports, failure })
+	ports = newOpenPorts()
+	if got := o.get(t.Context()); got != ports || counts != 1 {
 		t.Errorf("the first look: %v after %d counts", got, counts)
 	}
-	if got := o.get(t.Context()); len(got) != 1 || counts != 1 {
+	if got := o.get(t.Context()); got != ports || counts != 1 {
 		t.Errorf("the second look: %v after %d counts, want no other", got, counts)
 	}
 	o.next = time.Now()
@@ -82,9 +81,9 @@ func TestOpenCount(t *testing.T) {
 		t.Errorf("after an error: %v, %d counts", got, counts)
 	}
 	waits := make(chan struct{})
-	o = newOpenCount(func(context.Context) (openPorts, error) {
+	o = newOpenCount(func(context.Context) (*openPorts, error) {
 		<-waits
-		return openPorts{"default/web": {service.Backend{}: 1}}, nil
+		return newOpenPorts(), nil
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -92,7 +91,7 @@ func TestOpenCount(t *testing.T) {
 		t.Errorf("while the first count is under way: %v", got)
 	}
 	close(waits)
-	if got := o.get(t.Context()); got.of("default/web") != 1 {
+	if got := o.get(t.Context()); got == nil {
 		t.Errorf("after it: %v", got)
 	}
 }

@@ -149,7 +149,7 @@ type statusRows struct {
 }
 
 // rowsOf selects the rows of a query.
-func (p *Proxier) rowsOf(q status.Query, open openPorts) statusRows {
+func (p *Proxier) rowsOf(q status.Query, open *openPorts) statusRows {
 	var ranks map[string]float64
 	switch q.Order {
 	case status.OrderName:
