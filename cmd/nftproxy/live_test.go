@@ -87,7 +87,7 @@ func TestLive(t *testing.T) {
 		{"10.244.1.11", "10.96.0.11:1002", "", "no packet to 10.96.0.11:1002/tcp was seen"},
 	} {
 		stop := n.requests(t, "pod-b", netip.MustParseAddrPort(tt.target))
-		report, _ := n.explain(t, "--live=500ms", "--from="+tt.from, tt.target)
+		report, _ := n.explain(t, "--live=2s", "--from="+tt.from, tt.target)
 		stop()
 		if report.Live == nil || !strings.Contains(report.Live.Summary, tt.last) {
 			t.Fatalf("%s from %s: %+v, want a summary with %q", tt.target, tt.from, report.Live, tt.last)
@@ -200,7 +200,7 @@ func TestLiveFates(t *testing.T) {
 		"10.96.0.20:80": trace.Delivered, "10.96.0.21:80": trace.Lost,
 	} {
 		stop := n.requests(t, "pod-b", netip.MustParseAddrPort(target))
-		report, _ := n.explain(t, "--live=500ms", "--from=10.244.1.12", target)
+		report, _ := n.explain(t, "--live=2s", "--from=10.244.1.12", target)
 		stop()
 		if len(report.Live.Packets) == 0 {
 			t.Errorf("%s: %s", target, report.Live.Summary)
