@@ -72,6 +72,7 @@ type Proxier struct {
 	tracking    tracking
 	syncTimes   status.Times // durations of syncs
 	programming status.Times // from changes in the cluster to their commits
+	lists       sync.Pool    // of Services, for pages: with 50,000 of them most of what a page takes
 	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
