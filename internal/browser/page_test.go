@@ -25,7 +25,6 @@ func TestPage(t *testing.T) {
 	l, manifests := startNode(t)
 	connect(t, l, manifests, *load)
 	c := startChromium(t)
-	time.Sleep(5 * time.Second) // the counters are read every 5 s at most
 	c.looks()
 	c.filters()
 	c.refreshes()
