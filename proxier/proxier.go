@@ -29,6 +29,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/proxier/status"
 	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -66,6 +67,13 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	open        *openCount
+	progress    progress
+	notes       notes
+	tracking    tracking
+	syncTimes   status.Times // durations of syncs
+	programming status.Times // from changes in the cluster to their commits
+	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
 	address     chan struct{}          // the host's addresses changed
@@ -102,8 +110,10 @@ func New(o Options) (*Proxier, error) {
 		asked:    make(chan func(*reconciler)),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
+		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
+	p.open = newOpenCount(p.countOpen)
 	return p, nil
 }
 
@@ -148,6 +158,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	p.serve(ctx, run)
 	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })

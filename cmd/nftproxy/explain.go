@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/proxier/socket"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -24,7 +26,9 @@ decision with its reason.
 
 With --source it reads manifests, and needs no privilege. Otherwise it asks the nftproxy
 that runs on this node, which also reads the kernel: as root, on the node or in the pod
-of nftproxy with kubectl exec. If none answers, it reads the kernel alone.
+of nftproxy with kubectl exec. If none answers, it reads the kernel and, once, the objects
+from the API server that the flags and the configuration file name; or the kernel alone,
+if that does not answer.
 
 With --probe it also sends a SYN, a datagram (a DNS query to port 53) or an INIT of SCTP
 from this node, and the line before the verdict says what came back and which endpoint got
@@ -126,7 +130,7 @@ func answer(ctx context.Context, c *config.Config, q explain.Question) (*explain
 	if !errors.Is(err, socket.ErrNoDaemon) {
 		return report, err
 	}
-	return answerFromKernel(c, q, err)
+	return answerAlone(ctx, c, q, err)
 }
 
 func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report, error) {
@@ -142,8 +146,17 @@ func answerFromManifests(c *config.Config, q explain.Question) (*explain.Report,
 	return explain.Explain(wanted, q, nil)
 }
 
-// answerFromKernel answers a question when there is no daemon to ask, for the given reason.
-func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain.Report, error) {
+// answerAlone answers a question when there is no daemon to ask, for the given reason: from what the API
+// server and the kernel have, or from the kernel alone.
+func answerAlone(ctx context.Context, c *config.Config, q explain.Question, why error) (
+	*explain.Report, error) {
+	lacks, err := lacking()
+	if err != nil {
+		return nil, err
+	}
+	if len(lacks) > 0 {
+		return explain.Unable(q, lacks, why)
+	}
 	name, err := c.NodeName()
 	if err != nil {
 		return nil, err
@@ -158,11 +171,50 @@ func answerFromKernel(c *config.Config, q explain.Question, why error) (*explain
 	}
 	defer conn.Close()
 	e := desired.NewEnvironment(c, name, state.New(name), service.Families(), addrs)
+	// The flags of the daemon are not known either.
 	inquiry := kernel.NewInquiry(conn, e.Config.Variants()...)
-	if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
-		if pods.CIDRs, err = inquiry.PodCIDRs(e.Config.Families...); err != nil {
-			return nil, err
+	programmed, err := inquiry.PodCIDRs(e.Config.Families...)
+	if err != nil {
+		return nil, err
+	}
+	wanted, unread := readWanted(ctx, c, addrs, programmed, inquiry, q)
+	if unread != nil {
+		if pods := &e.Config.PodTraffic; pods.Interface == "" && len(pods.CIDRs) == 0 {
+			pods.CIDRs = programmed
+		}
+		wanted = &explain.Wanted{Environment: e, HostAddrs: addrs, Unread: unread}
+	}
+	wanted.Alone, wanted.Host = why, explain.ReadHost(e.Config.MasqueradeMark)
+	wanted.Traffic = explain.NewTraffic(ctx, inquiry.Counted)
+	if unread != nil {
+		return explain.Alone(inquiry, *wanted, q)
+	}
+	return explain.Explain(wanted, q, inquiry)
+}
+
+// readWanted reads from the API server what is wanted.
+func readWanted(ctx context.Context, c *config.Config, addrs []netip.Addr, pods []netip.Prefix,
+	inquiry *kernel.Inquiry, q explain.Question) (*explain.Wanted, error) {
+	api, err := client(c)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	held := inquiry.Slots(func(err error) { failed = errors.Join(failed, err) })
+	wanted, err := explain.Read(ctx, api, c, addrs, pods, held, q)
+	return wanted, errors.Join(err, failed)
+}
+
+// lacking returns what the rules need and the kernel lacks. It may lack IPv6 as a whole.
+func lacking() (lacks []string, err error) {
+	missing, err := kernel.Probe()
+	if errors.Is(err, netlink.ErrAbsent) {
+		return []string{err.Error()}, nil
+	}
+	for _, m := range missing {
+		if !m.Optional && !(m.Family == service.IPv6 && m.WholeFamily()) {
+			lacks = append(lacks, m.String())
 		}
 	}
-	return explain.Alone(inquiry, e, addrs, q, why)
+	return lacks, err
 }

@@ -34,8 +34,8 @@ func levels() [][]string {
 			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state",
 			"proxier/trace"},
 		{"proxier/desired", "proxier/probe", "proxier/takeover"},
-		{"proxier/check", "proxier/explain", "proxier/support"},
-		{"proxier"},
+		{"proxier/check", "proxier/explain", "proxier/status", "proxier/support"},
+		{"proxier", "proxier/top"},
 		{"cmd/nftproxy"},
 	}
 }
