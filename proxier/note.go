@@ -70,6 +70,18 @@ func (n *notes) hear(resource string) {
 	delete(n.known, aboutAPI)
 }
 
+// api returns when the API server was last heard about every resource, and what is wrong with it, if anything.
+func (n *notes) api() (heard time.Time, wrong string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, at := range n.heard {
+		if heard.IsZero() || at.Before(heard) {
+			heard = at
+		}
+	}
+	return heard, n.known[aboutAPI].What
+}
+
 // silent returns the resources that have not been heard for longer than that, sorted, and since when.
 func (n *notes) silent(longer time.Duration) (resources []string, since time.Time) {
 	n.mu.Lock()

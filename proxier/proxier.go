@@ -67,6 +67,7 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	open        *openCount
 	progress    progress
 	notes       notes
 	tracking    tracking
@@ -113,6 +114,7 @@ func New(o Options) (*Proxier, error) {
 		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
+	p.open = newOpenCount(p.countOpen)
 	return p, nil
 }
 
@@ -156,8 +158,8 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	p.serve(ctx, run)
-	wg.Go(func() { p.sample(ctx) })
 	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })

@@ -42,7 +42,8 @@ func (p *Proxier) status(ctx context.Context, q status.Query) *status.Report {
 	if counting {
 		p.refreshConnections()
 	}
-	rows := p.rowsOf(q)
+	open := p.open.get(ctx)
+	rows := p.rowsOf(q, open)
 	report.Total, report.Matched = rows.Total, rows.Matched
 	f, lasting := p.consult(ctx, report, &rows)
 	report.Problems = append(append(report.Problems, p.problems(f)...), lasting...)
@@ -61,6 +62,7 @@ func (p *Proxier) status(ctx context.Context, q status.Query) *status.Report {
 		if f.counted == config.CountEndpoints && conn != nil {
 			rows.fillShares(report.Rows, conn)
 		}
+		open.fillOpen(report.Rows, rows.names)
 	}
 	return report
 }
@@ -147,9 +149,13 @@ type statusRows struct {
 }
 
 // rowsOf selects the rows of a query.
-func (p *Proxier) rowsOf(q status.Query) statusRows {
+func (p *Proxier) rowsOf(q status.Query, open *openPorts) statusRows {
 	var ranks map[string]float64
-	if q.Order != status.OrderName {
+	switch q.Order {
+	case status.OrderName:
+	case status.OrderOpen:
+		ranks = open.ranks()
+	default:
 		ranks = p.connections.ranks(q.Order)
 	}
 	list, _ := p.lists.Get().(*[]*service.Service)

@@ -32,7 +32,7 @@ const (
 // watchTracking looks at connection tracking and notes its problems, or that they are over.
 func (p *Proxier) watchTracking() {
 	usage, err := conntrack.ReadUsage(p.config.SysctlDir)
-	if err == nil && usage.Full() {
+	if err == nil && usage.NearlyFull() {
 		p.notes.set(aboutTable, fmt.Sprintf("The table of connection tracking is full: %d of %d flows. The kernel "+
 			"drops new connections on this node.", usage.Flows, usage.Most),
 			"Raise conntrack.maxPerCore in the configuration, and see which clients open so many connections.")

@@ -28,5 +28,9 @@ func ReadUsage(netDir string) (u Usage, err error) {
 	return u, nil
 }
 
-// Full reports whether less than one part in twenty is free.
-func (u Usage) Full() bool { return u.Most > 0 && u.Flows > u.Most-u.Most/20 }
+// Full reports whether the kernel drops new connections. It makes room only by dropping flows that have seen
+// packets in one direction.
+func (u Usage) Full() bool { return u.Most > 0 && u.Flows >= u.Most }
+
+// NearlyFull reports whether less than one part in twenty is free.
+func (u Usage) NearlyFull() bool { return u.Most > 0 && u.Flows > u.Most-u.Most/20 }

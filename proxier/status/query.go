@@ -37,7 +37,7 @@ func (q Query) Normal() Query {
 	q.Filter = strings.ToValidUTF8(q.Filter[:min(len(q.Filter), maxFilter)], "")
 	words := strings.Fields(q.Filter)
 	q.Filter = strings.Join(words[:min(len(words), maxWords)], " ")
-	if q.Order != OrderRate && q.Order != OrderConnections {
+	if q.Order != OrderRate && q.Order != OrderConnections && q.Order != OrderOpen {
 		q.Order = OrderName
 	}
 	q.Offset = min(max(q.Offset, 0), math.MaxInt-MaxLimit) // so that the end of the page is a number

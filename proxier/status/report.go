@@ -26,7 +26,7 @@ type Query struct {
 	// Filter has words, separated by spaces, each of which a row must have: see [Row.Target] and
 	// [Frontend.Address]. Upper and lower case are the same.
 	Filter string `json:"filter,omitempty"`
-	// Order is OrderName (default), OrderRate or OrderConnections.
+	// Order is OrderName (default), OrderRate, OrderConnections or OrderOpen.
 	Order  string `json:"order,omitempty"`
 	Offset int    `json:"offset"` // rows to leave out
 	Limit  int    `json:"limit"`  // the most rows: 1 to MaxLimit, by default DefaultLimit
@@ -37,6 +37,7 @@ const (
 	OrderName        = "name"
 	OrderRate        = "rate"
 	OrderConnections = "connections"
+	OrderOpen        = "open"
 )
 
 // Bounds of the rows of a Report.

@@ -183,6 +183,18 @@ func (p *Port) Counted(most int) map[nftables.ElementID]service.Backend {
 	return elements
 }
 
+// SetOpen sets the connections that are open: all, and those to an endpoint. Some may be open to endpoints that
+// the row does not have.
+func (r *Row) SetOpen(all int, to func(service.Backend) int) {
+	r.Open = &all
+	for i := range r.Endpoints {
+		if addr, err := netip.ParseAddr(r.Endpoints[i].Address); err == nil {
+			n := to(netip.AddrPortFrom(addr, r.Endpoints[i].Port))
+			r.Endpoints[i].Open = &n
+		}
+	}
+}
+
 // Count sets the connections of the endpoints and their shares.
 func (r *Row) Count(counts map[service.Backend]uint64) {
 	total := uint64(0)
