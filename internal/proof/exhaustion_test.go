@@ -1,0 +1,247 @@
+package proof
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/internal/proof/bytecode"
+	"github.com/nftproxy/nftproxy/internal/proof/spec"
+	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/proxier/desired"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
+)
+
+// TestExhaustion visits the classes of packets of each case: each has exactly the outcomes that the objects
+// allow. It does so for a host that has its own addresses only, and for one that has bound those of Services
+// as well.
+func TestExhaustion(t *testing.T) {
+	var visited, total atomic.Int64
+	t.Run("cases", func(t *testing.T) {
+		for _, name := range cases(t, rulesDir) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				c := newProofCase(t, name)
+				for _, host := range c.hosts() {
+					cluster := cluster(t, c.config, c.objects, host)
+					for _, family := range families() {
+						classes := c.classes(t, family, cluster)
+						j := newJudge(t, c.config, c.ruleset, cluster)
+						visited.Add(int64(classes.visit(limit(), j.packet)))
+						total.Add(int64(classes.count()))
+					}
+				}
+			})
+		}
+	})
+	t.Logf("%d of %d classes", visited.Load(), total.Load())
+}
+
+func families() []uint8 { return []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} }
+
+// limit is how many classes to visit.
+func limit() int {
+	if *all {
+		return math.MaxInt
+	}
+	return sample
+}
+
+// proofCase is a case of testdata/rules that the kernel has.
+type proofCase struct {
+	config  *config.Config
+	objects []runtime.Object
+	wanted  *rules.Ruleset
+	ruleset *bytecode.Ruleset
+}
+
+func newProofCase(t *testing.T, name string) *proofCase {
+	t.Helper()
+	dir := filepath.Join(rulesDir, name)
+	manifests := filepath.Join(dir, "input.yaml")
+	c := &proofCase{config: caseConfig(t, dir, manifests), objects: load(t, manifests)}
+	build, err := desired.FromManifests(c.config, nil, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := lab.TestNamespace(t)
+	conn := dial(t, ns)
+	delta, err := conn.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
+		c.wanted = build(slots)
+		return c.wanted
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Apply(delta); err != nil {
+		t.Fatal(err)
+	}
+	c.ruleset = dump(t, ns)
+	return c
+}
+
+// hosts returns the addresses of a node: those of its Node object and a gateway of pods, and these with all
+// addresses of Services, which NodeLocal DNSCache, keepalived and others bind on a node.
+func (c *proofCase) hosts() [][]netip.Addr {
+	own := []netip.Addr{netip.MustParseAddr("10.244.1.1")}
+	var bound []netip.Addr
+	add := func(to *[]netip.Addr, text string) {
+		if a, err := netip.ParseAddr(text); err == nil && !a.IsUnspecified() {
+			*to = append(*to, a)
+		}
+	}
+	for _, o := range c.objects {
+		switch o := o.(type) {
+		case *corev1.Node:
+			for _, a := range o.Status.Addresses {
+				add(&own, a.Address)
+			}
+		case *corev1.Service:
+			for _, text := range slices.Concat(o.Spec.ClusterIPs, o.Spec.ExternalIPs) {
+				add(&bound, text)
+			}
+			for _, in := range o.Status.LoadBalancer.Ingress {
+				add(&bound, in.IP)
+			}
+		}
+	}
+	return [][]netip.Addr{own, slices.Concat(own, bound)}
+}
+
+func (c *proofCase) classes(t *testing.T, family uint8, cluster *spec.Cluster) *classes {
+	t.Helper()
+	out, err := newClasses(family, []*bytecode.Ruleset{c.ruleset}, []*spec.Cluster{cluster})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// judge compares outcomes of packets with those that are allowed.
+type judge struct {
+	t       *testing.T
+	bit     uint32 // of the mark for masquerade
+	cluster *spec.Cluster
+	machine *bytecode.Machine // dynamic sets have anything
+	fresh   *bytecode.Machine // dynamic sets are empty
+
+	outcomes []bytecode.Outcome
+	wrong    int
+}
+
+func newJudge(t *testing.T, c *config.Config, r *bytecode.Ruleset, cluster *spec.Cluster) *judge {
+	local := func(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(cluster.HostAddrs, a) }
+	return &judge{t: t, bit: 1 << *c.Kube.NFTables.MasqueradeBit, cluster: cluster,
+		machine: &bytecode.Machine{Ruleset: r, Local: local},
+		fresh:   &bytecode.Machine{Ruleset: r, Local: local, Empty: true}}
+}
+
+// maxWrong is how many classes of a case are reported.
+const maxWrong = 5
+
+func (j *judge) report(p bytecode.Packet, format string, args ...any) {
+	if j.wrong++; j.wrong <= maxWrong {
+		j.t.Errorf("%+v: %s", p, fmt.Sprintf(format, args...))
+	}
+}
+
+func (j *judge) allowed(p bytecode.Packet) ([]spec.Outcome, time.Duration) {
+	return j.cluster.Allowed(spec.Packet{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, Port: p.Port,
+		Interface: p.Interface, Taken: p.Socket, Marked: p.Mark&j.bit != 0})
+}
+
+// packet compares the outcomes of a packet.
+func (j *judge) packet(p bytecode.Packet) {
+	allowed, affinity := j.allowed(p)
+	var err error
+	if j.outcomes, err = j.machine.Outcomes(p, nil, j.outcomes[:0]); err != nil {
+		j.report(p, "%v", err)
+		return
+	}
+	missing := len(allowed)
+	for i, o := range j.outcomes {
+		same := func(o2 bytecode.Outcome) bool { return specOutcome(o2) == specOutcome(o) }
+		if !slices.Contains(allowed, specOutcome(o)) {
+			j.report(p, "the rules say %+v, allowed is %+v", o, allowed)
+		} else if slices.IndexFunc(j.outcomes, same) == i {
+			missing--
+		}
+		j.left(p, o, affinity)
+	}
+	if missing > 0 {
+		j.report(p, "the rules say only %+v, allowed is %+v", j.outcomes, allowed)
+	}
+	if affinity > 0 {
+		j.returns(p, affinity)
+	}
+}
+
+// specOutcome returns the part of an outcome that the specification is about.
+func specOutcome(o bytecode.Outcome) spec.Outcome {
+	return spec.Outcome{Verdict: spec.Verdict(o.Verdict), Endpoint: o.Endpoint, Masqueraded: o.Masqueraded,
+		Reset: o.Reset}
+}
+
+// left checks what the rules leave in the packet: of the mark they change only their own bit, which does not
+// leave the host, and the priority on which they work neither.
+func (j *judge) left(p bytecode.Packet, o bytecode.Outcome, affinity time.Duration) {
+	if o.Verdict == bytecode.Refused || o.Verdict == bytecode.Dropped {
+		return
+	}
+	leaves := p.Interface == "" || !j.machine.Local(p.Dst)
+	priority := p.Priority
+	if o.Verdict == bytecode.Translated {
+		leaves = p.Interface == "" || !j.machine.Local(o.Endpoint.Addr())
+		priority = 0
+	}
+	stays := o.Endpoint == netip.AddrPortFrom(p.Dst, p.Port)
+	if (o.Mark^p.Mark)&^j.bit != 0 || leaves && o.Mark&j.bit != 0 {
+		j.report(p, "the mark is %#x afterwards", o.Mark)
+	}
+	if o.Priority != priority && !stays && (leaves || o.Verdict == bytecode.Untouched) {
+		j.report(p, "the priority is %#x afterwards", o.Priority)
+	}
+	if o.Remembered != 0 && o.Remembered != affinity {
+		j.report(p, "the client is remembered for %s, want %s", o.Remembered, affinity)
+	}
+}
+
+// returns checks session affinity: a client that no dynamic map has is remembered, and comes to the same
+// endpoint again.
+func (j *judge) returns(p bytecode.Packet, affinity time.Duration) {
+	type first struct {
+		outcome bytecode.Outcome
+		memory  bytecode.Memory
+	}
+	var firsts []first
+	err := j.fresh.Run(p, nil, func(o bytecode.Outcome, m bytecode.Memory) {
+		firsts = append(firsts, first{o, slices.Clone(m)})
+	})
+	for _, f := range firsts {
+		if f.outcome.Verdict != bytecode.Translated {
+			continue
+		}
+		if f.outcome.Remembered != affinity {
+			j.report(p, "the client is remembered for %s, want %s", f.outcome.Remembered, affinity)
+		}
+		var again []bytecode.Outcome
+		again, err = j.machine.Outcomes(p, f.memory, nil)
+		if err == nil && !slices.Equal(again, []bytecode.Outcome{f.outcome}) {
+			j.report(p, "after %+v the client comes to %+v", f.outcome, again)
+		}
+	}
+	if err != nil {
+		j.report(p, "%v", err)
+	}
+}
