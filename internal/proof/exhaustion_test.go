@@ -55,7 +55,7 @@ func limit() int {
 	if *all {
 		return math.MaxInt
 	}
-	return sample
+	return *sample
 }
 
 // proofCase is a case of testdata/rules that the kernel has.
@@ -64,6 +64,7 @@ type proofCase struct {
 	objects []runtime.Object
 	wanted  *rules.Ruleset
 	ruleset *bytecode.Ruleset
+	ns      *lab.Namespace
 }
 
 func newProofCase(t *testing.T, name string) *proofCase {
@@ -75,8 +76,8 @@ func newProofCase(t *testing.T, name string) *proofCase {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns := lab.TestNamespace(t)
-	conn := dial(t, ns)
+	c.ns = lab.TestNamespace(t)
+	conn := dial(t, c.ns)
 	delta, err := conn.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
 		c.wanted = build(slots)
 		return c.wanted
@@ -87,7 +88,7 @@ func newProofCase(t *testing.T, name string) *proofCase {
 	if err := conn.Apply(delta); err != nil {
 		t.Fatal(err)
 	}
-	c.ruleset = dump(t, ns)
+	c.ruleset = dump(t, c.ns)
 	return c
 }
 

@@ -10,7 +10,7 @@ import (
 // all visits all classes, not only a sample of them.
 var all = flag.Bool("all", false, "visit all classes, not only a sample of them")
 
-// sample is how many classes of a case and family are visited without -all.
-const sample = 10_000
+// sample bounds the visits without all.
+var sample = flag.Int("sample", 10_000, "how many classes of a case and family to visit without -all")
 
 func TestMain(m *testing.M) { lab.Main(m) }

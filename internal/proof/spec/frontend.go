@@ -75,8 +75,8 @@ func (c *Cluster) give(s *corev1.Service, p *port, kind int, at address, loadBal
 	c.frontends[at] = f
 }
 
-// affinity: sessionAffinity ClientIP sends a client to the endpoint that it had, for timeoutSeconds, which are
-// between 1 and 86400 and three hours by default (API reference, ClientIPConfig).
+// affinity: sessionAffinity ClientIP sends a client to the endpoint that it had, for timeoutSeconds, which
+// are between 1 and 86400, and three hours by default (API reference, ClientIPConfig).
 func affinity(s *corev1.Service) timeout {
 	if s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
 		return 0
@@ -90,8 +90,8 @@ func affinity(s *corev1.Service) timeout {
 	return timeout(seconds) * time.Second
 }
 
-// ingress returns the addresses of load balancers. With ipMode Proxy the load balancer sends to nodePorts, and
-// the node leaves its address alone (KEP-1860).
+// ingress returns the addresses of load balancers. With ipMode Proxy the load balancer sends to nodePorts,
+// and the node leaves its address alone (KEP-1860).
 func ingress(s *corev1.Service) (out []string) {
 	for _, in := range s.Status.LoadBalancer.Ingress {
 		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
