@@ -13,8 +13,9 @@ import (
 // Machine runs packets through a ruleset. It belongs to one goroutine.
 type Machine struct {
 	Ruleset *Ruleset
-	// Later is the ruleset that replaces Ruleset while a packet is on its way, at any moment; nil: none does.
-	// The chains that a packet meets are those of its hook's beginning, the elements those of the moment.
+	// Later is the ruleset that a transaction replaces Ruleset with while the packet is on its way, at any
+	// moment; nil: none does. The kernel reads the generation of rules once for each base chain, and that of
+	// elements at every lookup (nft_do_chain, nft_genmask_cur).
 	Later *Ruleset
 	Local func(netip.Addr) bool // whether an address is one of the host
 	// Empty says that dynamic sets are empty, except for the memory of Run. Otherwise they may have anything,
@@ -68,7 +69,8 @@ type way struct {
 	*Machine
 	packet Packet
 	bases  *[unix.NF_INET_NUMHOOKS][]*Chain
-	later  bool // the elements are those of Machine.Later
+	later  bool // the transaction is over: elements are those of Machine.Later
+	rules  *Ruleset
 
 	header         header
 	dst            netip.Addr // now
@@ -151,7 +153,7 @@ const maxSteps = 10_000
 // evaluate runs a base chain, as nft_do_chain of net/netfilter/nf_tables_core.c does.
 func (w *way) evaluate(base *Chain) {
 	var buf [16]position // NFT_JUMP_STACK_SIZE
-	stack := append(buf[:0], position{base, 0})
+	stack := append(buf[:0], position{w.generation(base), 0})
 	w.code = unix.NFT_CONTINUE
 	for len(stack) > 0 {
 		top := &stack[len(stack)-1]
@@ -166,9 +168,9 @@ func (w *way) evaluate(base *Chain) {
 		switch w.rule(top.chain, top.next-1); w.code {
 		case unix.NFT_CONTINUE, unix.NFT_BREAK:
 		case unix.NFT_JUMP:
-			stack = append(stack, position{w.chain, 0})
+			stack = append(stack, position{w.current(w.chain), 0})
 		case unix.NFT_GOTO:
-			*top = position{w.chain, 0}
+			*top = position{w.current(w.chain), 0}
 		case unix.NFT_RETURN:
 			stack = stack[:len(stack)-1]
 		case verdictAccept:
@@ -198,27 +200,48 @@ func (w *way) rule(c *Chain, i int) {
 	}
 }
 
-// set returns a set as it is at this moment.
-func (w *way) set(s *Set) *Set {
-	if w.Later == nil || s.flags&unix.NFT_SET_ANONYMOUS != 0 {
-		return s
-	}
-	if !w.later {
+// over reports whether the transaction is over: once it is, it stays so.
+func (w *way) over() bool {
+	if w.Later != nil && !w.later {
 		w.later = w.choose(2) == 1
 	}
-	if w.later {
-		if now := w.Later.Set(s.table.Family, s.table.Name, s.Name); now != nil {
-			return now
+	return w.later
+}
+
+// generation chooses the generation of the rules for a base chain, and returns the chain.
+func (w *way) generation(base *Chain) *Chain {
+	if w.rules = w.Ruleset; w.over() {
+		w.rules = w.Later
+	}
+	return w.current(base)
+}
+
+// current returns a chain with the rules that it has in the generation. Where it does not exist it has none.
+func (w *way) current(c *Chain) *Chain {
+	if w.Later == nil {
+		return c
+	}
+	if t := w.rules.table(c.Table); t != nil && t.Chains[c.Name] != nil {
+		return t.Chains[c.Name]
+	}
+	return &Chain{Table: c.Table, Name: c.Name, Hook: c.Hook}
+}
+
+// set returns a set with the elements that it has at this moment.
+func (w *way) set(s *Set) *Set {
+	if s.flags&unix.NFT_SET_ANONYMOUS == 0 && w.over() {
+		if t := w.Later.table(s.table); t != nil && t.Sets[s.Name] != nil {
+			return t.Sets[s.Name]
 		}
 	}
 	return s
 }
 
-// Set returns a set, or nil.
-func (r *Ruleset) Set(family uint8, table, name string) *Set {
+// table returns the table with the same name.
+func (r *Ruleset) table(like *Table) *Table {
 	for _, t := range r.Tables {
-		if t.Family == family && t.Name == table {
-			return t.Sets[name]
+		if t.Family == like.Family && t.Name == like.Name {
+			return t
 		}
 	}
 	return nil
