@@ -69,14 +69,19 @@ type proofCase struct {
 
 func newProofCase(t *testing.T, name string) *proofCase {
 	t.Helper()
+	return programCase(t, name, lab.TestNamespace(t))
+}
+
+// programCase programs a case in a namespace.
+func programCase(t *testing.T, name string, ns *lab.Namespace) *proofCase {
+	t.Helper()
 	dir := filepath.Join(rulesDir, name)
 	manifests := filepath.Join(dir, "input.yaml")
-	c := &proofCase{config: caseConfig(t, dir, manifests), objects: load(t, manifests)}
+	c := &proofCase{config: caseConfig(t, dir, manifests), objects: load(t, manifests), ns: ns}
 	build, err := desired.FromManifests(c.config, nil, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.ns = lab.TestNamespace(t)
 	conn := dial(t, c.ns)
 	delta, err := conn.Diff(service.Families(), func(slots rules.Slots) *rules.Ruleset {
 		c.wanted = build(slots)
@@ -158,8 +163,14 @@ func (j *judge) report(p bytecode.Packet, format string, args ...any) {
 }
 
 func (j *judge) allowed(p bytecode.Packet) ([]spec.Outcome, time.Duration) {
-	return j.cluster.Allowed(spec.Packet{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, Port: p.Port,
-		Interface: p.Interface, Taken: p.Socket, Marked: p.Mark&j.bit != 0})
+	return j.cluster.Allowed(specPacket(p, j.bit))
+}
+
+// specPacket returns the part of a packet that the specification is about. bit is that of the mark for
+// masquerade.
+func specPacket(p bytecode.Packet, bit uint32) spec.Packet {
+	return spec.Packet{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, Port: p.Port, Interface: p.Interface,
+		Taken: p.Socket, Marked: p.Mark&bit != 0}
 }
 
 // packet compares the outcomes of a packet.
