@@ -22,6 +22,7 @@ type classes struct {
 	entries    []entry
 	marks      []uint32
 	priorities []uint32
+	frontends  []spec.Packet // where Services are
 }
 
 // entry is how a packet comes to the node.
@@ -33,6 +34,7 @@ type entry struct {
 // newClasses cuts the packets of a family at the constants of rulesets and of specifications.
 func newClasses(family uint8, rulesets []*bytecode.Ruleset, clusters []*spec.Cluster) (*classes, error) {
 	cuts := bytecode.NewCuts()
+	var frontends []spec.Packet
 	for _, r := range rulesets {
 		if err := cuts.Add(r, family); err != nil {
 			return nil, err
@@ -42,6 +44,7 @@ func newClasses(family uint8, rulesets []*bytecode.Ruleset, clusters []*spec.Clu
 		src, dst, ports := c.Constants()
 		cutPrefixes(cuts.Src, src)
 		cutPrefixes(cuts.Dst, dst)
+		frontends = append(frontends, c.Frontends()...)
 		for _, p := range ports {
 			cuts.Port[p], cuts.Port[p+1] = true, true // behind the last port is the first one
 		}
@@ -64,7 +67,8 @@ func newClasses(family uint8, rulesets []*bytecode.Ruleset, clusters []*spec.Clu
 			break
 		}
 	}
-	return &classes{src: ofFamily(cuts.Src, first), dst: ofFamily(cuts.Dst, first),
+	frontends = slices.DeleteFunc(frontends, func(f spec.Packet) bool { return f.Dst.Is4() != first.Is4() })
+	return &classes{frontends: frontends, src: ofFamily(cuts.Src, first), dst: ofFamily(cuts.Dst, first),
 		protocols: sorted(cuts.Protocol), ports: sorted(cuts.Port), entries: entries(cuts),
 		marks: sorted(cuts.Marks), priorities: sorted(cuts.Priorities)}, nil
 }
@@ -139,21 +143,35 @@ func (c *classes) packet(i int) bytecode.Packet {
 	}
 }
 
-// visit calls each with the packets of n classes, or of all if there are no more. A sample is spread evenly:
-// a step without a common divisor comes to each class once.
+// visit calls each with the packets of all classes if there are no more than n, and otherwise with a sample:
+// those that go from everywhere to a Service, and n that are spread evenly, as a step without a common divisor
+// comes to each class once. It returns how many it visited.
 func (c *classes) visit(n int, each func(bytecode.Packet)) int {
 	total := c.count()
-	step := 1
-	if n < total {
-		for step = int(float64(total) * 0.618); gcd(step, total) > 1; step++ {
+	if n >= total {
+		for i := range total {
+			each(c.packet(i))
 		}
-	} else {
-		n = total
+		return total
+	}
+	visited := n
+	for _, f := range c.frontends {
+		for _, src := range c.src {
+			for _, in := range c.entries {
+				visited++
+				each(bytecode.Packet{Src: src, Dst: f.Dst, Protocol: f.Protocol, Port: f.Port,
+					Interface: in.iface, Socket: in.socket})
+			}
+		}
+	}
+	step := int(float64(total) * 0.618)
+	for gcd(step, total) > 1 {
+		step++
 	}
 	for i, at := 0, 0; i < n; i, at = i+1, (at+step)%total {
 		each(c.packet(at))
 	}
-	return n
+	return visited
 }
 
 func gcd(a, b int) int {

@@ -32,12 +32,10 @@ func TestExhaustion(t *testing.T) {
 		for _, name := range cases(t, rulesDir) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c := newProofCase(t, name)
-				for _, host := range c.hosts() {
-					cluster := cluster(t, c.config, c.objects, host)
+				for _, c := range newProofCases(t, name) {
 					for _, family := range families() {
-						classes := c.classes(t, family, cluster)
-						j := newJudge(t, c.config, c.ruleset, cluster)
+						classes := c.classes(t, family)
+						j := newJudge(t, c.config, c.ruleset, c.cluster)
 						visited.Add(int64(classes.visit(limit(), j.packet)))
 						total.Add(int64(classes.count()))
 					}
@@ -62,23 +60,29 @@ func limit() int {
 type proofCase struct {
 	config  *config.Config
 	objects []runtime.Object
+	cluster *spec.Cluster
 	wanted  *rules.Ruleset
 	ruleset *bytecode.Ruleset
 	ns      *lab.Namespace
 }
 
-func newProofCase(t *testing.T, name string) *proofCase {
+// newProofCases programs a case for each of the hosts.
+func newProofCases(t *testing.T, name string) (out []*proofCase) {
 	t.Helper()
-	return programCase(t, name, lab.TestNamespace(t))
+	for _, host := range hosts(load(t, filepath.Join(rulesDir, name, "input.yaml"))) {
+		out = append(out, programCase(t, name, lab.TestNamespace(t), host))
+	}
+	return out
 }
 
-// programCase programs a case in a namespace.
-func programCase(t *testing.T, name string, ns *lab.Namespace) *proofCase {
+// programCase programs a case in a namespace, for a host with these addresses.
+func programCase(t *testing.T, name string, ns *lab.Namespace, host []netip.Addr) *proofCase {
 	t.Helper()
 	dir := filepath.Join(rulesDir, name)
 	manifests := filepath.Join(dir, "input.yaml")
 	c := &proofCase{config: caseConfig(t, dir, manifests), objects: load(t, manifests), ns: ns}
-	build, err := desired.FromManifests(c.config, nil, func(error) {})
+	c.cluster = cluster(t, c.config, c.objects, host)
+	build, err := desired.FromManifests(c.config, host, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +103,7 @@ func programCase(t *testing.T, name string, ns *lab.Namespace) *proofCase {
 
 // hosts returns the addresses of a node: those of its Node object and a gateway of pods, and these with all
 // addresses of Services, which NodeLocal DNSCache, keepalived and others bind on a node.
-func (c *proofCase) hosts() [][]netip.Addr {
+func hosts(objects []runtime.Object) [][]netip.Addr {
 	own := []netip.Addr{netip.MustParseAddr("10.244.1.1")}
 	var bound []netip.Addr
 	add := func(to *[]netip.Addr, text string) {
@@ -107,7 +111,7 @@ func (c *proofCase) hosts() [][]netip.Addr {
 			*to = append(*to, a)
 		}
 	}
-	for _, o := range c.objects {
+	for _, o := range objects {
 		switch o := o.(type) {
 		case *corev1.Node:
 			for _, a := range o.Status.Addresses {
@@ -125,9 +129,9 @@ func (c *proofCase) hosts() [][]netip.Addr {
 	return [][]netip.Addr{own, slices.Concat(own, bound)}
 }
 
-func (c *proofCase) classes(t *testing.T, family uint8, cluster *spec.Cluster) *classes {
+func (c *proofCase) classes(t *testing.T, family uint8, more ...*bytecode.Ruleset) *classes {
 	t.Helper()
-	out, err := newClasses(family, []*bytecode.Ruleset{c.ruleset}, []*spec.Cluster{cluster})
+	out, err := newClasses(family, append(more, c.ruleset), []*spec.Cluster{c.cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +215,7 @@ func (j *judge) left(p bytecode.Packet, o bytecode.Outcome, affinity time.Durati
 	if o.Verdict == bytecode.Refused || o.Verdict == bytecode.Dropped {
 		return
 	}
-	leaves := p.Interface == "" || !j.machine.Local(p.Dst)
+	leaves := p.Interface == "" || !j.machine.Local(p.Dst) && !p.Socket
 	priority := p.Priority
 	if o.Verdict == bytecode.Translated {
 		leaves = p.Interface == "" || !j.machine.Local(o.Endpoint.Addr())
@@ -229,31 +233,33 @@ func (j *judge) left(p bytecode.Packet, o bytecode.Outcome, affinity time.Durati
 	}
 }
 
-// returns checks session affinity: a client that no dynamic map has is remembered, and comes to the same
-// endpoint again.
+// returns checks session affinity: a client is remembered unless the map is full, and comes to the same
+// endpoint again, whatever the map had about it before.
 func (j *judge) returns(p bytecode.Packet, affinity time.Duration) {
-	type first struct {
-		outcome bytecode.Outcome
-		memory  bytecode.Memory
-	}
-	var firsts []first
-	err := j.fresh.Run(p, nil, func(o bytecode.Outcome, m bytecode.Memory) {
-		firsts = append(firsts, first{o, slices.Clone(m)})
-	})
-	for _, f := range firsts {
-		if f.outcome.Verdict != bytecode.Translated {
-			continue
+	for _, m := range []*bytecode.Machine{j.fresh, j.machine} {
+		type first struct {
+			outcome bytecode.Outcome
+			memory  bytecode.Memory
 		}
-		if f.outcome.Remembered != affinity {
-			j.report(p, "the client is remembered for %s, want %s", f.outcome.Remembered, affinity)
+		var firsts []first
+		err := m.Run(p, nil, func(o bytecode.Outcome, known bytecode.Memory) {
+			firsts = append(firsts, first{o, slices.Clone(known)})
+		})
+		for _, f := range firsts {
+			if m == j.fresh && f.outcome.Verdict == bytecode.Translated && f.outcome.Remembered != affinity {
+				j.report(p, "the client is remembered for %s, want %s", f.outcome.Remembered, affinity)
+			}
+			if f.outcome.Remembered == 0 {
+				continue
+			}
+			var again []bytecode.Outcome
+			again, err = j.fresh.Outcomes(p, f.memory, nil)
+			if err == nil && !slices.Equal(again, []bytecode.Outcome{f.outcome}) {
+				j.report(p, "after %+v the client comes to %+v", f.outcome, again)
+			}
 		}
-		var again []bytecode.Outcome
-		again, err = j.machine.Outcomes(p, f.memory, nil)
-		if err == nil && !slices.Equal(again, []bytecode.Outcome{f.outcome}) {
-			j.report(p, "after %+v the client comes to %+v", f.outcome, again)
+		if err != nil {
+			j.report(p, "%v", err)
 		}
-	}
-	if err != nil {
-		j.report(p, "%v", err)
 	}
 }

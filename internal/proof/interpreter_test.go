@@ -17,13 +17,11 @@ func TestInterpretersAgree(t *testing.T) {
 	for _, name := range cases(t, rulesDir) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newProofCase(t, name)
-			tables := c.wanted.Lookup()
-			for _, host := range c.hosts() {
-				cluster := cluster(t, c.config, c.objects, host)
-				j := newJudge(t, c.config, c.ruleset, cluster)
+			for _, c := range newProofCases(t, name) {
+				tables := c.wanted.Lookup()
+				j := newJudge(t, c.config, c.ruleset, c.cluster)
 				for _, family := range families() {
-					classes := c.classes(t, family, cluster)
+					classes := c.classes(t, family)
 					classes.marks, classes.priorities = []uint32{0}, []uint32{0} // those of `explain`
 					classes.visit(few, func(p bytecode.Packet) { j.statements(tables, p) })
 				}

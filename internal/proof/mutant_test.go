@@ -73,7 +73,7 @@ func (m mutant) caughtBy(t *testing.T) string {
 		}
 	}
 	program := filepath.Join(dir, "proof.test")
-	build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", program, ".")
+	build := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-overlay", overlay, "-o", program, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the mutant: %v\n%s", err, out)
 	}

@@ -1,8 +1,10 @@
 package proof
 
+import "slices"
+
 // mutants returns mistakes that somebody may make in the source of the rules.
 func mutants() []mutant {
-	return append(append(ruleMutants(), choiceMutants()...), languageMutants()...)
+	return slices.Concat(ruleMutants(), choiceMutants(), languageMutants(), changeMutants())
 }
 
 // ruleMutants are mistakes in chains.
@@ -22,7 +24,7 @@ func ruleMutants() []mutant {
 			`"nat-output", "output"`, `"nat-output", "input"`, "TestExhaustion"},
 		{"no refusal for the node itself", "chain.go",
 			`baseChain(f, "late-output", "output", priorityLate, late),`, "", e},
-		{"packets of another proxy are refused", "chain.go", "priorityLate, taken, late)", "priorityLate, late)", e},
+		{"packets of another proxy are refused", "chain.go", "nftables.HasSocket{}, nftables.Accept{}", "nftables.HasSocket{}", e},
 		{"masquerade on input", "chain.go", `"nat-postrouting", "postrouting"`, `"nat-postrouting", "input"`, e},
 		{"masquerade without a mark", "chain.go", "{nftables.HasMark{Mask: mark}, nftables.ClearMark", "{nftables.ClearMark", e},
 		{"the mark leaves the host", "chain.go", "nftables.ClearMark{Mask: mark}, ", "", e},
@@ -32,7 +34,7 @@ func ruleMutants() []mutant {
 		{"the priority of every packet is cleared", "chain.go",
 			"{nftables.Translated{}, nftables.ClearPriority{}}", "{nftables.ClearPriority{}}", e},
 		{"no masquerade for a pod that reaches itself", "chain.go",
-			"{nftables.Translated{}, hairpin, nftables.Masquerade{}},", "", e},
+			"hairpin, nftables.Masquerade{}}", "hairpin}", e},
 		{"direct traffic of a pod to itself is masqueraded", "chain.go",
 			"{nftables.Translated{}, hairpin,", "{hairpin,", e},
 		{"hairpin compares the source only", "chain.go",
@@ -114,7 +116,7 @@ func choiceMutants() []mutant {
 		{"the first of two equal ports does not count", "compile.go",
 			"slices.ContainsFunc(svc.Ports[:i], same)", "slices.ContainsFunc(svc.Ports[i+1:], same)", e},
 		{"no hairpins", "compile.go", "c.out.Hairpins = append(c.out.Hairpins, b.Addr())", "_ = b", e},
-		{"no load-balancer IP for the node", "compile.go", "slices.ContainsFunc(node.Addrs, admits)", "false", e},
+		{"no load-balancer IP for the node", "compile.go", "if slices.ContainsFunc(node.Addrs, admits) {", "if false && slices.ContainsFunc(node.Addrs, admits) {", e},
 		{"none at all instead of none here", "target.go", "case len(backends) == 0:", "case false:", e},
 		{"none here instead of none at all", "target.go",
 			"case !anywhere:\n\t\treturn target{shape: Shape{Kind: ShapeReject}}\n\tcase",
@@ -145,8 +147,30 @@ func languageMutants() []mutant {
 		{"the beginning of an interface's name", "nftables/match.go", "b := make([]byte, max(unix.IFNAMSIZ, len(name)))\n\tcopy(b, name)\n\treturn b[:unix.IFNAMSIZ]", "return []byte(name)", e},
 		{"the port in the other byte order", "nftables/element.go", "binary.BigEndian.PutUint16(p.buf[p.n:], port)", "binary.LittleEndian.PutUint16(p.buf[p.n:], port)", e},
 		{"slots from one", "nftables/element.go", "e.key().frontend(f).number(uint32(slot))\n\te.data().addr(b.Addr())", "e.key().frontend(f).number(uint32(slot + 1))\n\te.data().addr(b.Addr())", e},
-		{"the port of the endpoint is lost", "nftables/lookup.go", "RegProtoMin: port, RegProtoMax: port,", "", e},
+		{"the port is read from the next register", "nftables/lookup.go", "RegProtoMin: port, RegProtoMax: port,", "RegProtoMin: port + 1, RegProtoMax: port + 1,", e},
 		{"the ICMP error of the other family", "nftables/verdict.go", "code = 4", "code = 3", e},
 		{"TPROXY is the other way round", "nftables/socket.go", "compare(true, []byte{0xff", "compare(false, []byte{0xff", e},
+	}
+}
+
+// changeMutants are mistakes in what a change writes.
+func changeMutants() []mutant {
+	const e = "TestTransitions"
+	return []mutant{
+		{"a slot with another endpoint is not deleted first", "delta.go",
+			"if slot >= len(after) || after[slot] != b {", "if slot >= len(after) {", e},
+		{"a slot without an endpoint stays", "delta.go",
+			"if slot >= len(after) || after[slot] != b {", "if slot < len(after) && after[slot] != b {", e},
+		{"a slot that is new is not written", "delta.go",
+			"if slot >= len(before) || before[slot] != b {", "if slot < len(before) && before[slot] != b {", e},
+		{"clients of a removed endpoint still go there", "delta.go", "if wanted[n] != b {", "if false {", e},
+		{"a ClusterIP that is gone is still refused", "delta.go", "case was && !is:", "case false:", e},
+		{"another port of a new ClusterIP is not refused", "delta.go", "case is && !was:", "case false:", e},
+		{"a new shape has no number", "delta.go",
+			"			d.element(old, exists, e)\n", "			_, _, _ = old, exists, e\n", e},
+		{"the number of a frontend stays", "delta.go", "if !slices.Equal(had, wanted) {", "if before == &none || after == &none {", e},
+		{"a frontend that is gone keeps its Service", "ruleset.go", "		r.disown(f)\n		delete(r.owners, f)\n", "", e},
+		{"the loser does not get the frontend", "ruleset.go", "		r.own(f, next)\n", "		_ = next\n", e},
+		{"an endpoint changes its slot with every change", "slots.go", "if !placed[at] && i < len(slots) {", "if false {", e},
 	}
 }

@@ -34,7 +34,7 @@ table ip network-policy {
 // TestNeighbours runs packets through nftproxy's tables and those of others: the priorities of the hooks are
 // in nobody's way (docs/design.md, "Hooks and priorities").
 func TestNeighbours(t *testing.T) {
-	c := newProofCase(t, "service-cidr-unallocated")
+	c := newProofCases(t, "service-cidr-unallocated")[0]
 	if _, err := c.ns.Nft(neighbours, "-f", "-"); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package bytecode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -124,9 +125,9 @@ func (s *scan) payload(x payload) error {
 		src = 8
 	}
 	switch {
-	case !x.transport && x.offset == src && x.size == s.size:
+	case !x.transport && x.offset == src && x.size <= s.size: // nft loads the bytes of a prefix only
 		s.load(x.to, x.size, srcField)
-	case !x.transport && x.offset == src+s.size && x.size == s.size:
+	case !x.transport && x.offset == src+s.size && x.size <= s.size:
 		s.load(x.to, x.size, dstField)
 	case x.transport && x.offset == 2 && x.size == 2:
 		s.load(x.to, x.size, portField)
@@ -237,11 +238,15 @@ func (s *scan) parts(at int, first, last []byte, behind bool) error {
 	return nil
 }
 
-// cutAddress adds the first address and the one behind the last. It returns the size of an address.
+// cutAddress adds the first address and the one behind the last, of which a comparison may have the first
+// bytes only. It returns the size of an address.
 func cutAddress(to map[netip.Addr]bool, first, last []byte, size int, behind bool) int {
-	a, _ := netip.AddrFromSlice(first[:size])
+	lowest, highest := make([]byte, size), bytes.Repeat([]byte{0xff}, size)
+	copy(lowest, first)
+	copy(highest, last)
+	a, _ := netip.AddrFromSlice(lowest)
 	to[a] = true
-	if b, _ := netip.AddrFromSlice(last[:size]); behind && b.Next().IsValid() {
+	if b, _ := netip.AddrFromSlice(highest); behind && b.Next().IsValid() {
 		to[b.Next()] = true
 	}
 	return size

@@ -81,7 +81,7 @@ func (w *way) travel() {
 		return
 	}
 	w.hook(unix.NF_INET_PRE_ROUTING)
-	if w.local(w.dst) {
+	if w.local(w.dst) || w.packet.Socket && !w.translated {
 		w.hook(unix.NF_INET_LOCAL_IN)
 		return
 	}

@@ -141,6 +141,7 @@ func (x dynset) run(w *way) {
 	key := string(w.registers[x.key : x.key+set.keySize])
 	if x.op == dynsetDelete {
 		w.memorize(entry{set: set, key: key, absent: true})
+		w.remembered = 0
 		return
 	}
 	if data, found := w.recall(set, key); found {

@@ -99,6 +99,17 @@ func (c *Cluster) Resolve() {
 	}
 }
 
+// Frontends returns packets to each address and port of a Service, without a source.
+func (c *Cluster) Frontends() (out []Packet) {
+	for a := range c.frontends {
+		out = append(out, Packet{Dst: a.ip, Protocol: a.protocol, Port: a.port})
+	}
+	slices.SortFunc(out, func(a, b Packet) int {
+		return cmp.Or(a.Dst.Compare(b.Dst), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
+	return out
+}
+
 // Constants returns the values that the specification compares packets with: the sources and destinations as
 // ranges, and ports.
 func (c *Cluster) Constants() (src, dst []netip.Prefix, ports []uint16) {

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ func (c *Cluster) claim(s *corev1.Service) {
 func (c *Cluster) give(s *corev1.Service, p *port, kind int, at address, loadBalancer []netip.Addr) {
 	// The kubelet and nftproxy itself keep their ports (docs/design.md, "Who has a frontend").
 	reserved := at.protocol == protocolTCP && slices.Contains(c.Config.ReservedPorts, at.port) &&
-		(slices.Contains(c.node.addrs, at.ip) || slices.Contains(c.nodePortAddrs(), at.ip))
+		slices.Contains(slices.Concat(c.node.addrs, c.HostAddrs), at.ip)
 	holder := c.frontends[at]
 	everywhere, local := c.endpoints(s, p, at.ip.Is4())
 	for _, e := range local {
@@ -147,22 +148,23 @@ func (c *Cluster) sourceRanges(s *corev1.Service, v4 bool) (out []netip.Prefix, 
 // (KEP-3866). Loopback addresses serve none in nftables mode.
 func (c *Cluster) nodePortAddrs() (out []netip.Addr) {
 	var ranges []netip.Prefix
-	primary := false
+	primary, primaries := false, slices.Collect(maps.Values(c.node.primary))
 	for _, text := range c.Config.NodePortAddresses {
 		if r, ok := parsePrefix(text); ok {
 			ranges = append(ranges, r)
 		}
 		primary = primary || text == "primary"
 	}
-	for _, a := range c.node.addrs {
+	for _, a := range slices.Concat(c.HostAddrs, primaries) {
 		other := func(r netip.Prefix) bool { return r.Addr().Is4() != a.Is4() }
 		family := slices.DeleteFunc(slices.Clone(ranges), other)
 		first, known := c.node.primary[a.Is4()]
 		in := slices.ContainsFunc(family, func(r netip.Prefix) bool { return r.Contains(a) })
-		all := len(family) == 0 && !(primary && known)
+		all := len(family) == 0 && !primary || primary && !known && len(primaries) > 0
 		if (in || all || primary && a == first) && !a.IsLoopback() {
 			out = append(out, a)
 		}
 	}
-	return out
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }

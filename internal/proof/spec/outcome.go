@@ -109,7 +109,7 @@ func (c *Cluster) unclaimed(p Packet) Outcome {
 	case slices.ContainsFunc(c.serviceCIDRs, func(r netip.Prefix) bool { return r.Contains(p.Dst) }):
 		return Outcome{Verdict: Dropped}
 	}
-	return Outcome{Masqueraded: p.Marked && c.leaves(p, p.Dst)}
+	return Outcome{Masqueraded: p.Marked && c.leaves(p, p.Dst) && !p.Taken}
 }
 
 // refusal is how a host refuses: TCP by a reset (RFC 9293, 3.5.2), anything else by port unreachable
