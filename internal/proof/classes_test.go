@@ -144,8 +144,8 @@ func (c *classes) packet(i int) bytecode.Packet {
 }
 
 // visit calls each with the packets of all classes if there are no more than n, and otherwise with a sample:
-// those that go from everywhere to a Service, and n that are spread evenly, as a step without a common divisor
-// comes to each class once. It returns how many it visited.
+// those that go from everywhere to a Service, and n that are spread evenly, as a step without a common
+// divisor comes to each class once. It returns how many it visited.
 func (c *classes) visit(n int, each func(bytecode.Packet)) int {
 	total := c.count()
 	if n >= total {

@@ -40,7 +40,14 @@ func TestKubeProxy(t *testing.T) {
 			})
 		}
 	})
+	table, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, d := range differences() {
+		if !strings.Contains(string(table), "\n| "+d.what) {
+			t.Errorf("docs/compatibility.md does not have the difference: %s", d.what)
+		}
 		if t.Logf("%d classes: %s", seen[d.what], d.what); seen[d.what] == 0 {
 			t.Errorf("no class shows the difference: %s", d.what)
 		}
@@ -71,12 +78,16 @@ func compareKubeProxy(t *testing.T, name, file string) map[string]int {
 					j.report(p, "%v", err)
 					return
 				}
-				d := pair{p: p, cluster: c.cluster, ours: ours, theirs: specOutcomes(outcomes)}
+				d := pair{packet: p, ours: ours, theirs: specOutcomes(outcomes)}
+				if d.same() {
+					return
+				}
+				d.facts = c.cluster.Facts(specPacket(p, j.bit))
 				if what := d.difference(); what != "" {
 					seen[what]++
-				} else if !d.same() {
-					j.report(p, "nftproxy %+v, kube-proxy %+v", ours, d.theirs)
+					return
 				}
+				j.report(p, "nftproxy %+v, kube-proxy %+v", ours, d.theirs)
 			})
 		}
 	}
@@ -91,51 +102,4 @@ func specOutcomes(all []bytecode.Outcome) (out []spec.Outcome) {
 		}
 	}
 	return out
-}
-
-// pair is what nftproxy and kube-proxy do with a packet.
-type pair struct {
-	p            bytecode.Packet
-	cluster      *spec.Cluster
-	ours, theirs []spec.Outcome
-}
-
-func (d pair) same() bool {
-	in := func(a, b []spec.Outcome) bool {
-		return !slices.ContainsFunc(a, func(o spec.Outcome) bool { return !slices.Contains(b, o) })
-	}
-	return in(d.ours, d.theirs) && in(d.theirs, d.ours)
-}
-
-// difference returns the first documented difference that explains the pair, and "" if there is none.
-func (d pair) difference() string {
-	if d.same() {
-		return ""
-	}
-	for _, known := range differences() {
-		if known.explains(d) {
-			return known.what
-		}
-	}
-	return ""
-}
-
-// one reports whether all outcomes have the verdict.
-func one(outcomes []spec.Outcome, v spec.Verdict) bool {
-	return !slices.ContainsFunc(outcomes, func(o spec.Outcome) bool { return o.Verdict != v })
-}
-
-// difference is one that the documentation has.
-type difference struct {
-	what, where string
-	explains    func(pair) bool
-}
-
-func differences() []difference {
-	return []difference{
-		{"a refused TCP connection gets a reset, from kube-proxy an ICMP error", "docs/design.md, Facts about the kernel",
-			func(d pair) bool {
-				return one(d.ours, spec.Refused) && one(d.theirs, spec.Refused) && d.ours[0].Reset
-			}},
-	}
 }

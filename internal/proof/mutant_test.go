@@ -18,8 +18,39 @@ import (
 type mutant struct {
 	what     string // in a few words
 	file     string // below rules
-	old, new string // old is there once
 	by       string // the check that catches it
+	old, new string // old is there once
+}
+
+// mutants reads testdata/mutants.txt.
+func mutants(t *testing.T) (list []mutant) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/mutants.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := range strings.SplitSeq(string(text), "\n\n") {
+		head, lines, _ := strings.Cut(block, "\n")
+		parts := strings.Split(head, " | ")
+		if strings.HasPrefix(head, "#") {
+			continue
+		}
+		if len(parts) != 3 {
+			t.Fatalf("testdata/mutants.txt: %q is not what, file and check", head)
+		}
+		m := mutant{what: parts[0], file: parts[1], by: parts[2]}
+		var old, changed []string
+		for line := range strings.SplitSeq(strings.TrimSuffix(lines, "\n"), "\n") {
+			if gone, ok := strings.CutPrefix(line, "-"); ok {
+				old = append(old, gone)
+			} else {
+				changed = append(changed, strings.TrimPrefix(line, "+"))
+			}
+		}
+		m.old, m.new = strings.Join(old, "\n"), strings.Join(changed, "\n")
+		list = append(list, m)
+	}
+	return list
 }
 
 // checks are the tests that may catch a mutant, in their order.
@@ -30,7 +61,7 @@ const few = 2
 
 // TestMutants builds the proof with each mutant and runs it: the check that the mutant names must fail.
 func TestMutants(t *testing.T) {
-	list := mutants()
+	list := mutants(t)
 	if len(list) < 50 {
 		t.Errorf("there are %d mutants, want at least 50", len(list))
 	}
@@ -77,7 +108,8 @@ func (m mutant) caughtBy(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the mutant: %v\n%s", err, out)
 	}
-	out, err := exec.Command(program, "-test.run", "^("+checks+")$", "-test.failfast", "-sample", "2000").CombinedOutput()
+	run := exec.Command(program, "-test.run", "^("+checks+")$", "-test.failfast", "-sample", "2000")
+	out, err := run.CombinedOutput()
 	failed := regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindSubmatch(out)
 	switch {
 	case err == nil:
@@ -95,7 +127,7 @@ func TestMutantsAreListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want, got []string
-	for _, m := range mutants() {
+	for _, m := range mutants(t) {
 		want = append(want, fmt.Sprintf("| %s | `%s` | %s |", m.what, m.file, m.by))
 	}
 	for line := range strings.Lines(string(page)) {

@@ -26,7 +26,8 @@ table ip proxy {
 		ip daddr 10.96.77.1 tcp dport 80 dnat to 10.244.1.77:80; }
 }
 table ip network-policy {
-	chain forward { type filter hook forward priority 0; policy accept; ip saddr 192.0.2.66 ip daddr 10.244.1.11 drop; }
+	chain forward { type filter hook forward priority 0; policy accept;
+		ip saddr 192.0.2.66 ip daddr 10.244.1.11 drop; }
 	chain pods { type nat hook postrouting priority 99; policy accept; ip saddr 10.244.0.0/16 accept; }
 }
 `

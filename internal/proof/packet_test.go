@@ -48,7 +48,8 @@ func newSender(t *testing.T, name string) *sender {
 	}
 	t.Cleanup(func() { l.Close() })
 	s := &sender{lab: l, random: rand.New(rand.NewPCG(1, uint64(len(name)))), ingress: map[string]string{
-		"node": "", "pod-a": "veth-pod-a", "pod-b": "veth-pod-b", "client": "eth0", "client-2": "eth0", "pod-c": "eth0"}}
+		"node": "", "pod-a": "veth-pod-a", "pod-b": "veth-pod-b",
+		"client": "eth0", "client-2": "eth0", "pod-c": "eth0"}}
 	if o.Bridge {
 		s.ingress["pod-a"], s.ingress["pod-b"] = "cni0", "cni0"
 	}
@@ -110,8 +111,8 @@ func (s *sender) row(t *testing.T, p bytecode.Packet) (row lab.Row, verdict byte
 	t.Helper()
 	parties := []string{"node", "pod-a", "pod-b", "client", "client-2", "pod-c"}
 	row.From = parties[s.random.IntN(len(parties))]
-	name := map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}[p.Protocol]
-	row.To = lab.Target{Proto: name, Addr: netip.AddrPortFrom(p.Dst, p.Port)}
+	names := map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}
+	row.To = lab.Target{Proto: names[p.Protocol], Addr: netip.AddrPortFrom(p.Dst, p.Port)}
 	p.Src, _ = lab.Address(row.From, p.Dst)
 	p.Interface = s.ingress[row.From]
 	if p.Port == 0 || p.Dst.IsUnspecified() || p.Dst.IsMulticast() || p.Dst.IsLoopback() ||

@@ -28,9 +28,9 @@ const stepsDir = "../../testdata/sync"
 // connections that exist meet none.
 //
 // A packet that is on its way at the moment of the commit may meet rules and elements of before and of after:
-// the kernel's generation is that of each lookup, not that of the packet. It may find no endpoint then, and is
-// as one to a port that no Service has. It never reaches an endpoint that the Service has neither before nor
-// after the step.
+// the kernel's generation is that of each lookup, not that of the packet. It may find no endpoint then, and
+// is as one to a port that no Service has. It never reaches an endpoint that the Service has neither before
+// nor after the step.
 func TestTransitions(t *testing.T) {
 	var visited, total, torn atomic.Int64
 	t.Run("cases", func(t *testing.T) {

@@ -40,6 +40,7 @@ type Cluster struct {
 	clusterIPs   map[netip.Addr]bool
 	pods         map[netip.Addr]bool // endpoints on this node
 	frontends    map[address]*frontend
+	claims       map[address]map[string]bool // ports of Services that want it, also those that do not get it
 }
 
 // address is where clients connect to.
@@ -65,7 +66,7 @@ type frontend struct {
 // Resolve finds out who has which address and port.
 func (c *Cluster) Resolve() {
 	c.clusterIPs, c.pods = map[netip.Addr]bool{}, map[netip.Addr]bool{}
-	c.frontends = map[address]*frontend{}
+	c.frontends, c.claims = map[address]*frontend{}, map[address]map[string]bool{}
 	for _, o := range c.Objects {
 		switch o := o.(type) {
 		case *corev1.Node:

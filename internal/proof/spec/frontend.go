@@ -52,15 +52,19 @@ func (c *Cluster) claim(s *corev1.Service) {
 
 // give gives an address and port to a port of a Service, unless it is taken.
 func (c *Cluster) give(s *corev1.Service, p *port, kind int, at address, loadBalancer []netip.Addr) {
-	// The kubelet and nftproxy itself keep their ports (docs/design.md, "Who has a frontend").
-	reserved := at.protocol == protocolTCP && slices.Contains(c.Config.ReservedPorts, at.port) &&
-		slices.Contains(slices.Concat(c.node.addrs, c.HostAddrs), at.ip)
-	holder := c.frontends[at]
 	everywhere, local := c.endpoints(s, p, at.ip.Is4())
 	for _, e := range local {
 		c.pods[e.Addr()] = true
 	}
-	if at.port == 0 || reserved || holder != nil && holder.kind <= kind {
+	if at.port == 0 {
+		return
+	}
+	if c.claims[at] == nil {
+		c.claims[at] = map[string]bool{}
+	}
+	c.claims[at][s.Namespace+"/"+s.Name+":"+p.name] = true
+	holder := c.frontends[at]
+	if p.twice || c.reserved(at) || holder != nil && holder.kind <= kind {
 		return
 	}
 	f := &frontend{kind: kind, cluster: kind == kindClusterIP, anywhere: everywhere, local: local}
@@ -74,6 +78,13 @@ func (c *Cluster) give(s *corev1.Service, p *port, kind int, at address, loadBal
 		f.sources, f.restricted = c.sourceRanges(s, at.ip.Is4())
 	}
 	c.frontends[at] = f
+}
+
+// reserved reports whether the kubelet or nftproxy itself needs the address and port: they keep their ports
+// (docs/design.md, "Who has a frontend").
+func (c *Cluster) reserved(at address) bool {
+	return at.protocol == protocolTCP && slices.Contains(c.Config.ReservedPorts, at.port) &&
+		slices.Contains(slices.Concat(c.node.addrs, c.HostAddrs), at.ip)
 }
 
 // affinity: sessionAffinity ClientIP sends a client to the endpoint that it had, for timeoutSeconds, which

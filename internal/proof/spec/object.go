@@ -39,29 +39,27 @@ type port struct {
 	name             string
 	protocol         uint8
 	number, nodePort uint16
+	twice            bool // another one with this protocol and number comes before it
 }
 
 // portsOf returns the valid ports. Names are unique among them, and so are protocol and number
 // (ServiceSpec.ports); of those that are not, the first counts.
 func portsOf(s *corev1.Service) (out []port) {
 	valid := func(n int32) bool { return n > 0 && n <= 65535 }
-	var named []port
 	for _, p := range s.Spec.Ports {
 		protocol, known := protocolNumber(p.Protocol)
 		same := func(q port) bool { return q.name == p.Name }
 		nameless := p.Name != "" && !label.MatchString(p.Name)
-		if !known || !valid(p.Port) || nameless || slices.ContainsFunc(named, same) {
+		if !known || !valid(p.Port) || nameless || slices.ContainsFunc(out, same) {
 			continue
 		}
 		q := port{name: p.Name, protocol: protocol, number: uint16(p.Port)}
 		if valid(p.NodePort) {
 			q.nodePort = uint16(p.NodePort)
 		}
-		named = append(named, q)
-		twice := func(o port) bool { return o.protocol == q.protocol && o.number == q.number }
-		if !slices.ContainsFunc(out, twice) {
-			out = append(out, q)
-		}
+		like := func(o port) bool { return o.protocol == q.protocol && o.number == q.number }
+		q.twice = slices.ContainsFunc(out, like)
+		out = append(out, q)
 	}
 	return out
 }
