@@ -52,6 +52,7 @@ type address struct {
 
 // frontend is a port of a Service at one address.
 type frontend struct {
+	owner    string // namespace/name
 	kind     int
 	cluster  bool // a ClusterIP; otherwise an address for clients outside of the cluster
 	here     bool // the traffic policy is Local
