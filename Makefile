@@ -12,7 +12,7 @@ UPSTREAM := internal/upstream
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e demo bench golden docs fuzz lint vuln verify tools clean
+.PHONY: all build image test proof e2e demo bench golden docs fuzz lint vuln verify tools clean
 
 all: build
 
@@ -28,6 +28,9 @@ test: tools ## run unit, golden, property and kernel tests, and those of manifes
 	$(GO) test -C $(TOOLS) ./...
 	$(GO) test -C $(BENCHMARKS) ./...
 	$(GO) test -C $(UPSTREAM) ./...
+
+proof: tools ## visit every class of packets of every case, and try every mutant of the rules; half an hour
+	$(GO) test ./internal/proof/... -count 1 -v -timeout 120m -args -all
 
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests

@@ -39,7 +39,8 @@ func read(t *testing.T, script string) (*Ruleset, error) {
 
 // base returns a table with a base chain that has the rules, and further objects.
 func base(hook, rules string, more ...string) string {
-	return "table ip t {\n" + strings.Join(more, "\n") + "\nchain base { type " + hook + "\n" + rules + "\n}\n}\n"
+	chain := "\nchain base { type " + hook + "\n" + rules + "\n}\n"
+	return "table ip t {\n" + strings.Join(more, "\n") + chain + "}\n"
 }
 
 // What is not known is refused with its name.
@@ -50,7 +51,7 @@ func TestRefusals(t *testing.T) {
 		"expression redir":       base("nat hook output priority 0;", "tcp dport 80 redirect to :81"),
 		"expression meta: key 0": base(output, "meta length 80 drop"),
 		"expression ct: key 3":   base(output, "ct mark 1 drop"),
-		"expression fib: result": base(output, "fib daddr . iif type local drop"),
+		"expression fib: result": base("filter hook input priority 0;", "fib daddr . iif type local drop"),
 		"expression nat: type 0": base("nat hook postrouting priority 0;", "snat to 192.0.2.9"),
 		"type route":             base("route hook output priority 0;", "accept"),
 		"have one priority":      base(output, "accept", "chain second { type "+output+" }"),

@@ -67,7 +67,8 @@ func (c *Cluster) give(s *corev1.Service, p *port, kind int, at address, loadBal
 	if p.twice || c.reserved(at) || holder != nil && holder.kind <= kind {
 		return
 	}
-	f := &frontend{owner: s.Namespace + "/" + s.Name, kind: kind, cluster: kind == kindClusterIP, anywhere: everywhere, local: local}
+	f := &frontend{owner: s.Namespace + "/" + s.Name, kind: kind, cluster: kind == kindClusterIP,
+		anywhere: everywhere, local: local}
 	f.here = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	if f.cluster {
 		policy := s.Spec.InternalTrafficPolicy
