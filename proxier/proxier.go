@@ -29,6 +29,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/proxier/status"
+	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -44,6 +46,8 @@ type Options struct {
 	Version string
 	// Flags are the command-line flags and their values, for /flagz.
 	Flags map[string]string
+	// Log keeps the last lines of the log, for `nftproxy support-bundle`. It is optional.
+	Log *support.Log
 }
 
 // Proxier programs one node.
@@ -53,6 +57,7 @@ type Proxier struct {
 	client      *source.Client
 	version     string
 	flags       map[string]string
+	log         *support.Log
 	name        string
 	state       *state.State
 	families    []service.Family
@@ -62,6 +67,14 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	open        *openCount
+	progress    progress
+	notes       notes
+	tracking    tracking
+	syncTimes   status.Times // durations of syncs
+	programming status.Times // from changes in the cluster to their commits
+	lists       sync.Pool    // of Services, for pages: with 50,000 of them most of what a page takes
+	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
 	address     chan struct{}          // the host's addresses changed
@@ -85,6 +98,7 @@ func New(o Options) (*Proxier, error) {
 	})
 	p := &Proxier{
 		config: o.Config, check: o.Check, client: o.Client, version: o.Version, flags: o.Flags, name: name,
+		log:      o.Log,
 		loopback: localhost.NewProxy(localhostFailed),
 		state:    state.New(name),
 		metrics:  m,
@@ -97,8 +111,10 @@ func New(o Options) (*Proxier, error) {
 		asked:    make(chan func(*reconciler)),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
+		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
+	p.open = newOpenCount(p.countOpen)
 	return p, nil
 }
 
@@ -142,7 +158,8 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	p.serve(ctx, run)
-	run(func() error { return p.serveExplain(ctx) })
+	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })
@@ -266,7 +283,17 @@ func (p *Proxier) takeOver(ctx context.Context) error {
 		MetricsAddr: takeover.MetricsAddr(p.config.Kube.MetricsBindAddress),
 		Remove:      p.config.TakeOver,
 		Report:      p.events.reportNode,
+		Standing:    p.noteKubeProxy,
 	})
+}
+
+// noteKubeProxy notes what is wrong about kube-proxy, or that nothing is.
+func (p *Proxier) noteKubeProxy(what string) {
+	if what == "" {
+		p.notes.clear(aboutKubeProxy)
+		return
+	}
+	p.notes.set(aboutKubeProxy, what, "Keep kube-proxy off this node, and remove its rules with --take-over.")
 }
 
 // signal wakes the receiver, once for many signals.
