@@ -110,7 +110,7 @@ func (o *openCount) drop() {
 // countOpen counts the connections that are open. The rules know which port has a frontend.
 func (p *Proxier) countOpen(ctx context.Context) (*openPorts, error) {
 	ports := newOpenPorts()
-	ours := frontendsLike(p.state.All())
+	ours := frontendsLike(p.state.All(nil))
 	for _, f := range p.families {
 		found, err := conntrack.OpenAll(ctx, f, ours)
 		if err != nil {
