@@ -26,11 +26,8 @@ func ReadConnections(c *netlink.Conn, families []service.Family, each func(Conne
 	for _, f := range families {
 		set := nftables.Services.String()
 		err := c.DumpElements(f.Number(), nftables.TableName, set, func(attributes []byte) error {
-			raw := parseElement(attributes)
-			if n, _ := raw.packets(); n == 0 {
-				return nil // most frontends of a large cluster get no connection on a node
-			}
-			if connections, ok := raw.connections(); ok {
+			// Most frontends of a large cluster get no connection on a node.
+			if connections, ok := parseConnections(attributes, 1); ok {
 				each(connections)
 			}
 			return nil
@@ -65,8 +62,10 @@ func ReadCounters(c *netlink.Conn, ids []nftables.ElementID) (map[nftables.Eleme
 // Attributes of the expression counter of linux/netfilter/nf_tables.h.
 const counterPackets = 2 // NFTA_COUNTER_PACKETS
 
-// connections returns the counter of an element of the map services, and false if it has none.
-func (raw rawElement) connections() (out Connections, ok bool) {
+// parseConnections returns the counter of an element of the map services, and false if it has none, or fewer
+// connections than that.
+func parseConnections(attributes []byte, least uint64) (out Connections, ok bool) {
+	raw := parseElement(attributes)
 	var e nftables.Element
 	for _, f := range service.Families() {
 		id := nftables.SetID{Family: f, Kind: nftables.Services}
@@ -77,16 +76,18 @@ func (raw rawElement) connections() (out Connections, ok bool) {
 	if raw.counter == nil || e.Set.Family == 0 {
 		return out, false
 	}
+	if out.Count, ok = raw.packets(); !ok || out.Count < least {
+		return out, false
+	}
 	copy(e.Key[:], raw.key)
 	out.Frontend, out.Port = e.KeyValues().Frontend(), elementComment(raw.userdata)
-	out.Count, ok = raw.packets()
-	return out, ok
+	return out, true
 }
 
 // packets returns how many packets the counter of an element has counted, and false if it has no counter. It
 // counts the lookups that found the element: one for each connection.
-func (raw rawElement) packets() (n uint64, ok bool) {
-	for typ, v := range netlink.Attrs(raw.counter) {
+func (e rawElement) packets() (n uint64, ok bool) {
+	for typ, v := range netlink.Attrs(e.counter) {
 		if typ == counterPackets && len(v) == 8 {
 			return binary.BigEndian.Uint64(v), true
 		}
@@ -129,7 +130,7 @@ func (c *Conn) echo(b *netlink.Batch, d *rules.Delta) (flag uint16) {
 				continue
 			}
 			for _, element := range netlink.Attrs(list) {
-				if connections, ok := parseElement(element).connections(); ok {
+				if connections, ok := parseConnections(element, 0); ok {
 					c.counted(connections)
 				}
 			}
