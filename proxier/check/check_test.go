@@ -20,7 +20,7 @@ func checkIn(t *testing.T, ns *lab.Namespace, nodes NodeFunc, args ...string) []
 	c := parseConfig(t, append(args, "--metrics-bind-address=127.0.0.1:1", "--hostname-override=node-a")...)
 	var findings []Finding
 	err := ns.Do(func() (err error) {
-		findings, err = Node(t.Context(), c, nodes)
+		findings, err = Node(t.Context(), c, nil, nodes)
 		return err
 	})
 	if err != nil {

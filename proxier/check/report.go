@@ -94,11 +94,11 @@ const fullAbove = 90
 func reportConntrack(f *facts) Finding {
 	const subject = "conntrack"
 	flows := f.host.flows
-	detail := fmt.Sprintf("%d of at most %d flows", flows.count, flows.max)
+	detail := fmt.Sprintf("%d of at most %d flows", flows.Flows, flows.Most)
 	switch {
-	case flows.max == 0:
+	case flows.Most == 0:
 		return Finding{subject, OK, "not in use yet", ""}
-	case flows.count*100 > flows.max*fullAbove:
+	case flows.Flows*100 > flows.Most*fullAbove:
 		return Finding{subject, Problem,
 			detail + ": when the table is full, the kernel drops new connections",
 			"raise conntrack.min or conntrack.maxPerCore in the configuration"}
