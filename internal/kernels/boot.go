@@ -27,7 +27,7 @@ func machines() map[string]machine {
 
 // boot boots the kernel with the initramfs until the guest turns itself off, and returns its output.
 func (r *run) boot(ctx context.Context, k kernel, initramfs string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: longer than %v", context.DeadlineExceeded, limit))
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	m, log := machines()[r.arch], r.log(k)
 	args := append(m.command[1:], "-accel", "tcg", "-m", "2048", "-nic", "none", "-display", "none",
@@ -38,7 +38,7 @@ func (r *run) boot(ctx context.Context, k kernel, initramfs string) (string, err
 	out, err := exec.CommandContext(ctx, m.command[0], args...).CombinedOutput()
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("the guest did not end: %w", context.Cause(ctx))
+		err = fmt.Errorf("the guest did not end within %v: %w", limit, ctx.Err())
 	case err != nil:
 		err = fmt.Errorf("%s: %w: %s", m.command[0], err, out)
 	}

@@ -20,7 +20,8 @@ type step struct {
 
 // testPackages are the packages whose tests show what a kernel does.
 func testPackages() []string {
-	return []string{"internal/lab", "proxier", "proxier/conntrack", "proxier/kernel", "proxier/netlink"}
+	return []string{"internal/lab", "proxier", "proxier/conntrack", "proxier/kernel", "proxier/netlink",
+		"proxier/trace"}
 }
 
 // testBinary returns the path of the tests of a package, in the cache and in the guest.
@@ -38,12 +39,14 @@ func steps(nfts []string) []step {
 		test("tests of netlink", "proxier/netlink", first, ""),
 		test("tests of the tables", "proxier/kernel", first, ""),
 		test("tests of connection tracking", "proxier/conntrack", first, ""),
+		test("tests of tracing", "proxier/trace", first, ""),
 		test("tests of the lab", "internal/lab", first, ""),
 		test("golden cases: traffic", "proxier", first, "-test.run '^TestKernelCases$'"),
 	}
+	// Listing takes as long as traffic. These cases have all chains and sets.
 	for _, nft := range nfts {
 		all = append(all, test("golden cases: list, save and load", "proxier", nft,
-			"-test.run '^TestListedCases$'"))
+			"-test.run '^TestListedCases$/(affinity|all-kinds|source-ranges|policy-local|masquerade|no-endpoints)'"))
 	}
 	// From here on the lab uses SCTP sockets instead of packets of its own.
 	all = append(all,
@@ -153,6 +156,6 @@ func (a *archive) nft(suite, root string) {
 			a.file(path.Join(dir, name), file)
 		}
 	})
-	a.text("nft/"+suite+"/nft", fmt.Sprintf("#!/bin/sh\nexec /%[1]s/%[2]s --library-path /%[1]s /%[1]s/nft \"$@\"\n",
-		dir, loader))
+	const format = "#!/bin/sh\nexec /%[1]s/%[2]s --library-path /%[1]s /%[1]s/nft \"$@\"\n"
+	a.text("nft/"+suite+"/nft", fmt.Sprintf(format, dir, loader))
 }

@@ -85,7 +85,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestArchive reads an initramfs as the kernel does: each header and each content starts at a multiple of four.
+// TestArchive reads an initramfs as the kernel does: headers and contents start at multiples of four.
 func TestArchive(t *testing.T) {
 	from := t.TempDir()
 	if err := os.WriteFile(filepath.Join(from, "data"), []byte("12345"), 0o644); err != nil {

@@ -58,7 +58,8 @@ func start(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	selected, err := choose(kernels(o.arch), strings.FieldsFunc(o.kernels, func(c rune) bool { return c == ',' }))
+	versions := strings.FieldsFunc(o.kernels, func(c rune) bool { return c == ',' })
+	selected, err := choose(kernels(o.arch), versions)
 	if err != nil {
 		return err
 	}

@@ -122,8 +122,8 @@ func (r *run) prepare(ctx context.Context, selected []kernel) error {
 	return err
 }
 
-// find finds the files of an unpacked kernel. Newer suites have the modules below usr, and since Linux 7.0 the
-// kernel is next to them.
+// find finds the files of an unpacked kernel. Newer suites have the modules below usr, and since Linux 7.0
+// the kernel is next to them.
 func (k *kernel) find(root string) error {
 	for _, at := range []struct {
 		path *string
