@@ -41,6 +41,11 @@ func (s *source) update(ctx context.Context, suite string) error {
 	if slices.Contains(s.updated, suite) {
 		return nil
 	}
+	for _, program := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("this command needs the package manager of Debian or Ubuntu: %w", err)
+		}
+	}
 	if _, err := os.Stat(keyring); err != nil {
 		return fmt.Errorf("install the package debian-archive-keyring, to check what is downloaded: %w", err)
 	}

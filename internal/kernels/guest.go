@@ -27,6 +27,10 @@ func testPackages() []string {
 // testBinary returns the path of the tests of a package, in the cache and in the guest.
 func testBinary(pkg string) string { return "bin/" + strings.ReplaceAll(pkg, "/", "-") + ".test" }
 
+// check runs in a network of its own, because it wants sysctls that other steps inherit.
+const check = "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && " +
+	"nftproxy check --cluster-cidr 10.244.0.0/16,fd00:10:244::/56"
+
 // steps returns what the guest runs, with the nft of each suite.
 func steps(nfts []string) []step {
 	first := nfts[0]
@@ -34,7 +38,7 @@ func steps(nfts []string) []step {
 		return step{title, pkg, "nft --version; /" + testBinary(pkg) + " -test.v " + args, nft}
 	}
 	all := []step{
-		{"`nftproxy check`", ".", "nftproxy check --cluster-cidr 10.244.0.0/16,fd00:10:244::/56", first},
+		{"`nftproxy check`", ".", "unshare -n sh -c '" + check + "'", first},
 		{"`make demo`", ".", "demo --nftproxy /bin/nftproxy", first},
 		test("tests of netlink", "proxier/netlink", first, ""),
 		test("tests of the tables", "proxier/kernel", first, ""),
@@ -88,7 +92,6 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 exec < /dev/null > /dev/console 2>&1
 printf 'icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\n' > /etc/protocols
-sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 ip link set lo up
 depmod
 uname -v

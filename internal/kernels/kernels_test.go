@@ -147,3 +147,17 @@ func TestChoose(t *testing.T) {
 		t.Error("a kernel that does not exist")
 	}
 }
+
+// TestUnreachableMirror says what is needed when nothing can be downloaded, and caches nothing.
+func TestUnreachableMirror(t *testing.T) {
+	dir := t.TempDir()
+	nowhere := source{dir: dir, arch: "amd64", mirror: "http://127.0.0.1:1/debian"}
+	r := run{module: dir, arch: "amd64", source: nowhere}
+	err := r.fetch(t.Context(), nil)
+	if err == nil || !strings.Contains(err.Error(), "needs the") {
+		t.Errorf("error %v, want one that says what is needed", err)
+	}
+	if found, err := filepath.Glob(r.cache("nft-*")); err != nil || len(found) > 0 {
+		t.Errorf("cached %v, error %v", found, err)
+	}
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,8 +52,8 @@ func (k kernel) String() string { return k.prefix }
 // nftSuites are the suites with the versions of nft to compare with, oldest first.
 func nftSuites() []string { return []string{"bookworm", "trixie"} }
 
-// limit is how long a guest may take.
-const limit = 30 * time.Minute
+// limit is how long a guest may take on a busy machine.
+const limit = time.Hour
 
 // run is one run of the command.
 type run struct {
@@ -73,13 +72,16 @@ func (r *run) cache(name string) string {
 // log returns the file with the output of a guest.
 func (r *run) log(k kernel) string { return r.cache("logs/" + k.prefix + ".log") }
 
-// all fetches and builds what the guests need, and boots the kernels.
+// all fetches and builds what the guests need, and boots the kernels, r.jobs of them at a time.
 func (r *run) all(ctx context.Context, selected []kernel) ([]result, error) {
 	if _, err := exec.LookPath(machines()[r.arch].command[0]); err != nil {
 		return nil, fmt.Errorf("install an emulator, such as the package qemu-system-x86 or qemu-system-arm: %w",
 			err)
 	}
-	if err := r.prepare(ctx, selected); err != nil {
+	if err := r.fetch(ctx, selected); err != nil {
+		return nil, err
+	}
+	if err := r.build(ctx); err != nil {
 		return nil, err
 	}
 	results := make([]result, len(selected))
@@ -96,30 +98,35 @@ func (r *run) all(ctx context.Context, selected []kernel) ([]result, error) {
 	return results, ctx.Err()
 }
 
-// prepare fills the cache.
-func (r *run) prepare(ctx context.Context, selected []kernel) error {
+// fetch fills the cache with what is downloaded.
+func (r *run) fetch(ctx context.Context, selected []kernel) error {
 	if err := os.MkdirAll(r.cache("logs"), 0o755); err != nil {
 		return err
 	}
-	if err := r.build(ctx); err != nil {
+	if err := r.fetched("busybox", func(root string) error {
+		return r.source.closure(ctx, nftSuites()[0], "busybox-static", root)
+	}); err != nil {
 		return err
 	}
-	err := r.fetched("busybox", func(root string) error {
-		return r.source.closure(ctx, nftSuites()[0], "busybox-static", root)
-	})
 	for _, suite := range nftSuites() {
-		err = errors.Join(err, r.fetched("nft-"+suite, func(root string) error {
+		if err := r.fetched("nft-"+suite, func(root string) error {
 			return r.source.closure(ctx, suite, "nftables", root)
-		}))
+		}); err != nil {
+			return err
+		}
 	}
 	for i := range selected {
 		k := &selected[i]
-		root := r.cache("linux-" + k.prefix)
-		err = errors.Join(err, r.fetched(filepath.Base(root), func(root string) error {
+		if err := r.fetched("linux-"+k.prefix, func(root string) error {
 			return r.source.kernel(ctx, k.suite, k.prefix, root)
-		}), k.find(root))
+		}); err != nil {
+			return err
+		}
+		if err := k.find(r.cache("linux-" + k.prefix)); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // find finds the files of an unpacked kernel. Newer suites have the modules below usr, and since Linux 7.0
