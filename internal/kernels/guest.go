@@ -34,29 +34,31 @@ const check = "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 // steps returns what the guest runs, with the nft of each suite.
 func steps(nfts []string) []step {
 	first := nfts[0]
-	test := func(title, pkg, nft, args string) step {
-		return step{title, pkg, "nft --version; /" + testBinary(pkg) + " -test.v " + args, nft}
+	test := func(title, pkg, args string) step {
+		return step{title, pkg, "/" + testBinary(pkg) + " -test.v " + args, first}
 	}
 	all := []step{
 		{"`nftproxy check`", ".", "unshare -n sh -c '" + check + "'", first},
 		{"`make demo`", ".", "demo --nftproxy /bin/nftproxy", first},
-		test("tests of netlink", "proxier/netlink", first, ""),
-		test("tests of the tables", "proxier/kernel", first, ""),
-		test("tests of connection tracking", "proxier/conntrack", first, ""),
-		test("tests of tracing", "proxier/trace", first, ""),
-		test("tests of the lab", "internal/lab", first, ""),
-		test("golden cases: traffic", "proxier", first, "-test.run '^TestKernelCases$'"),
+		test("tests of netlink", "proxier/netlink", ""),
+		test("tests of the tables", "proxier/kernel", ""),
+		test("tests of connection tracking", "proxier/conntrack", ""),
+		test("tests of tracing", "proxier/trace", ""),
+		test("tests of the lab", "internal/lab", ""),
+		test("golden cases: traffic", "proxier", "-test.run '^TestKernelCases$'"),
 	}
 	// Listing takes as long as traffic. These cases have all chains and sets.
-	for _, nft := range nfts {
-		all = append(all, test("golden cases: list, save and load", "proxier", nft,
-			"-test.run '^TestListedCases$/(affinity|all-kinds|source-ranges|policy-local|masquerade|no-endpoints)'"))
+	listed := test("golden cases: list, save and load", "proxier",
+		"-test.run '^TestListedCases$/(affinity|all-kinds|source-ranges|policy-local|masquerade|no-endpoints)'")
+	listed.command = "nft --version && " + listed.command
+	for _, listed.nft = range nfts {
+		all = append(all, listed)
 	}
 	// From here on the lab uses SCTP sockets instead of packets of its own.
 	all = append(all,
 		step{"SCTP sockets: tests of the lab", "internal/lab",
 			"modprobe sctp && /" + testBinary("internal/lab") + " -test.v", first},
-		test("SCTP sockets: flows and golden cases", "proxier", first,
+		test("SCTP sockets: flows and golden cases", "proxier",
 			"-test.run '^TestFlows$|^TestKernelCases$/(sctp|protocols)'"))
 	return all
 }

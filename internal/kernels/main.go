@@ -58,6 +58,9 @@ func start(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	if o.update && o.kernels+o.steps != "" {
+		return errors.New("-update writes a table of all kernels and steps: omit -kernels and -run")
+	}
 	versions := strings.FieldsFunc(o.kernels, func(c rune) bool { return c == ',' })
 	selected, err := choose(kernels(o.arch), versions)
 	if err != nil {
