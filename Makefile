@@ -15,7 +15,7 @@ BROWSER := internal/browser
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e browser demo bench kernels golden case docs pages fuzz lint vuln verify tools clean
+.PHONY: all build image test proof e2e browser demo bench kernels golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -31,6 +31,9 @@ test: tools ## run unit, golden, property and kernel tests, and those of manifes
 	$(GO) test -C $(TOOLS) ./...
 	$(GO) test -C $(BENCHMARKS) ./...
 	$(GO) test -C $(UPSTREAM) ./...
+
+proof: tools ## visit every class of packets of every case, and try every mutant of the rules; half an hour
+	$(GO) test ./internal/proof -count 1 -v -timeout 120m -args -all
 
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"strings"
@@ -8,7 +9,11 @@ import (
 	"time"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/explain"
+	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/rules"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestExplainTraffic opens connections through a frontend, removes an endpoint, and closes them: explain says
@@ -70,6 +75,33 @@ func TestExplainGoneEndpoint(t *testing.T) {
 	if o := report.Open; o.Connections != 3 || len(o.Endpoints) != 1 || o.Endpoints[0].Address.String() != podA {
 		t.Errorf("open %+v, want 3 at %s", o, podA)
 	}
+}
+
+// TestExplainTrafficAlone asks the kernel after the daemon has stopped.
+func TestExplainTrafficAlone(t *testing.T) {
+	if !lab.Alone(t) {
+		return
+	}
+	l, dir := newRegistry(t)
+	d := startDaemon(t, dir.dir)
+	eventuallyHealthy(t)
+	const target = "10.96.0.10:80"
+	defer hold(t, l, target, 2)()
+	d.stop()
+	conn, err := kernel.Dial(kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	e := desired.Environment{Config: rules.Config{Families: service.Families()}}
+	inquiry := kernel.NewInquiry(conn, e.Config.Variants()...)
+	report, err := explain.Alone(inquiry, explain.Wanted{Environment: e, Alone: errors.New("no daemon"),
+		Traffic: explain.NewTraffic(t.Context(), inquiry.Counted)}, explain.Question{Target: target})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasDecision(t, report, "open", "2 connections")
+	hasDecision(t, report, "counted", "2 connections")
 }
 
 // account sets whether the kernel counts packets of new connections.

@@ -3,6 +3,7 @@ package proxier
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -20,33 +21,44 @@ const (
 	openFor   = 5 * time.Second
 	openShare = 20
 	// openWithin is how long a page waits for a count. It then has that of the last one.
-	openWithin = time.Second
+	openWithin = 500 * time.Millisecond
 	// openTimeout bounds a count.
 	openTimeout = 10 * time.Second
 	// openLookups is how many frontends are looked up in one turn of the reconciler's goroutine.
-	openLookups = 10_000
+	openLookups = 2_000
 )
 
-// openPorts are the connections that are open, by the names of ports (rules.Entry.Port) and by endpoint.
-type openPorts map[string]map[service.Backend]int
+// openPorts are the connections that are open. It does not change any more when others have it.
+type openPorts struct {
+	ports     map[string]float64 // by the names of ports: rules.Entry.Port
+	endpoints map[openEndpoint]int
+}
+
+// openEndpoint is an endpoint of a port. The port may have another one now.
+type openEndpoint struct {
+	port    string
+	backend service.Backend
+}
+
+func newOpenPorts() *openPorts { return &openPorts{map[string]float64{}, map[openEndpoint]int{}} }
 
 // openCount counts the connections that are open, one count at a time.
 type openCount struct {
-	count func(context.Context) (openPorts, error)
+	count func(context.Context) (*openPorts, error)
 
 	mu      sync.Mutex
-	ports   openPorts     // nil: not known
+	ports   *openPorts    // nil: not known
 	next    time.Time     // when to count anew
 	running chan struct{} // is closed when the count that is under way ends; nil: none is
 	forget  *time.Timer   // frees the memory when nobody has looked for a while
 }
 
-func newOpenCount(count func(context.Context) (openPorts, error)) *openCount {
+func newOpenCount(count func(context.Context) (*openPorts, error)) *openCount {
 	return &openCount{count: count}
 }
 
 // get returns what is open, and nil if it is not known.
-func (o *openCount) get(ctx context.Context) openPorts {
+func (o *openCount) get(ctx context.Context) *openPorts {
 	o.mu.Lock()
 	if o.running == nil && !time.Now().Before(o.next) {
 		o.running = make(chan struct{})
@@ -96,11 +108,11 @@ func (o *openCount) drop() {
 }
 
 // countOpen counts the connections that are open. The rules know which port has a frontend.
-func (p *Proxier) countOpen(ctx context.Context) (openPorts, error) {
-	ports := openPorts{}
-	any := func(service.Frontend) bool { return true }
+func (p *Proxier) countOpen(ctx context.Context) (*openPorts, error) {
+	ports := newOpenPorts()
+	ours := frontendsLike(p.state.All(nil))
 	for _, f := range p.families {
-		found, err := conntrack.OpenAll(ctx, f, any)
+		found, err := conntrack.OpenAll(ctx, f, ours)
 		if err != nil {
 			return nil, err
 		}
@@ -111,8 +123,31 @@ func (p *Proxier) countOpen(ctx context.Context) (openPorts, error) {
 	return ports, nil
 }
 
+// frontendsLike returns a function that picks what can be a frontend of the Services. It bounds the memory of a
+// count: another program may translate any number of addresses.
+func frontendsLike(services []*service.Service) func(service.Frontend) bool {
+	addrs, nodePorts := map[netip.Addr]struct{}{}, map[uint16]struct{}{}
+	for _, svc := range services {
+		for _, list := range [][]netip.Addr{svc.ClusterIPs, svc.LoadBalancerIPs, svc.ExternalIPs} {
+			for _, a := range list {
+				addrs[a] = struct{}{}
+			}
+		}
+		for i := range svc.Ports {
+			nodePorts[svc.Ports[i].NodePort] = struct{}{} // 0 is no port of a connection
+		}
+	}
+	return func(f service.Frontend) bool {
+		_, isAddr := addrs[f.Addr]
+		_, isNodePort := nodePorts[f.Port]
+		return isAddr || isNodePort
+	}
+}
+
 // addOpen adds what was found, without the frontends of others.
-func (p *Proxier) addOpen(ctx context.Context, ports openPorts, found map[conntrack.Path]conntrack.Open) error {
+func (p *Proxier) addOpen(
+	ctx context.Context, ports *openPorts, found map[conntrack.Path]conntrack.Open,
+) error {
 	paths := make([]conntrack.Path, 0, len(found))
 	for path := range found {
 		paths = append(paths, path)
@@ -132,40 +167,30 @@ func (p *Proxier) addOpen(ctx context.Context, ports openPorts, found map[conntr
 		}
 	}
 	for i, path := range paths {
-		if names[i] == "" {
-			continue
+		if n := found[path].Connections; names[i] != "" {
+			ports.ports[names[i]] += float64(n)
+			ports.endpoints[openEndpoint{names[i], path.Backend}] += n
 		}
-		if ports[names[i]] == nil {
-			ports[names[i]] = map[service.Backend]int{}
-		}
-		ports[names[i]][path.Backend] += found[path].Connections
 	}
 	return nil
 }
 
 // ranks returns the numbers by which status.OrderOpen sorts the ports.
-func (o openPorts) ranks() map[string]float64 {
-	ranks := make(map[string]float64, len(o))
-	for port := range o {
-		ranks[port] = float64(o.of(port))
+func (o *openPorts) ranks() map[string]float64 {
+	if o == nil {
+		return nil
 	}
-	return ranks
-}
-
-// of returns the connections to a port that are open.
-func (o openPorts) of(port string) (n int) {
-	for _, connections := range o[port] {
-		n += connections
-	}
-	return n
+	return o.ports
 }
 
 // fillOpen fills the open connections in. names are the names of the ports of the rows.
-func (o openPorts) fillOpen(rows []status.Row, names []string) {
+func (o *openPorts) fillOpen(rows []status.Row, names []string) {
 	if o == nil {
 		return
 	}
 	for i := range rows {
-		rows[i].SetOpen(o[names[i]])
+		rows[i].SetOpen(int(o.ports[names[i]]), func(b service.Backend) int {
+			return o.endpoints[openEndpoint{names[i], b}]
+		})
 	}
 }

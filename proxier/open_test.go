@@ -3,6 +3,7 @@ package proxier
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -59,17 +60,32 @@ spec:
 	awaitStatus(t, "", func(r *status.Report) bool { return len(r.Rows) == 3 && *r.Rows[1].Open == 0 })
 }
 
+// TestFrontendsLike picks what may be a frontend of a Service, and nothing that another program translates.
+func TestFrontendsLike(t *testing.T) {
+	addr := func(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(text)} }
+	ours := frontendsLike([]*service.Service{{ClusterIPs: addr("10.96.0.10"), ExternalIPs: addr("203.0.113.1"),
+		LoadBalancerIPs: addr("2001:db8::1"), Ports: []service.Port{{Port: 80, NodePort: 30080}, {Port: 81}}}})
+	for to, want := range map[string]bool{"10.96.0.10:80": true, "203.0.113.1:81": true, "[2001:db8::1]:80": true,
+		"192.0.2.1:30080": true, "192.0.2.1:80": false, "[2001:db8::2]:443": false} {
+		at := netip.MustParseAddrPort(to)
+		f := service.Frontend{Addr: at.Addr(), Protocol: service.TCP, Port: at.Port()}
+		if got := ours(f); got != want {
+			t.Errorf("%s: %t, want %t", to, got, want)
+		}
+	}
+}
+
 // TestOpenCount looks while a count takes its time, fails, and is not needed for a while.
 func TestOpenCount(t *testing.T) {
-	var ports openPorts
+	var ports *openPorts
 	var failure error
 	counts := 0
-	o := newOpenCount(func(context.Context) (openPorts, error) { counts++; return ports, failure })
-	ports = openPorts{"default/web": {}}
-	if got := o.get(t.Context()); len(got) != 1 || counts != 1 {
+	o := newOpenCount(func(context.Context) (*openPorts, error) { counts++; return ports, failure })
+	ports = newOpenPorts()
+	if got := o.get(t.Context()); got != ports || counts != 1 {
 		t.Errorf("the first look: %v after %d counts", got, counts)
 	}
-	if got := o.get(t.Context()); len(got) != 1 || counts != 1 {
+	if got := o.get(t.Context()); got != ports || counts != 1 {
 		t.Errorf("the second look: %v after %d counts, want no other", got, counts)
 	}
 	o.next = time.Now()
@@ -82,9 +98,9 @@ func TestOpenCount(t *testing.T) {
 		t.Errorf("after an error: %v, %d counts", got, counts)
 	}
 	waits := make(chan struct{})
-	o = newOpenCount(func(context.Context) (openPorts, error) {
+	o = newOpenCount(func(context.Context) (*openPorts, error) {
 		<-waits
-		return openPorts{"default/web": {service.Backend{}: 1}}, nil
+		return newOpenPorts(), nil
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -92,7 +108,7 @@ func TestOpenCount(t *testing.T) {
 		t.Errorf("while the first count is under way: %v", got)
 	}
 	close(waits)
-	if got := o.get(t.Context()); got.of("default/web") != 1 {
+	if got := o.get(t.Context()); got == nil {
 		t.Errorf("after it: %v", got)
 	}
 }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/status"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // BenchmarkStatus asks a node with 50,000 Services for pages: the time is that of a whole page, the memory all
@@ -35,9 +38,11 @@ func BenchmarkStatus(b *testing.B) {
 			}
 		}
 	}()
+	b.Run("open connections", func(b *testing.B) { waited = 0; seedOpen(b, n, &waited) })
 	pages := status.NewPages(n.Proxier.status, nil)
 	for name, target := range map[string]string{"first": "/status", "filter": "/status?q=s4999+80",
-		"last": "/status?offset=49950", "rate": "/status?order=rate", "json": "/status.json?limit=200"} {
+		"last": "/status?offset=49950", "rate": "/status?order=rate", "open": "/status?order=open",
+		"json": "/status.json?limit=200"} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			waited = 0
@@ -56,6 +61,27 @@ func BenchmarkStatus(b *testing.B) {
 			b.ReportMetric(float64(waited.Microseconds())/float64(b.N), "reconciler-us")
 		})
 	}
+}
+
+// seedOpen gives each of the 50,000 Services an open connection, and finds the ports that these belong to, as
+// happens once for each count.
+func seedOpen(b *testing.B, n *node, waited *time.Duration) {
+	b.ReportAllocs()
+	found := map[conntrack.Path]conntrack.Open{}
+	for _, svc := range n.Proxier.state.All(nil) {
+		at := service.Frontend{Addr: svc.ClusterIPs[0], Protocol: service.TCP, Port: 80}
+		found[conntrack.Path{Frontend: at, Backend: netip.MustParseAddrPort("10.244.1.11:8080")}] =
+			conntrack.Open{Connections: 1}
+	}
+	var ports *openPorts
+	for b.Loop() {
+		ports = newOpenPorts()
+		if err := n.Proxier.addOpen(b.Context(), ports, found); err != nil || len(ports.ports) != 50_000 {
+			b.Fatalf("error %v, %d ports", err, len(ports.ports))
+		}
+	}
+	b.ReportMetric(float64(waited.Microseconds())/float64(b.N), "reconciler-us")
+	n.Proxier.open.ports, n.Proxier.open.next = ports, time.Now().Add(time.Hour)
 }
 
 // rowCounter takes an answer, counts its rows, and keeps nothing.

@@ -133,12 +133,12 @@ func (p *pictures) read(from *os.File) {
 	}
 }
 
-// now returns the last picture that is complete: between the sequences that go to the first line and that
-// clear what is below the last one.
+// now returns the last picture that is complete: between the sequences that go to the first line and that show
+// the update.
 func (p *pictures) now() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	text := p.text[:strings.LastIndex(p.text, "\x1b[J")+1]
+	text := p.text[:max(0, strings.LastIndex(p.text, "\x1b[?2026l"))]
 	text = text[strings.LastIndex(text, "\x1b[H")+1:]
 	return strings.ReplaceAll(text, "\x1b[K", "")
 }

@@ -87,7 +87,7 @@ func TestLive(t *testing.T) {
 		{"10.244.1.11", "10.96.0.11:1002", "", "no packet to 10.96.0.11:1002/tcp was seen"},
 	} {
 		stop := n.requests(t, "pod-b", netip.MustParseAddrPort(tt.target))
-		report, _ := n.explain(t, "--live=500ms", "--from="+tt.from, tt.target)
+		report, _ := n.explain(t, "--live=2s", "--from="+tt.from, tt.target)
 		stop()
 		if report.Live == nil || !strings.Contains(report.Live.Summary, tt.last) {
 			t.Fatalf("%s from %s: %+v, want a summary with %q", tt.target, tt.from, report.Live, tt.last)
@@ -117,8 +117,8 @@ func (n *node) requests(t *testing.T, from string, to netip.AddrPort) (stop func
 	return func() { close(done); <-stopped }
 }
 
-// TestLiveIsKilled kills explain while it traces: the kernel removes the table. Before Linux 5.12 the next trace
-// does. Another one ends on SIGTERM, with what it has seen.
+// TestLiveIsKilled kills explain while it traces: the kernel removes the table. Before Linux 5.12 the next
+// trace does. Another one ends on SIGTERM, with what it has seen.
 func TestLiveIsKilled(t *testing.T) {
 	n := newProbedNode(t)
 	before := n.ruleset(t)
@@ -193,14 +193,12 @@ func TestLiveFates(t *testing.T) {
 	if err := n.lab.Serve(netip.MustParseAddrPort("192.0.2.1:8080"), "tcp"); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.lab.Node().Do(func() error { return addRoute("10.244.9.0/24", unix.RTN_BLACKHOLE) }); err != nil {
-		t.Fatal(err)
-	}
+	n.addRoute(t, "10.244.9.0/24", unix.RTN_BLACKHOLE)
 	for target, want := range map[string]string{
 		"10.96.0.20:80": trace.Delivered, "10.96.0.21:80": trace.Lost,
 	} {
 		stop := n.requests(t, "pod-b", netip.MustParseAddrPort(target))
-		report, _ := n.explain(t, "--live=500ms", "--from=10.244.1.12", target)
+		report, _ := n.explain(t, "--live=2s", "--from=10.244.1.12", target)
 		stop()
 		if len(report.Live.Packets) == 0 {
 			t.Errorf("%s: %s", target, report.Live.Summary)
@@ -240,11 +238,14 @@ ports: [{port: 8080}]
 endpoints: [{addresses: [10.244.9.9], nodeName: node-b}]
 `
 
-// addRoute adds a route without a next hop in the calling thread's namespace.
-func addRoute(cidr string, kind int) error {
+// addRoute adds a route of the node without a next hop.
+func (n *node) addRoute(t *testing.T, cidr string, kind int) {
+	t.Helper()
 	dst, err := rtnetlink.ParseIPNet(cidr)
-	if err != nil {
-		return err
+	if err == nil {
+		err = n.lab.Node().Do(func() error { return rtnetlink.RouteAdd(&rtnetlink.Route{Dst: dst, Type: kind}) })
 	}
-	return rtnetlink.RouteAdd(&rtnetlink.Route{Dst: dst, Type: kind})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

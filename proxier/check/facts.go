@@ -25,6 +25,7 @@ type facts struct {
 	noIPv6  bool             // the kernel does not support IPv6
 	missing []kernel.Missing // features that the rules need and the kernel lacks
 	tables  []kernel.Table   // of nftables and of iptables-legacy
+	marks   []kernel.MarkRule
 
 	programmed bool // nftproxy's tables are in the kernel
 	kubeProxy  kubeProxyFacts

@@ -17,6 +17,7 @@ func report(f *facts) []Finding {
 	findings := []Finding{{"kernel", OK, "Linux " + f.host.kernel, ""}}
 	findings = append(findings, reportNFTables(f)...)
 	findings = append(findings, reportForwarding(f)...)
+	findings = append(findings, reportMarks(f.marks)...)
 	findings = append(findings, reportConntrack(f), reportNodePorts(&f.nodePorts), reportPodTraffic(f))
 	findings = append(findings, reportKubeProxy(f)...)
 	return append(findings, reportNeighbours(f)...)
@@ -79,6 +80,20 @@ func reportForwarding(f *facts) (findings []Finding) {
 		families = append(families, family.APIName())
 	}
 	return []Finding{{subject, OK, "the node forwards " + strings.Join(families, " and "), ""}}
+}
+
+// reportMarks judges rules of other programs that change the bit of the mark by which nftproxy masquerades.
+func reportMarks(marks []kernel.MarkRule) (findings []Finding) {
+	for _, m := range marks {
+		does, so := "clears", "replies may go past this node"
+		if m.Sets {
+			does, so = "sets", "pods may see this node as their client"
+		}
+		findings = append(findings, Finding{"mark", Note, fmt.Sprintf("chain %s of table %s %s %s the bit of the "+
+			"mark by which nftproxy masquerades: %s", m.Chain, m.Family, m.Table, does, so),
+			"give that program another bit, or nftproxy with masqueradeBit"})
+	}
+	return findings
 }
 
 // dropsForwarded reports whether the table drops forwarded packets unless a rule accepts them.

@@ -148,6 +148,13 @@ func kernelCases() []reportCase {
 			"note forwarding: a chain of table ip filter drops forwarded packets " +
 				"unless a rule in it accepts them -> check that the CNI plugin accepts the pods' " +
 				"traffic there, or set its policy to accept"},
+		{func(f *facts) { f.marks = []kernel.MarkRule{{Family: "inet", Table: "vpn", Chain: "pre", Sets: true}} },
+			"note mark: chain pre of table inet vpn sets the bit of the mark by which nftproxy masquerades: " +
+				"pods may see this node as their client -> " +
+				"give that program another bit, or nftproxy with masqueradeBit"},
+		{func(f *facts) { f.marks = []kernel.MarkRule{{Family: "ip", Table: "vpn", Chain: "fwd"}} },
+			"note mark: chain fwd of table ip vpn clears the bit of the mark by which nftproxy masquerades: " +
+				"replies may go past this node -> give that program another bit, or nftproxy with masqueradeBit"},
 		{func(f *facts) { f.host.flows.Flows = 901 },
 			"problem conntrack: 901 of at most 1000 flows: " +
 				"when the table is full, the kernel drops new connections -> " +

@@ -40,8 +40,8 @@ type Path struct {
 // shutdown is acknowledged. UDP closes nothing: a flow is open from the first answer until its entry times
 // out. Connections whose address no rule has translated do not count.
 //
-// OpenAt changes nothing, and walks the connection tracking table once. With 200,000 flows this takes 50
-// ms if the kernel sends only those of the frontend, which it does for IPv4 since Linux 5.8, and 0.4 s if
+// OpenAt changes nothing, and walks the connection tracking table once. With 200,000 flows this takes 30
+// ms if the kernel sends only those of the frontend, which it does for IPv4 since Linux 5.8, and 0.3 s if
 // it sends all. OpenAt works in the network namespace of the calling thread, needs CAP_NET_ADMIN, and ends
 // when ctx does. Flows that come or go meanwhile may be missing.
 func OpenAt(ctx context.Context, f service.Frontend) (map[service.Backend]Open, error) {
@@ -62,8 +62,8 @@ func OpenAt(ctx context.Context, f service.Frontend) (map[service.Backend]Open, 
 
 // OpenAll returns the connections of a family that are open now through the frontends that ours picks:
 // other programs translate addresses as well. Its memory grows with the paths, 280 bytes for each, and not
-// with the flows. It takes 0.5 s with 200,000 flows. Since Linux 5.15 the kernel sends only flows that are
-// translated and answered. All else is as with [OpenAt].
+// with the flows. It takes 0.3 s with 200,000 flows, and 0.4 s if they have 50,000 paths. Since Linux 5.15
+// the kernel sends only flows that are translated and answered. All else is as with [OpenAt].
 func OpenAll(ctx context.Context, family service.Family, ours func(service.Frontend) bool) (
 	map[Path]Open, error) {
 	found := map[Path]Open{}

@@ -167,7 +167,8 @@ func TestOpenTraffic(t *testing.T) {
 					headers := map[service.Family]uint64{service.IPv4: 20 + 8, service.IPv6: 40 + 8}[family]
 					want.Bytes = 6*headers + 3*uint64(len("who")+len("backend"))
 				}
-				if diff := cmp.Diff(map[service.Backend]Open{backend: want}, openAt(t, ns, at), cmpAddrs); diff != "" {
+				got := openAt(t, ns, at)
+				if diff := cmp.Diff(map[service.Backend]Open{backend: want}, got, cmpAddrs); diff != "" {
 					t.Errorf("after three requests (-want +got):\n%s", diff)
 				}
 			})
@@ -200,7 +201,8 @@ func TestOpenFilter(t *testing.T) {
 	}{
 		{"all", filter{family: service.IPv4}, 3 * len(zoo)},
 		{"translated", filter{family: service.IPv4, status: statusOpen}, 3 * 9},
-		{"one frontend", filter{service.IPv4, service.TCP, netip.MustParseAddr("10.96.0.10"), 53, statusOpen}, 4},
+		{"one frontend", filter{family: service.IPv4, protocol: service.TCP, port: 53, status: statusOpen,
+			addr: netip.MustParseAddr("10.96.0.10")}, 4},
 	} {
 		s, n := openSocket(t, ns), 0
 		defer s.Close()

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
@@ -67,19 +65,16 @@ func read(ctx context.Context, objects Objects, s *state.State, node string, t t
 	if err := objects.ReadNode(ctx, node, s.Apply); err != nil {
 		return err
 	}
-	if err := objects.ReadServices(ctx, t.name.Namespace, t.name.Name, s.Apply); err != nil {
+	var err error
+	if t.isService() {
+		err = objects.ReadServices(ctx, t.name.Namespace, t.name.Name, s.Apply)
+	} else {
+		err = readClaiming(ctx, objects, s, t, hostAddrs)
+	}
+	if err != nil {
 		return err
 	}
-	names := []service.Name{t.name}
-	if !t.isService() {
-		nodePort := uint16(0)
-		if !t.addr.IsValid() || slices.Contains(hostAddrs, t.addr) {
-			nodePort = t.port
-		}
-		names = s.Claiming(t.addr, nodePort)
-		leave(s, names)
-	}
-	for _, name := range names {
+	for _, name := range s.Services() {
 		if err := objects.ReadEndpoints(ctx, name.Namespace, name.Name, s.Apply); err != nil {
 			return err
 		}
@@ -87,12 +82,20 @@ func read(ctx context.Context, objects Objects, s *state.State, node string, t t
 	return nil
 }
 
-// leave removes all Services but these from a state: to build the rules of the others takes time, and does
-// not change the answer.
-func leave(s *state.State, names []service.Name) {
-	for _, name := range s.Services() {
-		if !slices.Contains(names, name) {
-			s.Delete(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}})
-		}
+// readClaiming applies the Services that have the address or nodePort of a target. It holds no others, because
+// the command may run within the memory limit of a daemon.
+func readClaiming(ctx context.Context, objects Objects, s *state.State, t target,
+	hostAddrs []netip.Addr) error {
+	nodePort := uint16(0)
+	if !t.addr.IsValid() || slices.Contains(hostAddrs, t.addr) {
+		nodePort = t.port
 	}
+	one := state.New("")
+	return objects.ReadServices(ctx, "", "", func(obj runtime.Object) {
+		one.Apply(obj)
+		if len(one.Claiming(t.addr, nodePort)) > 0 {
+			s.Apply(obj)
+		}
+		one.Delete(obj)
+	})
 }

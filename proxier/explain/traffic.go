@@ -14,15 +14,15 @@ import (
 
 // Traffic is what the kernel knows of the connections through a frontend.
 type Traffic struct {
-	// Counted returns how many connections the rules have counted at an element, and false if they do not count
-	// or Kernel.Element was not asked for it.
+	// Counted returns how many connections the rules have counted at an element, and false if they do not
+	// count or Kernel.Element was not asked for it.
 	Counted func(nftables.ElementID) (uint64, bool)
 	// Open returns the connections through a frontend that are open now.
 	Open func(service.Frontend) (map[service.Backend]conntrack.Open, error)
 }
 
-// NewTraffic returns the Traffic of the calling thread's network namespace. counted is that of the Kernel. Open
-// ends when ctx does.
+// NewTraffic returns the Traffic of the calling thread's network namespace. counted is that of the Kernel.
+// Open ends when ctx does.
 func NewTraffic(ctx context.Context, counted func(nftables.ElementID) (uint64, bool)) *Traffic {
 	open := func(f service.Frontend) (map[service.Backend]conntrack.Open, error) {
 		return conntrack.OpenAt(ctx, f)
@@ -33,8 +33,8 @@ func NewTraffic(ctx context.Context, counted func(nftables.ElementID) (uint64, b
 // Open are the connections through the frontend that are open now.
 type Open struct {
 	conntrack.Open
-	// Endpoints have at least one connection each, those with the most first. They can be endpoints that get no
-	// new connection.
+	// Endpoints have at least one connection each, those with the most first. They can be endpoints that get
+	// no new connection.
 	Endpoints []OpenEndpoint `json:"endpoints,omitempty"`
 }
 

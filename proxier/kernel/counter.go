@@ -26,7 +26,8 @@ func ReadConnections(c *netlink.Conn, families []service.Family, each func(Conne
 	for _, f := range families {
 		set := nftables.Services.String()
 		err := c.DumpElements(f.Number(), nftables.TableName, set, func(attributes []byte) error {
-			if connections, ok := parseConnections(attributes); ok {
+			// Most frontends of a large cluster get no connection on a node.
+			if connections, ok := parseConnections(attributes, 1); ok {
 				each(connections)
 			}
 			return nil
@@ -61,9 +62,9 @@ func ReadCounters(c *netlink.Conn, ids []nftables.ElementID) (map[nftables.Eleme
 // Attributes of the expression counter of linux/netfilter/nf_tables.h.
 const counterPackets = 2 // NFTA_COUNTER_PACKETS
 
-// parseConnections returns the counter of an element of the map services, and false if it has none, or none
-// came.
-func parseConnections(attributes []byte) (out Connections, ok bool) {
+// parseConnections returns the counter of an element of the map services, and false if it has none, or fewer
+// connections than that.
+func parseConnections(attributes []byte, least uint64) (out Connections, ok bool) {
 	raw := parseElement(attributes)
 	var e nftables.Element
 	for _, f := range service.Families() {
@@ -75,8 +76,8 @@ func parseConnections(attributes []byte) (out Connections, ok bool) {
 	if raw.counter == nil || e.Set.Family == 0 {
 		return out, false
 	}
-	if out.Count, ok = raw.packets(); !ok || out.Count == 0 {
-		return out, false // most frontends of a large cluster get no connection on a node
+	if out.Count, ok = raw.packets(); !ok || out.Count < least {
+		return out, false
 	}
 	copy(e.Key[:], raw.key)
 	out.Frontend, out.Port = e.KeyValues().Frontend(), elementComment(raw.userdata)
@@ -129,7 +130,7 @@ func (c *Conn) echo(b *netlink.Batch, d *rules.Delta) (flag uint16) {
 				continue
 			}
 			for _, element := range netlink.Attrs(list) {
-				if connections, ok := parseConnections(element); ok {
+				if connections, ok := parseConnections(element, 0); ok {
 					c.counted(connections)
 				}
 			}

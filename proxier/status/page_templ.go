@@ -618,7 +618,7 @@ func search(v view) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		for _, o := range []string{OrderName, OrderRate, OrderConnections} {
+		for _, o := range []string{OrderName, OrderRate, OrderOpen, OrderConnections} {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 45, "<option value=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

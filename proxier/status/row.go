@@ -183,16 +183,13 @@ func (p *Port) Counted(most int) map[nftables.ElementID]service.Backend {
 	return elements
 }
 
-// SetOpen sets the connections that are open. Some may be open to endpoints that the row does not have.
-func (r *Row) SetOpen(open map[service.Backend]int) {
-	total := 0
-	for _, n := range open {
-		total += n
-	}
-	r.Open = &total
+// SetOpen sets the connections that are open: all, and those to an endpoint. Some may be open to endpoints that
+// the row does not have.
+func (r *Row) SetOpen(all int, to func(service.Backend) int) {
+	r.Open = &all
 	for i := range r.Endpoints {
 		if addr, err := netip.ParseAddr(r.Endpoints[i].Address); err == nil {
-			n := open[netip.AddrPortFrom(addr, r.Endpoints[i].Port)]
+			n := to(netip.AddrPortFrom(addr, r.Endpoints[i].Port))
 			r.Endpoints[i].Open = &n
 		}
 	}

@@ -14,7 +14,7 @@ func WriteText(w io.Writer, r *status.Report) error {
 	v := &view{query: r.Query, report: r}
 	var lines []string
 	for _, p := range r.Problems {
-		lines = append(lines, clean("! "+p.What+": "+p.Todo))
+		lines = append(lines, clean("! "+p.What+" "+p.Todo))
 	}
 	if r.MoreProblems > 0 {
 		lines = append(lines, fmt.Sprintf("! %d more Services have problems", r.MoreProblems))

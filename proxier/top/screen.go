@@ -12,14 +12,14 @@ import (
 	"golang.org/x/term"
 )
 
-// Control sequences: DEC private modes for the other screen, for the cursor and for long lines; CUP, EL and ED
-// of ECMA-48.
+// Control sequences: private modes for the other screen, the cursor, long lines, and updates that show at once;
+// CUP and EL of ECMA-48. Terminals ignore modes that they do not know.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-	toTop       = "\x1b[H"
+	begin       = "\x1b[?2026h\x1b[H"
+	end         = "\x1b[?2026l"
 	clearLine   = "\x1b[K"
-	clearBelow  = "\x1b[J"
 )
 
 // The size of a terminal that does not know its own, as over kubectl exec until the client has told it.
@@ -106,15 +106,7 @@ func (s *screen) size() (width, height int) {
 
 // draw replaces the picture, with one write so that it does not flicker.
 func (s *screen) draw(lines []string) error {
-	var b strings.Builder
-	b.WriteString(toTop)
-	for i, line := range lines {
-		if i > 0 {
-			b.WriteString("\r\n")
-		}
-		b.WriteString(line + clearLine)
-	}
-	b.WriteString(clearBelow)
-	_, err := io.WriteString(s.out, b.String())
+	// A line is cleared before it is written: behind the last column, clearing would take the last character.
+	_, err := io.WriteString(s.out, begin+clearLine+strings.Join(lines, "\r\n"+clearLine)+end)
 	return err
 }

@@ -20,7 +20,8 @@ const (
 	cyan   = "36"
 )
 
-// Widths of columns. The Service has what it needs of the rest, but no less than minService if there is a bar.
+// Widths of columns. The Service has what it needs of the rest, but no less than minService if there is a
+// bar.
 const (
 	maxPort    = 20
 	readyWidth = 9

@@ -66,8 +66,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// TestLinesFit draws at every size: no line is too long, and there are not too many. The terminal cuts off what
-// the narrowest table has beyond its width.
+// TestLinesFit draws at every size: no line is too long, and there are not too many. The terminal cuts off
+// what the narrowest table has beyond its width.
 func TestLinesFit(t *testing.T) {
 	const narrowest = 1 + maxPort + readyWidth + rateWidth + openWidth + 4*gap
 	for width := 1; width < 200; width += 3 {
@@ -209,12 +209,12 @@ func TestNumber(t *testing.T) {
 
 func TestWriteText(t *testing.T) {
 	r := sample()
-	r.Matched, r.Problems = 203, []status.Problem{{What: "syncs fail", Todo: "see the log"}}
+	r.Matched, r.Problems = 203, []status.Problem{{What: "Syncs fail.", Todo: "See the log."}}
 	var b strings.Builder
 	if err := WriteText(&b, r); err != nil {
 		t.Fatal(err)
 	}
-	want := `! syncs fail: see the log
+	want := `! Syncs fail. See the log.
 SERVICE            PORT         READY        NEW/S     OPEN  SHARE
 default/web        http 80/tcp  2/3             12     1234  ████████████████████████▒▒▒▒▒▒▒▒
 ! kube-system/dns  53/udp       0/1              0        -

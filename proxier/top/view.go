@@ -136,7 +136,8 @@ func (v *view) table(width int) []string {
 	return lines
 }
 
-// maxProblems bounds the problems on the screen, which leave room for the table. `nftproxy top --once` has all.
+// maxProblems bounds the problems on the screen, which leave room for the table. `nftproxy top --once` has
+// all.
 const maxProblems = 3
 
 // head says which node this is, what is wrong with it, and which rows there are.
@@ -151,7 +152,7 @@ func (v *view) head() []string {
 	}
 	problems := v.report.Problems
 	for _, p := range problems[:min(len(problems), maxProblems)] {
-		lines = append(lines, v.line(yellow, "! "+p.What+": "+p.Todo))
+		lines = append(lines, v.line(yellow, "! "+p.What+" "+p.Todo))
 	}
 	if more := len(problems) + v.report.MoreProblems - maxProblems; more > 0 {
 		lines = append(lines, v.line(yellow, fmt.Sprintf("! %d more: nftproxy top --once lists them", more)))

@@ -23,8 +23,8 @@ type Options struct {
 // look should not keep a busy node busy.
 const pauseShare = 10
 
-// Watch shows the table in a terminal until q or Ctrl-C is typed, ctx ends or the terminal is gone. It returns
-// an error if the daemon does not answer the first time; later the screen says so.
+// Watch shows the table in a terminal until q or Ctrl-C is typed, ctx ends or the terminal is gone. It
+// returns an error if the daemon does not answer the first time; later the screen says so.
 func Watch(ctx context.Context, in, out *os.File, ask Asker, o Options) (err error) {
 	w := &watch{ask: ask, interval: o.Interval, answers: make(chan answer),
 		view: view{query: status.Query{Filter: o.Filter, Order: o.Order}, colour: o.Colour}}
@@ -129,7 +129,12 @@ func (w *watch) take(a answer) {
 		return
 	}
 	w.next = time.After(max(w.interval, pauseShare*a.took))
-	if w.err = a.err; a.err == nil {
-		w.report = a.report
+	if w.err = a.err; a.err != nil {
+		return
+	}
+	w.report = a.report
+	if at := w.query.Offset; at > 0 && at >= w.report.Matched { // rows have gone
+		w.scroll(at)
+		w.next = time.After(0)
 	}
 }

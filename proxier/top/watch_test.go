@@ -87,8 +87,8 @@ func (c *console) await(t *testing.T, texts ...string) string {
 	all := ""
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		all += c.shown()
-		for _, picture := range strings.Split(all, toTop) {
-			if strings.HasSuffix(picture, clearBelow) && hasAll(picture, texts) {
+		for _, picture := range strings.Split(all, begin) {
+			if strings.HasSuffix(picture, end) && hasAll(picture, texts) {
 				return picture
 			}
 		}
@@ -155,6 +155,28 @@ func (d *daemon) ask(_ context.Context, q status.Query) (*status.Report, error) 
 	return r, nil
 }
 
+// TestRowsGo scrolls to the end while rows go away: the screen shows the last of those that are left.
+func TestRowsGo(t *testing.T) {
+	c := newConsole(t, 80, 24)
+	var mu sync.Mutex
+	rows := 3
+	ask := func(_ context.Context, q status.Query) (*status.Report, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		r := sample()
+		r.Query, r.Matched, r.Rows = q, rows, r.Rows[min(q.Offset, rows):rows]
+		return r, nil
+	}
+	c.watching(t, ask, Options{Interval: time.Millisecond})
+	c.await(t, "default/web")
+	c.press(t, "jj")
+	c.await(t, "from number 3", "default/empty")
+	mu.Lock()
+	rows = 1
+	mu.Unlock()
+	c.await(t, "default/web")
+}
+
 func (d *daemon) last() status.Query {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -205,6 +227,12 @@ func TestWatch(t *testing.T) {
 		}
 	}
 
+	// A line is cleared before it is written: when it fills the width, the cursor stays on its last character.
+	for line := range strings.SplitSeq(c.await(t, "q quit"), "\r\n") {
+		if strings.LastIndex(line, clearLine) > 0 {
+			t.Errorf("%q: a part is cleared", line)
+		}
+	}
 	c.shown()
 	c.press(t, "q")
 	if err := <-result; err != nil {
