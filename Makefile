@@ -1,5 +1,6 @@
-# Versions of the linters.
+# Versions of the linters, and the compiler of templates, of which the program has the library.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TEMPL = github.com/a-h/templ/cmd/templ@$(shell $(GO) list -m -f '{{.Version}}' github.com/a-h/templ)
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.3.0
 
 # The module of programs for builds and checks.
@@ -8,11 +9,13 @@ TOOLS := internal/tools
 BENCHMARKS := internal/bench
 # The module of the tests that compare nftproxy with the code of Kubernetes.
 UPSTREAM := internal/upstream
+# The module of the tests in a browser.
+BROWSER := internal/browser
 
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test proof e2e demo bench golden docs fuzz lint vuln verify tools clean
+.PHONY: all build image test proof e2e browser demo bench golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -35,6 +38,9 @@ proof: tools ## visit every class of packets of every case, and try every mutant
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
 
+browser: ## test the page /status in a headless Chromium, which must be installed
+	$(GO) test -C $(BROWSER) -count 1 ./...
+
 demo: build ## show nftproxy on a node in network namespaces, before, during and after a change
 	$(GO) build -trimpath -o bin/demo ./internal/demo
 	bin/demo --nftproxy bin/nftproxy --manifests testdata/demo
@@ -47,8 +53,19 @@ bench: build ## measure nftproxy, the bare kernel and the kube-proxy at KUBE_PRO
 golden: ## rewrite the golden files in testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
 
+# make case FROM=bundle.tar.gz NAME=two-load-balancers [SERVICES=shop/web,shop/api] [ABOUT="What it shows."]
+# or, of what kubectl prints: FROM=cluster.yaml NODE=worker-1 [CONFIG=config.conf]
+case: ## make a golden case of a user's cluster, with other names and addresses
+	$(GO) run ./internal/testcase -from "$(FROM)" -out "testdata/clusters/$(NAME)" -node "$(NODE)" \
+		-config "$(CONFIG)" -services "$(SERVICES)" $(if $(ABOUT),-about "$(ABOUT)")
+	$(GO) test ./proxier -run 'TestGoldenRules/^$(NAME)$$' -update
+
 docs: ## rewrite docs/nftproxy.md from the help, and the table of docs/configuration.md from the settings
 	$(GO) test ./cmd/nftproxy ./proxier/config -run TestReference -update
+
+PAGE := proxier/status/page
+pages: ## compile the template of the page /status to Go
+	$(GO) run $(TEMPL) generate -f $(PAGE).templ
 
 FUZZTIME ?= 30s
 fuzz: ## run each fuzz test for FUZZTIME
@@ -59,10 +76,12 @@ fuzz: ## run each fuzz test for FUZZTIME
 lint: ## check formatting, vet and staticcheck; internal/architecture tests the import rule
 	@unformatted=$$(gofmt -l cmd internal proxier rules); \
 	test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	@$(GO) run $(TEMPL) generate -f $(PAGE).templ -stdout | cmp -s - $(PAGE)_templ.go || \
+	  { echo "$(PAGE)_templ.go is older than its template: run make pages"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
-	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM); do \
+	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM) $(BROWSER); do \
 	  $(GO) vet -C $$module ./... && $(GO) run -C $$module $(STATICCHECK) ./... || exit 1; done
 
 vuln: ## find calls with known vulnerabilities; skipped where the database is not reachable
@@ -70,7 +89,7 @@ vuln: ## find calls with known vulnerabilities; skipped where the database is no
 	case "$$out" in *"fetching vulnerabilities"*) \
 	  echo "vuln: SKIPPED, the database is not reachable"; exit 0;; esac; exit $$status
 
-verify: lint test demo e2e image vuln ## run all checks of CI
+verify: lint test browser demo e2e image vuln ## run all checks of CI
 
 tools: ## install nft if possible, which the kernel tests compare with
 	@command -v nft >/dev/null || PATH="$$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || { \

@@ -28,7 +28,7 @@ func (n *node) sums(t testing.TB) map[string]uint64 {
 	if err := n.connections.update(); err != nil {
 		t.Fatal(err)
 	}
-	n.connections.readAt = time.Now()
+	n.connections.tried = time.Now()
 	sums, err := n.connections.sums()
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +157,14 @@ func TestConnectionsAreCounted(t *testing.T) {
 		if got, counters := packets(t, n.ns, set); got != want || counters == 0 {
 			t.Errorf("%s: %d counters with the sum %d, want %d", set, counters, got, want)
 		}
+	}
+	var text strings.Builder
+	known := n.reconciler.builder.Ruleset().Chains(service.IPv4)
+	if err := n.conn.WriteTable(&text, service.IPv4, known); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text.String(), "# connections: 7\n\t\t\t10.96.0.10 . tcp . 80 comment ") {
+		t.Errorf("no 7 connections in the table as text:\n%s", text.String())
 	}
 }
 

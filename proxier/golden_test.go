@@ -17,7 +17,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files under testdata")
 
-const casesDir = "../testdata/rules"
+// Golden cases: those that show something each, with traffic, and those of users' clusters, which have none.
+const (
+	casesDir    = "../testdata/rules"
+	clustersDir = "../testdata/clusters"
+)
 
 // cases returns the directories of the golden cases.
 func cases(t *testing.T, dir string) []string {
@@ -36,18 +40,31 @@ func cases(t *testing.T, dir string) []string {
 	return names
 }
 
-// caseConfig returns the configuration of a case: its config.yaml, the lines of its file flags, or a cluster
-// with pod ranges of both families.
+// allCases returns the directories of all golden cases by their names.
+func allCases(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, dir := range []string{casesDir, clustersDir} {
+		for _, name := range cases(t, dir) {
+			all[name] = filepath.Join(dir, name)
+		}
+	}
+	return all
+}
+
+// caseConfig returns the configuration of a case: its config.yaml, the lines of its file flags, or else a
+// cluster with pod ranges of both families.
 func caseConfig(t testing.TB, dir, source string) *config.Config {
 	t.Helper()
 	args := []string{"--source=" + source, "--hostname-override=node-a"}
-	if file := filepath.Join(dir, "config.yaml"); exists(file) {
+	file := filepath.Join(dir, "config.yaml")
+	flags, err := os.ReadFile(filepath.Join(dir, "flags"))
+	if exists(file) {
 		args = append(args, "--config="+file)
-	} else if flags, err := os.ReadFile(filepath.Join(dir, "flags")); err == nil {
-		args = append(args, strings.Fields(string(flags))...)
-	} else {
+	} else if err != nil {
 		args = append(args, "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
 	}
+	args = append(args, strings.Fields(string(flags))...)
 	return parseConfig(t, args...)
 }
 
@@ -73,16 +90,16 @@ func exists(file string) bool {
 // TestGoldenRules compares the output of --dry-run with testdata/rules/<case>/ruleset.nft, and the problems
 // that it reports with problems.txt.
 func TestGoldenRules(t *testing.T) {
-	for _, name := range cases(t, casesDir) {
+	for name, dir := range allCases(t) {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(casesDir, name)
 			if !exists(filepath.Join(dir, "input.yaml")) {
 				t.Fatalf("%s has no input.yaml: an orphan", dir)
 			}
-			ruleset, problems := render(t, dir)
+			manifests := filepath.Join(dir, "input.yaml")
+			ruleset, problems := render(t, dir, manifests)
 			golden(t, filepath.Join(dir, "ruleset.nft"), ruleset.Bytes())
 			golden(t, filepath.Join(dir, "problems.txt"), problems.Bytes())
-			again, _ := render(t, dir)
+			again, _ := render(t, dir, manifests)
 			if diff := cmp.Diff(ruleset.String(), again.String()); diff != "" {
 				t.Errorf("a second rendering differs (-first +second):\n%s", diff)
 			}
@@ -90,11 +107,12 @@ func TestGoldenRules(t *testing.T) {
 	}
 }
 
-// render returns the ruleset of a case and the problems with its objects, as --dry-run prints them.
-func render(t *testing.T, dir string) (ruleset, problems bytes.Buffer) {
+// render returns the ruleset of manifests with the configuration of a case, and the problems with the objects,
+// as --dry-run prints them.
+func render(t *testing.T, dir, manifests string) (ruleset, problems bytes.Buffer) {
 	t.Helper()
 	report := func(err error) { problems.WriteString(err.Error() + "\n") }
-	build, err := desired.FromManifests(caseConfig(t, dir, filepath.Join(dir, "input.yaml")), nil, report)
+	build, err := desired.FromManifests(caseConfig(t, dir, manifests), nil, report)
 	if err != nil {
 		t.Fatal(err)
 	}

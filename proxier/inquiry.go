@@ -3,6 +3,8 @@ package proxier
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -10,21 +12,25 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/explain"
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
+	"github.com/nftproxy/nftproxy/proxier/socket"
 )
 
-// explainRetry is when to try again to listen for questions: the nftproxy before this one may not have ended.
-const explainRetry = time.Second
+// socketRetry is when to try again to listen for commands: the nftproxy before this one may not have ended.
+const socketRetry = time.Second
 
-// serveExplain answers the questions of `nftproxy explain` until ctx ends. Without that everything else works.
-func (p *Proxier) serveExplain(ctx context.Context) error {
+// answerCommands answers the commands of nftproxy on this node until ctx ends. Without that everything else
+// works.
+func (p *Proxier) answerCommands(ctx context.Context) {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+explain.Path, explain.Handler(p.explain))
+	mux.Handle("GET /", p.supportPages())
 	for failed := false; ctx.Err() == nil; failed = true {
-		err := explain.Serve(ctx, p.explain)
+		err := socket.Serve(ctx, socket.Name, mux)
 		if err != nil && !failed {
-			klog.InfoS("Failed to listen for nftproxy explain, retrying", "err", err)
+			klog.InfoS("Failed to listen for nftproxy explain and support-bundle, retrying", "err", err)
 		}
-		pause(ctx, explainRetry)
+		pause(ctx, socketRetry)
 	}
-	return nil
 }
 
 // explain answers a question. The reconciler's goroutine only collects what the answer needs; the kernel is
@@ -34,18 +40,15 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := p.collect(ctx, func(r *reconciler) (*explain.Wanted, error) {
-		if r.builder.Ruleset() == nil {
-			return nil, fmt.Errorf("%w: nothing is programmed yet: the source of objects has not delivered "+
-				"all of them, or the first sync has not begun", explain.ErrNoDaemon)
-		}
-		w, err := explain.Collect(r.builder, addrs, q)
+	var wanted *explain.Wanted
+	if err := p.ask(ctx, func(r *reconciler) error {
+		wanted, err = explain.Collect(r.builder, addrs, q)
 		if err == nil {
-			w.Sync = &explain.Sync{At: r.lastSync, Err: r.lastError}
+			wanted.Sync = &explain.Sync{At: r.lastSync, Err: r.lastError}
+			wanted.Sync.Heard, wanted.Sync.Unheard = p.objectsHeard()
 		}
-		return w, err
-	})
-	if err != nil {
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	conn, err := kernel.Dial(kernel.Options{})
@@ -53,23 +56,41 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 		return nil, err
 	}
 	defer conn.Close()
-	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
+	inquiry := kernel.NewInquiry(conn, wanted.Environment.Config)
+	wanted.Traffic = explain.NewTraffic(ctx, inquiry.Counted)
+	wanted.Host = explain.ReadHost(wanted.Environment.Config.MasqueradeMark)
+	return explain.Explain(wanted, q, inquiry)
 }
 
-// collect runs a function in the reconciler's goroutine, between syncs.
-func (p *Proxier) collect(ctx context.Context, f func(*reconciler) (*explain.Wanted, error)) (
-	wanted *explain.Wanted, err error) {
+// objectsHeard returns when the API server was last heard about every resource, and why objects may be out of
+// date, if they may be. With a source of manifests both are zero.
+func (p *Proxier) objectsHeard() (heard time.Time, unheard string) {
+	heard, unheard = p.notes.api()
+	if resources, _ := p.notes.silent(silence); unheard == "" && len(resources) > 0 {
+		unheard = "nothing has come from the API server about " + strings.Join(resources, ", ")
+	}
+	return heard, unheard
+}
+
+// ask runs f in the reconciler's goroutine, between syncs, once there is a ruleset. Until then, or if a sync
+// takes longer than ctx, the error is socket.ErrNoDaemon.
+func (p *Proxier) ask(ctx context.Context, f func(*reconciler) error) (err error) {
 	done := make(chan struct{})
 	ask := func(r *reconciler) {
 		defer close(done)
-		wanted, err = f(r)
+		if r.builder.Ruleset() == nil {
+			err = fmt.Errorf("%w: nothing is programmed yet: the source of objects has not delivered all of "+
+				"them, or the first sync has not begun", socket.ErrNoDaemon)
+			return
+		}
+		err = f(r)
 	}
 	select {
 	case p.asked <- ask:
 		<-done
-		return wanted, err
+		return err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: it is busy with a sync: %w", explain.ErrNoDaemon, ctx.Err())
+		return fmt.Errorf("%w: it is busy with a sync: %w", socket.ErrNoDaemon, ctx.Err())
 	}
 }
 

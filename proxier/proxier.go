@@ -29,6 +29,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/proxier/status"
+	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -44,6 +46,8 @@ type Options struct {
 	Version string
 	// Flags are the command-line flags and their values, for /flagz.
 	Flags map[string]string
+	// Log keeps the last lines of the log, for `nftproxy support-bundle`. It is optional.
+	Log *support.Log
 }
 
 // Proxier programs one node.
@@ -53,6 +57,7 @@ type Proxier struct {
 	client      *source.Client
 	version     string
 	flags       map[string]string
+	log         *support.Log
 	name        string
 	state       *state.State
 	families    []service.Family
@@ -62,6 +67,13 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	open        *openCount
+	progress    progress
+	notes       notes
+	tracking    tracking
+	syncTimes   status.Times // durations of syncs
+	programming status.Times // from changes in the cluster to their commits
+	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
 	address     chan struct{}          // the host's addresses changed
@@ -85,6 +97,7 @@ func New(o Options) (*Proxier, error) {
 	})
 	p := &Proxier{
 		config: o.Config, check: o.Check, client: o.Client, version: o.Version, flags: o.Flags, name: name,
+		log:      o.Log,
 		loopback: localhost.NewProxy(localhostFailed),
 		state:    state.New(name),
 		metrics:  m,
@@ -97,8 +110,10 @@ func New(o Options) (*Proxier, error) {
 		asked:    make(chan func(*reconciler)),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
+		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
+	p.open = newOpenCount(p.countOpen)
 	return p, nil
 }
 
@@ -142,7 +157,8 @@ func (p *Proxier) Run(ctx context.Context) error {
 		})
 	}
 	p.serve(ctx, run)
-	run(func() error { return p.serveExplain(ctx) })
+	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })

@@ -141,7 +141,7 @@ func (c *compiler) entry(g group, f service.Frontend) {
 	for _, note := range t.notes {
 		c.problem("%s: %s", f, note)
 	}
-	e := Entry{Frontend: f, Kind: g.kind, Port: c.portName(p), Shape: t.shape, Serving: t.serving}
+	e := Entry{Frontend: f, Kind: g.kind, Port: PortName(c.svc.Name, p.Name), Shape: t.shape, Serving: t.serving}
 	held := c.slots(f)
 	e.Backends, e.Locals = AssignSlots(held.Backends, t.backends), AssignSlots(held.Locals, t.locals)
 	if c.svc.AffinityTimeout > 0 && len(e.Backends)+len(e.Locals) > 0 {

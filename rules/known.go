@@ -18,7 +18,7 @@ func KnownChain(c Config, f service.Family, name string) (nftables.Chain, bool) 
 			return chain, true
 		}
 	}
-	if s, ok := parseShape(name); ok {
+	if s, ok := ParseShape(name); ok {
 		return s.chain(f, c), true
 	}
 	return nftables.Chain{}, false
@@ -27,8 +27,8 @@ func KnownChain(c Config, f service.Family, name string) (nftables.Chain, bool) 
 // shapeName matches the names of the chains of shapes that choose an endpoint.
 var shapeName = regexp.MustCompile(`^(?:sticky-)?([a-z]+)-(?:(\d+)-of-)?(\d+)(?:-(\d+))?$`)
 
-// parseShape returns the shape whose chain has the name.
-func parseShape(name string) (Shape, bool) {
+// ParseShape returns the shape whose chain has the name.
+func ParseShape(name string) (Shape, bool) {
 	for _, s := range []Shape{{Kind: ShapeReject}, {Kind: ShapeDrop}} {
 		if s.ChainName() == name {
 			return s, true

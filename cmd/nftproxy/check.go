@@ -37,7 +37,7 @@ func newCheckCommand(options *config.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			findings, err := check.Node(cmd.Context(), c, nodesIfAny(c))
+			findings, err := check.Node(cmd.Context(), c, nil, nodesIfAny(c))
 			if err != nil {
 				return err
 			}

@@ -38,18 +38,21 @@ func newCommand() *cobra.Command {
 	setHelp(root, options.AddFlags(root.PersistentFlags()))
 	completeValues(root)
 	root.AddCommand(newDiffCommand(options), newCheckCommand(options), newExplainCommand(options),
-		newCleanupCommand(), newWaitCommand())
+		newTopCommand(), newCleanupCommand(), newSupportCommand(options), newWaitCommand())
 	return root
 }
 
 // complete returns the Config, after it has set up logging and logged the warnings.
-func complete(options *config.Options) (*config.Config, error) {
+func complete(options *config.Options) (*config.Config, error) { return completeWith(options, nil) }
+
+// completeWith is complete with other streams for the log.
+func completeWith(options *config.Options, streams *logsapi.LoggingOptions) (*config.Config, error) {
 	c, warnings, err := options.Complete()
 	if err != nil {
 		return nil, err
 	}
 	logs.InitLogs()
-	if err := logsapi.ValidateAndApply(&c.Kube.Logging, c.Features()); err != nil {
+	if err := logsapi.ValidateAndApplyWithOptions(&c.Kube.Logging, streams, c.Features()); err != nil {
 		return nil, fmt.Errorf("set up logging: %w", err)
 	}
 	for _, w := range warnings {

@@ -3,19 +3,25 @@ package main
 import (
 	"cmp"
 	"errors"
+	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/source"
+	"github.com/nftproxy/nftproxy/proxier/support"
 )
 
 // run runs the daemon, or the mode that a flag selects.
 func run(cmd *cobra.Command, options *config.Options) error {
-	c, err := complete(options)
+	kept := &support.Log{}
+	c, err := completeWith(options, &logsapi.LoggingOptions{
+		ErrorStream: io.MultiWriter(os.Stderr, kept), InfoStream: io.MultiWriter(os.Stdout, kept)})
 	if err != nil {
 		return err
 	}
@@ -31,7 +37,8 @@ func run(cmd *cobra.Command, options *config.Options) error {
 	case c.DryRun:
 		return render(cmd, c)
 	}
-	o := proxier.Options{Config: c, Check: canConnect, Version: version(), Flags: flagValues(cmd.Flags())}
+	o := proxier.Options{Config: c, Check: canConnect, Version: version(), Flags: flagValues(cmd.Flags()),
+		Log: kept}
 	if c.Source == "" {
 		if o.Client, err = client(c); err != nil {
 			return err

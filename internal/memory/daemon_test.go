@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,6 +105,23 @@ func (d *daemon) awaitHealthy(t *testing.T) {
 		}
 	}
 	t.Fatalf("not healthy after minutes:\n%s", d.log.String())
+}
+
+// collectBundle runs nftproxy support-bundle beside the daemon, with the same limit. Each part must be in the
+// archive.
+func (d *daemon) collectBundle(t *testing.T, program string) {
+	t.Helper()
+	cmd := exec.Command(program, "support-bundle", "--output="+filepath.Join(t.TempDir(), "bundle.tar.gz"))
+	d.cgroup.wrap(cmd)
+	cmd.Args = append(cmd.Args, "--hostname-override="+nodeName)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	must(t, d.ns.Do(cmd.Start))
+	err := cmd.Wait()
+	t.Log(strings.TrimSpace(said.String()))
+	if err != nil || strings.Contains(said.String(), "is not complete") {
+		t.Errorf("support-bundle: %v\n%s", err, d.log.String())
+	}
 }
 
 // get requests a page in the namespace of the daemon. The status is 0 while nothing listens.

@@ -40,8 +40,9 @@ func canCommit() bool {
 }
 
 // TestLimit runs the daemon in a cgroup with the limits of docs/performance.md. The daemon must program
-// everything, without being killed; with the first source a second one must then read everything back and
-// take over. Flags choose another number of Services and another limit:
+// everything, without being killed, while the command of a support bundle runs beside it, as kubectl exec does
+// it; with the first source a second one must then read everything back and take over. Flags choose another
+// number of Services and another limit:
 //
 //	go test ./internal/memory -run TestLimit -v -services 20000 -limit 192
 func TestLimit(t *testing.T) {
@@ -87,6 +88,7 @@ func (c limitCase) run(t *testing.T, program string, source func(*lab.Namespace)
 	for _, start := range starts {
 		d := startDaemon(t, ns, newCgroup(t, c.limit<<20), program, flag)
 		d.awaitHealthy(t)
+		d.collectBundle(t, program)
 		d.stop(t)
 		if got := countEndpoints(t, ns); got != endpoints*c.services {
 			t.Errorf("%s: %d endpoints are in the kernel, want %d", start, got, endpoints*c.services)

@@ -38,15 +38,16 @@ const nodeTimeout = 5 * time.Second
 type NodeFunc func(ctx context.Context, name string) (*corev1.Node, error)
 
 // Node checks the node, in the network namespace of the calling thread, and returns the findings in a fixed
-// order. It changes nothing. It takes the Node object from the configured manifests or else from nodes, which
-// may be nil. After an error nothing is known about the node.
-func Node(ctx context.Context, c *config.Config, nodes NodeFunc) ([]Finding, error) {
+// order. It changes nothing. It takes the Node object from the state of a running daemon, or, if that is nil,
+// from the configured manifests or else from nodes, which may be nil. After an error nothing is known about
+// the node.
+func Node(ctx context.Context, c *config.Config, daemon *state.State, nodes NodeFunc) ([]Finding, error) {
 	var f facts
 	var err error
 	if f.host, err = readHost(); err != nil {
 		return nil, err
 	}
-	f.refused = f.readNFTables()
+	f.refused = f.readNFTables(c.MasqueradeMark())
 	if err := f.readLegacy(); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func Node(ctx context.Context, c *config.Config, nodes NodeFunc) ([]Finding, err
 	if f.kubeProxy.mode, err = takeover.Running(ctx, addr); err != nil {
 		f.kubeProxy.mode = "" // another program uses the port, one that does not speak HTTP
 	}
-	if err := f.readConfig(ctx, c, nodes); err != nil {
+	if err := f.readConfig(ctx, c, daemon, nodes); err != nil {
 		return nil, err
 	}
 	f.notForwarding = host.NotForwarding(f.families)
@@ -62,7 +63,7 @@ func Node(ctx context.Context, c *config.Config, nodes NodeFunc) ([]Finding, err
 }
 
 // readNFTables adds what the kernel supports and holds.
-func (f *facts) readNFTables() error {
+func (f *facts) readNFTables(mark uint32) error {
 	missing, err := kernel.Probe()
 	if err != nil {
 		return err
@@ -80,6 +81,9 @@ func (f *facts) readNFTables() error {
 	}
 	defer conn.Close()
 	if f.tables, err = kernel.ListTables(conn); err != nil {
+		return err
+	}
+	if f.marks, err = kernel.MarkRules(conn, f.tables, mark); err != nil {
 		return err
 	}
 	isOurs := func(t kernel.Table) bool { return t.Name == nftables.TableName }
@@ -111,7 +115,8 @@ func (f *facts) readLegacy() error {
 }
 
 // readConfig adds what the configuration means on this node.
-func (f *facts) readConfig(ctx context.Context, c *config.Config, nodes NodeFunc) error {
+func (f *facts) readConfig(
+	ctx context.Context, c *config.Config, s *state.State, nodes NodeFunc) error {
 	name, err := c.NodeName()
 	if err != nil {
 		return err
@@ -120,12 +125,14 @@ func (f *facts) readConfig(ctx context.Context, c *config.Config, nodes NodeFunc
 	if err != nil {
 		return err
 	}
-	s := state.New(name)
-	node, err := nodeObject(ctx, c, nodes, name)
-	if err != nil {
-		f.nodePorts.nodeUnknown = err.Error()
-	} else {
-		s.Apply(node)
+	if s == nil {
+		s = state.New(name)
+		node, err := nodeObject(ctx, c, nodes, name)
+		if err != nil {
+			f.nodePorts.nodeUnknown = err.Error()
+		} else {
+			s.Apply(node)
+		}
 	}
 	e := desired.NewEnvironment(c, name, s, service.Families(), addrs)
 	f.nodePorts.addrs = e.Node.NodePortAddrs

@@ -5,5 +5,5 @@
 // only finds the frontend and the client that the question is about, and puts the decisions into words.
 //
 // Start reading at [Explain]. [Collect] gathers what it needs from the builder of a ruleset: that of manifests,
-// or that of the daemon, whose goroutine calls it. socket.go has the question to the daemon.
+// or that of the daemon, whose goroutine calls it. daemon.go has the question to the daemon.
 package explain
