@@ -25,9 +25,9 @@ type message struct {
 // headerSize is the size of struct nlmsghdr and struct nfgenmsg, with which a message begins.
 const headerSize = unix.NLMSG_HDRLEN + 4
 
-// dump is a request and the type of its answers, with attributes of these: the name of what they describe, and
-// those that a recording leaves out, because they depend on the history of the ruleset and on the kernel. The
-// name of the table is the attribute 1 of all answers.
+// dump is a request and the type of its answers, with attributes of these: the name of what they describe,
+// and those that a recording leaves out, because they depend on the history of the ruleset and on the kernel.
+// The name of the table is the attribute 1 of all answers.
 type dump struct {
 	request, answer uint16
 	name            uint16

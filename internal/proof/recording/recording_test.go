@@ -2,6 +2,7 @@ package recording
 
 import (
 	"bytes"
+	stdcmp "cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,9 +61,10 @@ func TestRecording(t *testing.T) {
 				continue
 			}
 			want := answers(t, conn.Dump, d, family)
-			if got := answers(t, r.Dump, d, family); len(got) == 0 && d.request != unix.NFT_MSG_GETRULE ||
-				!cmp.Equal(want, got) {
-				t.Errorf("request %d of family %d (-kernel +recording):\n%s", d.request, family, cmp.Diff(want, got))
+			got := answers(t, r.Dump, d, family)
+			if len(got) == 0 && d.request != unix.NFT_MSG_GETRULE || !cmp.Equal(want, got) {
+				t.Errorf("request %d of family %d (-kernel +recording):\n%s",
+					d.request, family, cmp.Diff(want, got))
 			}
 		}
 	}
@@ -85,7 +87,8 @@ func TestRecording(t *testing.T) {
 
 type dumpFunc func(request uint16, family uint8, table, name string, each func([]byte) error) error
 
-// answers returns what a recording keeps of the answers to a dump for the table kube-proxy, in order of names.
+// answers returns what a recording keeps of the answers to a dump for the table kube-proxy, in the order of
+// names.
 func answers(t *testing.T, ask dumpFunc, d dump, family uint8) (out [][]byte) {
 	t.Helper()
 	err := ask(d.request, family, "", "", func(attributes []byte) error {
@@ -98,7 +101,7 @@ func answers(t *testing.T, ask dumpFunc, d dump, family uint8) (out [][]byte) {
 		t.Fatal(err)
 	}
 	slices.SortStableFunc(out, func(a, b []byte) int {
-		return bytes.Compare([]byte(message{attributes: a}.text(d.name)), []byte(message{attributes: b}.text(d.name)))
+		return stdcmp.Compare(message{attributes: a}.text(d.name), message{attributes: b}.text(d.name))
 	})
 	return out
 }
