@@ -13,10 +13,11 @@ import (
 
 // What a note is about.
 const (
-	aboutAPI    = "api"
-	aboutConfig = "config"
-	aboutTable  = "conntrack table"
-	aboutDrops  = "conntrack drops"
+	aboutAPI       = "api"
+	aboutConfig    = "config"
+	aboutTable     = "conntrack table"
+	aboutDrops     = "conntrack drops"
+	aboutKubeProxy = "kube-proxy"
 )
 
 const (

@@ -73,6 +73,7 @@ type Proxier struct {
 	tracking    tracking
 	syncTimes   status.Times // durations of syncs
 	programming status.Times // from changes in the cluster to their commits
+	lists       sync.Pool    // of Services, for pages: with 50,000 of them most of what a page takes
 	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
@@ -282,7 +283,17 @@ func (p *Proxier) takeOver(ctx context.Context) error {
 		MetricsAddr: takeover.MetricsAddr(p.config.Kube.MetricsBindAddress),
 		Remove:      p.config.TakeOver,
 		Report:      p.events.reportNode,
+		Standing:    p.noteKubeProxy,
 	})
+}
+
+// noteKubeProxy notes what is wrong about kube-proxy, or that nothing is.
+func (p *Proxier) noteKubeProxy(what string) {
+	if what == "" {
+		p.notes.clear(aboutKubeProxy)
+		return
+	}
+	p.notes.set(aboutKubeProxy, what, "Keep kube-proxy off this node, and remove its rules with --take-over.")
 }
 
 // signal wakes the receiver, once for many signals.

@@ -158,7 +158,15 @@ func (p *Proxier) rowsOf(q status.Query, open *openPorts) statusRows {
 	default:
 		ranks = p.connections.ranks(q.Order)
 	}
-	return statusRows{Selection: q.Select(p.state.All(), ranks),
+	list, _ := p.lists.Get().(*[]*service.Service)
+	if list == nil {
+		list = new([]*service.Service)
+	}
+	*list = p.state.All(*list)
+	selection := q.Select(*list, ranks)
+	clear(*list)
+	p.lists.Put(list)
+	return statusRows{Selection: selection,
 		wanted: map[service.Name][]rules.Wanted{}, problems: map[service.Name][]string{}}
 }
 

@@ -68,7 +68,7 @@ func BenchmarkStatus(b *testing.B) {
 func seedOpen(b *testing.B, n *node, waited *time.Duration) {
 	b.ReportAllocs()
 	found := map[conntrack.Path]conntrack.Open{}
-	for _, svc := range n.Proxier.state.All() {
+	for _, svc := range n.Proxier.state.All(nil) {
 		at := service.Frontend{Addr: svc.ClusterIPs[0], Protocol: service.TCP, Port: 80}
 		found[conntrack.Path{Frontend: at, Backend: netip.MustParseAddrPort("10.244.1.11:8080")}] =
 			conntrack.Open{Connections: 1}

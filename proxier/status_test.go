@@ -1,9 +1,13 @@
 package proxier
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
+	"github.com/nftproxy/nftproxy/proxier/socket"
 	"github.com/nftproxy/nftproxy/proxier/status"
 )
 
@@ -25,6 +30,26 @@ func statusOf(t *testing.T, query string) *status.Report {
 	report := &status.Report{}
 	if err := json.NewDecoder(resp.Body).Decode(report); err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("/status.json: status %d, error %v", resp.StatusCode, err)
+	}
+	return report
+}
+
+// statusBySocket returns the report that the daemon has for commands, also while another process has the
+// address of its pages.
+func statusBySocket(t *testing.T) *status.Report {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://nftproxy/status.json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := socket.Do(socket.Name, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	report := &status.Report{}
+	if err := json.NewDecoder(resp.Body).Decode(report); err != nil {
+		t.Fatal(err)
 	}
 	return report
 }
@@ -98,4 +123,43 @@ func TestStatusRows(t *testing.T) {
 	}
 	d.write(t, "web-endpoints.yaml", endpointsManifest("web", podA))
 	awaitStatus(t, "", func(r *status.Report) bool { return len(r.Rows) == 1 && r.Rows[0].All == 1 })
+}
+
+// TestStatusFlood has many clients that ask for pages all the time: all are answered, a page of metrics is, and
+// changes are programmed.
+func TestStatusFlood(t *testing.T) {
+	if !lab.Alone(t) {
+		return
+	}
+	l := newLab(t, lab.Options{Here: true})
+	d := startDaemon(t, webManifests(t, podA))
+	eventually(t, l.Node(), true, "goto cluster-1")
+	awaitPage(t, metricsURL+"/status", time.Now().Add(10*time.Second))
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	var answers atomic.Int32
+	for range 64 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				resp, err := http.Get(metricsURL + "/status?q=web&order=rate")
+				if err != nil || resp.StatusCode != http.StatusOK {
+					t.Errorf("a page among many: %v, %v", resp, err)
+					return
+				}
+				resp.Body.Close()
+				answers.Add(1)
+			}
+		})
+	}
+	for i := range 5 {
+		before := answers.Load()
+		d.write(t, "web-endpoints.yaml", endpointsManifest("web", []string{podA, podB, podC}[:2-i%2]...))
+		eventually(t, l.Node(), true, fmt.Sprintf("goto cluster-%d", 2-i%2))
+		comparePages(t, map[string]webPage{"/healthz": {200, plainText, "ok"}})
+		for answers.Load() < before+64 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	cancel()
+	clients.Wait()
 }

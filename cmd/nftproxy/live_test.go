@@ -117,8 +117,8 @@ func (n *node) requests(t *testing.T, from string, to netip.AddrPort) (stop func
 	return func() { close(done); <-stopped }
 }
 
-// TestLiveIsKilled kills explain while it traces: the kernel removes the table. Before Linux 5.12 the next trace
-// does. Another one ends on SIGTERM, with what it has seen.
+// TestLiveIsKilled kills explain while it traces: the kernel removes the table. Before Linux 5.12 the next
+// trace does. Another one ends on SIGTERM, with what it has seen.
 func TestLiveIsKilled(t *testing.T) {
 	n := newProbedNode(t)
 	before := n.ruleset(t)
@@ -193,9 +193,7 @@ func TestLiveFates(t *testing.T) {
 	if err := n.lab.Serve(netip.MustParseAddrPort("192.0.2.1:8080"), "tcp"); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.lab.Node().Do(func() error { return addRoute("10.244.9.0/24", unix.RTN_BLACKHOLE) }); err != nil {
-		t.Fatal(err)
-	}
+	n.addRoute(t, "10.244.9.0/24", unix.RTN_BLACKHOLE)
 	for target, want := range map[string]string{
 		"10.96.0.20:80": trace.Delivered, "10.96.0.21:80": trace.Lost,
 	} {
@@ -240,11 +238,14 @@ ports: [{port: 8080}]
 endpoints: [{addresses: [10.244.9.9], nodeName: node-b}]
 `
 
-// addRoute adds a route without a next hop in the calling thread's namespace.
-func addRoute(cidr string, kind int) error {
+// addRoute adds a route of the node without a next hop.
+func (n *node) addRoute(t *testing.T, cidr string, kind int) {
+	t.Helper()
 	dst, err := rtnetlink.ParseIPNet(cidr)
-	if err != nil {
-		return err
+	if err == nil {
+		err = n.lab.Node().Do(func() error { return rtnetlink.RouteAdd(&rtnetlink.Route{Dst: dst, Type: kind}) })
 	}
-	return rtnetlink.RouteAdd(&rtnetlink.Route{Dst: dst, Type: kind})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

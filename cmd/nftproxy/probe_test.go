@@ -134,16 +134,18 @@ func newProbedNode(t *testing.T) *node {
 	return n
 }
 
-// TestProbe sends probes of each protocol to what answers, refuses, drops and is not there.
-func TestProbe(t *testing.T) {
-	n := newProbedNode(t)
+// probeCase is a probe with what came of it, a part of the line, and the exit code.
+type probeCase struct {
+	target string
+	want   probe.Result // the endpoint "any" is any of the Service
+	line   string
+	code   int
+}
+
+// probeCases have what answers, refuses, drops and is not there.
+func probeCases() map[string]probeCase {
 	const left, stayed = "it left this node", "did not leave this node"
-	for name, tt := range map[string]struct {
-		target string
-		want   probe.Result
-		line   string // a part of the line
-		code   int
-	}{
+	return map[string]probeCase{
 		"tcp": {"default/web:tcp", probe.Result{Sent: "SYN", Result: probe.Connected,
 			Endpoint: "10.244.2.11:8080"}, "connected in", 0},
 		"tcp6": {"[fd00:10:96::10]:80", probe.Result{Sent: "SYN", Result: probe.Connected,
@@ -174,7 +176,13 @@ func TestProbe(t *testing.T) {
 		"no endpoints": {"default/empty", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST"}, stayed, 1},
 		"no such Service": {"192.0.2.2:9", probe.Result{Sent: "SYN", Result: probe.Refused, By: "RST",
 			Endpoint: "192.0.2.2:9"}, "went to 192.0.2.2:9", 3},
-	} {
+	}
+}
+
+// TestProbe sends the probes of all cases at once.
+func TestProbe(t *testing.T) {
+	n := newProbedNode(t)
+	for name, tt := range probeCases() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			report, code := n.explain(t, "--probe", tt.target)
@@ -207,8 +215,8 @@ func isEndpoint(r explain.Report, to string) bool {
 	})
 }
 
-// TestProbeSource asks about the node, which has several addresses: the answer is about the one from which the
-// probe is sent.
+// TestProbeSource asks about the node, which has several addresses: the answer is about the one from which
+// the probe is sent.
 func TestProbeSource(t *testing.T) {
 	n := newProbedNode(t)
 	for target, want := range map[string]string{
@@ -231,9 +239,7 @@ func TestProbeForOthers(t *testing.T) {
 	for cidr, kind := range map[string]int{
 		"198.18.0.1/32": unix.RTN_UNREACHABLE, "198.18.0.2/32": unix.RTN_BLACKHOLE,
 	} {
-		if err := n.lab.Node().Do(func() error { return addRoute(cidr, kind) }); err != nil {
-			t.Fatal(err)
-		}
+		n.addRoute(t, cidr, kind)
 		for _, port := range []string{":80/tcp", ":80/udp", ":80/sctp"} {
 			out, _ := n.run(t, "explain", "--probe", strings.TrimSuffix(cidr, "/32")+port)
 			if want := "unreachable by the network stack of this node ("; !strings.Contains(out, want) ||
@@ -250,14 +256,16 @@ func TestProbeForOthers(t *testing.T) {
 
 // TestProbeLoopback probes a nodePort on a loopback address, which nftproxy itself serves.
 func TestProbeLoopback(t *testing.T) {
-	manifests := strings.Replace(probed, "  clusterIPs: [10.96.0.10,", "  type: NodePort\n  clusterIPs: [10.96.0.10,", 1)
+	const clusterIPs = "  clusterIPs: [10.96.0.10,"
+	manifests := strings.Replace(probed, clusterIPs, "  type: NodePort\n"+clusterIPs, 1)
 	manifests = strings.Replace(manifests, "{name: tcp, port: 80}", "{name: tcp, port: 80, nodePort: 30080}", 1)
 	n := newNode(t, manifests, "--nodeport-addresses=localhost")
 	if err := n.lab.Serve(netip.MustParseAddrPort("10.244.2.11:8080"), "tcp"); err != nil {
 		t.Fatal(err)
 	}
 	report, code := n.explain(t, "--probe", "127.0.0.1:30080")
-	if p := report.Probe; code != 0 || p == nil || p.Result != probe.Connected || p.Endpoint != "127.0.0.1:30080" ||
+	if p := report.Probe; code != 0 || p == nil || p.Result != probe.Connected ||
+		p.Endpoint != "127.0.0.1:30080" ||
 		strings.Contains(report.Decisions[len(report.Decisions)-2].Reason, "another program") {
 		t.Errorf("exit code %d, probe %+v in %+v", code, p, report)
 	}

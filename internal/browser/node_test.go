@@ -72,11 +72,11 @@ func startNode(t *testing.T) (l *lab.Lab, manifests string) {
 	}
 }
 
-// connect makes connections to the Services for some time, more and less of them like waves.
+// connect makes connections to the Services until the end of the test, more and less of them like waves, and
+// returns after some time.
 func connect(t *testing.T, l *lab.Lab, manifests string, d time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
+	ctx := t.Context()
 	for i, s := range []struct {
 		from, proto, to string
 		every           time.Duration
@@ -103,9 +103,17 @@ func connect(t *testing.T, l *lab.Lab, manifests string, d time.Duration) {
 			}
 		}()
 	}
-	for ctx.Err() == nil {
+	for to, n := range map[string]int{"10.96.0.21:80": 41, "10.96.0.22:80": 12, "10.96.0.23:443": 7,
+		"203.0.113.10:443": 28} {
+		for range n {
+			flow, err := l.Open("pod-b", "tcp", netip.MustParseAddrPort(to))
+			must(t, err)
+			t.Cleanup(func() { _ = flow.Close() })
+		}
+	}
+	for end := time.Now().Add(d); time.Now().Before(end); {
 		changeNothing(t, manifests)
-		wait(ctx, 7*time.Second)
+		wait(ctx, min(7*time.Second, time.Until(end)))
 	}
 }
 

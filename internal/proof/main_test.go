@@ -11,6 +11,6 @@ import (
 var all = flag.Bool("all", false, "visit all classes, not only a sample of them")
 
 // sample bounds the visits without all.
-var sample = flag.Int("sample", 10_000, "how many classes of a case and family to visit without -all")
+var sample = flag.Int("sample", 4_000, "how many classes of a case and family to visit without -all")
 
 func TestMain(m *testing.M) { lab.Main(m) }

@@ -77,8 +77,33 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// caughtBy returns the first check that fails with the mutant, or "".
+// caughtBy returns the check that fails with the mutant: the one that the mutant names, if it does, otherwise
+// the first one, or "".
 func (m mutant) caughtBy(t *testing.T) string {
+	t.Helper()
+	program := m.build(t)
+	if by := firstFailure(program, m.by); by != "" {
+		return by
+	}
+	return firstFailure(program, checks)
+}
+
+// firstFailure runs checks of a program and returns the first one that fails.
+func firstFailure(program, checks string) string {
+	run := exec.Command(program, "-test.run", "^("+checks+")$", "-test.failfast", "-sample", "2000")
+	out, err := run.CombinedOutput()
+	failed := regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindSubmatch(out)
+	switch {
+	case err == nil:
+		return ""
+	case failed == nil:
+		return "panic"
+	}
+	return string(failed[1])
+}
+
+// build builds this test with the mutant.
+func (m mutant) build(t *testing.T) (program string) {
 	t.Helper()
 	dir := t.TempDir()
 	file, err := filepath.Abs(filepath.Join("../../rules", m.file))
@@ -103,21 +128,12 @@ func (m mutant) caughtBy(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	program := filepath.Join(dir, "proof.test")
+	program = filepath.Join(dir, "proof.test")
 	build := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-overlay", overlay, "-o", program, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the mutant: %v\n%s", err, out)
 	}
-	run := exec.Command(program, "-test.run", "^("+checks+")$", "-test.failfast", "-sample", "2000")
-	out, err := run.CombinedOutput()
-	failed := regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindSubmatch(out)
-	switch {
-	case err == nil:
-		return ""
-	case failed == nil:
-		return "panic"
-	}
-	return string(failed[1])
+	return program
 }
 
 // TestMutantsAreListed compares the table in docs/design.md with the mutants.

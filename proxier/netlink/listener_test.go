@@ -60,7 +60,8 @@ func TestListener(t *testing.T) {
 	tables = 0
 	mustCommit(t, c, deleteTable, putTable)
 	if err := receive(10 * time.Second); err != nil || !missed || tables != 1 {
-		t.Errorf("after a flood: %d tables, error %v, missed %t; want 1, and to have missed some", tables, err, missed)
+		t.Errorf("after a flood: %d tables, error %v, missed %t; want 1, and to have missed some",
+			tables, err, missed)
 	}
 }
 

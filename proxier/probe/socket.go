@@ -81,8 +81,8 @@ func (a *attempt) sockaddr() unix.Sockaddr {
 	return &unix.SockaddrInet6{Addr: a.to.Addr.As16(), Port: port}
 }
 
-// Source returns the address from which this node connects to another, in the network namespace of the calling
-// thread. It sends nothing.
+// Source returns the address from which this node connects to another, in the network namespace of the
+// calling thread. It sends nothing.
 func Source(to netip.Addr) (netip.Addr, error) {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, dnsPort)))
 	if err != nil {

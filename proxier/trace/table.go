@@ -194,8 +194,8 @@ func (s Selection) appendRule(b *netlink.Batch, chain string) {
 	b.EndNest(list)
 }
 
-// Cleanup removes what a trace left on Linux before 5.12. It returns the families that had a table. A table with
-// an owner is that of a trace that runs, and stays.
+// Cleanup removes what a trace left on Linux before 5.12. It returns the families that had a table. A table
+// with an owner is that of a trace that runs, and stays.
 func Cleanup() (found []service.Family, err error) {
 	c, err := netlink.Dial()
 	if err != nil {

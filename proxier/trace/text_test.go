@@ -13,9 +13,9 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 )
 
-// TestRuleText programs rules of firewalls with nft, and reads them from the kernel.
-func TestRuleText(t *testing.T) {
-	rules := [][2]string{ // as nft writes them; as they are read, if that differs
+// firewallRules are rules as nft writes them, and as they are read if that differs.
+func firewallRules() [][2]string {
+	return [][2]string{
 		{"drop"}, {"accept"}, {"return"}, {"jump other"}, {"goto other"},
 		{"tcp dport 1001 drop"},
 		{"udp sport 53 accept"},
@@ -51,6 +51,11 @@ func TestRuleText(t *testing.T) {
 		{"tcp flags syn drop", "meta l4proto tcp @th,104,8 & 0x02 != 0x00 drop"},
 		{"quota over 10 mbytes drop", "quota drop"},
 	}
+}
+
+// TestRuleText programs rules of firewalls with nft, and reads them from the kernel.
+func TestRuleText(t *testing.T) {
+	rules := firewallRules()
 	var script strings.Builder
 	script.WriteString("table inet fw {\n set ports { type inet_service; }\n" +
 		"set services { type ipv4_addr . inet_service; }\n chain other { }\n chain c {\n")

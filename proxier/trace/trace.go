@@ -48,8 +48,8 @@ func Start(s Selection) (*Trace, error) {
 		current: map[uint32]*Packet{}, devices: map[uint32]string{}}, nil
 }
 
-// settle is how long after the deletion of a table its owner's socket is closed. The kernel frees the table in
-// the background, after an RCU grace period. Until then the close of a socket waits for that, and commits of
+// settle is how long after the deletion of a table its owner's socket is closed. The kernel frees the table
+// in the background, after an RCU grace period. Until then the close of a socket waits for that, and commits of
 // all programs wait for the close: 20 ms (nft_rcv_nl_event in net/netfilter/nf_tables_api.c, seen on 6.18).
 const settle = 100 * time.Millisecond
 

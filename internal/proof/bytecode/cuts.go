@@ -37,6 +37,7 @@ const (
 	interfaceField
 	markField
 	priorityField
+	typeField     // of an address: those of the host have the type local, and the caller knows them
 	constantField // the same for all packets, or their own choice
 )
 
@@ -101,8 +102,8 @@ func (s *scan) expression(x expression) error {
 		s.meta(x)
 	case conntrack:
 		s.conntrack(x)
-	case addressType: // the caller adds the addresses of the host
-		s.load(x.to, 4, constantField)
+	case addressType:
+		s.load(x.to, 4, typeField)
 	case bitwise:
 		return s.bitwise(x)
 	case compare:
@@ -268,6 +269,10 @@ func (s *scan) parts(at int, first, last []byte, behind bool) error {
 			c.Interfaces[interfacePattern(rest)] = true
 		case priorityField:
 			c.Priorities[binary.NativeEndian.Uint32(rest)] = true
+		case typeField:
+			if typ := binary.NativeEndian.Uint32(rest); typ != unix.RTN_LOCAL {
+				return fmt.Errorf("a comparison with the type %d of an address is not known", typ)
+			}
 		case constantField, markField:
 		default:
 			return fmt.Errorf("register word %d is compared and was not loaded", (at+i)/4)
