@@ -82,7 +82,7 @@ func run(ctx context.Context, o options, names []string) error {
 }
 
 // capture runs kube-proxy with the objects of a case and writes its tables to the file.
-func capture(ctx context.Context, binary, dir, file string) (err error) {
+func capture(ctx context.Context, binary, dir, file string) error {
 	work, err := os.MkdirTemp("", "capture")
 	if err != nil {
 		return err
