@@ -25,7 +25,7 @@ func TestKubeProxy(t *testing.T) {
 		t.Fatalf("%s has no rules: %v", kubeProxyDir, err)
 	}
 	var mu sync.Mutex
-	seen := map[string]int{}
+	seen, compared := map[string]int{}, 0
 	t.Run("cases", func(t *testing.T) {
 		for _, file := range files {
 			name := strings.TrimSuffix(filepath.Base(file), ".nft")
@@ -34,6 +34,7 @@ func TestKubeProxy(t *testing.T) {
 				found := compareKubeProxy(t, name, file)
 				mu.Lock()
 				defer mu.Unlock()
+				compared++
 				for d, n := range found {
 					seen[d] += n
 				}
@@ -48,7 +49,8 @@ func TestKubeProxy(t *testing.T) {
 		if !strings.Contains(string(table), "\n| "+d.what) {
 			t.Errorf("docs/compatibility.md does not have the difference: %s", d.what)
 		}
-		if t.Logf("%d classes: %s", seen[d.what], d.what); seen[d.what] == 0 {
+		t.Logf("%d classes: %s", seen[d.what], d.what)
+		if seen[d.what] == 0 && compared == len(files) { // -run may have selected some
 			t.Errorf("no class shows the difference: %s", d.what)
 		}
 	}
