@@ -17,8 +17,8 @@ BROWSER := internal/browser
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test proof e2e browser demo kube-proxy kubeproxy-dumps bench golden case docs pages fuzz \
-	lint vuln verify tools clean
+.PHONY: all build image test proof e2e browser demo kube-proxy kubeproxy-dumps bench kernels golden case docs pages \
+	fuzz lint vuln verify tools clean
 
 all: build
 
@@ -60,6 +60,10 @@ kubeproxy-dumps: kube-proxy ## record what kube-proxy programs for testdata/rule
 bench: build ## measure nftproxy, the bare kernel and with KUBE_PROXY=bin/kube-proxy that one; needs root
 	$(GO) build -C $(BENCHMARKS) -trimpath -o $(CURDIR)/bin/bench .
 	bin/bench $(if $(KUBE_PROXY),-kube-proxy $(KUBE_PROXY)) $(BENCH)
+
+# KERNELS has options, such as '-kernels 5.10,7'; go run ./internal/kernels -help lists them.
+kernels: ## boot other kernels, fetched from Debian, in an emulator, and run the demo and kernel tests in them
+	$(GO) run ./internal/kernels $(KERNELS)
 
 golden: ## rewrite the golden files in testdata
 	$(GO) test ./proxier -run 'TestGolden' -update

@@ -59,7 +59,9 @@ const stillness = 2 * time.Second
 // limit is longer than the 30 s that kube-proxy waits for addresses of the Node.
 const limit = 45 * time.Second
 
-// programmed waits until kube-proxy has committed all.
+// programmed waits until kube-proxy has committed all. It does not notice when kube-proxy 1.37.1 has lost the
+// zone of the Node (docs/compatibility.md): then the test of a case with hints fails, and has to be recorded
+// anew.
 func (p *process) programmed(ctx context.Context, conn *netlink.Conn) error {
 	first, err := conn.Generation()
 	if err != nil {
