@@ -15,7 +15,7 @@ BROWSER := internal/browser
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test proof e2e browser demo bench golden case docs pages fuzz lint vuln verify tools clean
+.PHONY: all build image test proof e2e browser demo bench kernels golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -49,6 +49,10 @@ demo: build ## show nftproxy on a node in network namespaces, before, during and
 bench: build ## measure nftproxy, the bare kernel and the kube-proxy at KUBE_PROXY; needs root
 	$(GO) build -C $(BENCHMARKS) -trimpath -o $(CURDIR)/bin/bench .
 	bin/bench $(if $(KUBE_PROXY),-kube-proxy $(KUBE_PROXY)) $(BENCH)
+
+# KERNELS has options, such as '-kernels 5.10,7'; go run ./internal/kernels -help lists them.
+kernels: ## boot other kernels, fetched from Debian, in an emulator, and run the demo and kernel tests in them
+	$(GO) run ./internal/kernels $(KERNELS)
 
 golden: ## rewrite the golden files in testdata
 	$(GO) test ./proxier -run 'TestGolden' -update
