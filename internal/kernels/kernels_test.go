@@ -77,7 +77,7 @@ func TestParse(t *testing.T) {
 	if diff := cmp.Diff(want, got.failures()); diff != "" {
 		t.Errorf("failures (-want +got):\n%s", diff)
 	}
-	if err := verdict([]result{got}); err == nil || !strings.Contains(err.Error(), "Linux 5.10.262: cases") {
+	if err := verdict([]result{got}); err == nil || !strings.Contains(err.Error(), "kernel 5.10.262: cases") {
 		t.Errorf("verdict: %v", err)
 	}
 	if err := verdict([]result{parse(guestOutput, steps[:2])}); err != nil {
