@@ -100,7 +100,8 @@ func (s *sender) sample(t *testing.T) {
 			}
 		}
 	}
-	if t.Logf("classes sent, by what the bytecode says: %v", sent); len(sent) == 0 {
+	t.Logf("classes sent, by what the bytecode says: %v", sent)
+	if len(sent) == 0 && len(s.cluster.Frontends()) > 0 {
 		t.Error("no class was sent")
 	}
 }
@@ -135,7 +136,7 @@ func (s *sender) row(t *testing.T, p bytecode.Packet) (row lab.Row, verdict byte
 		case o.Verdict != bytecode.Translated:
 			row.Refused, row.Dropped = o.Verdict == bytecode.Refused, o.Verdict != bytecode.Refused
 			continue
-		case row.From == "pod-c" && !o.Masqueraded:
+		case !o.Masqueraded && (row.From == "pod-c" || by == row.From):
 			return row, 0, false // replies would not pass the node under test
 		case i > 0 && row.Source != source, row.From == "node":
 			source = ""
