@@ -151,7 +151,7 @@ func TestChoose(t *testing.T) {
 // TestUnreachableMirror says what is needed when nothing can be downloaded, and caches nothing.
 func TestUnreachableMirror(t *testing.T) {
 	dir := t.TempDir()
-	nowhere := source{dir: dir, arch: "amd64", mirror: "http://127.0.0.1:1/debian"}
+	nowhere := source{dir: dir, arch: "amd64", mirror: "file:" + filepath.Join(dir, "none")}
 	r := run{module: dir, arch: "amd64", source: nowhere}
 	err := r.fetch(t.Context(), nil)
 	if err == nil || !strings.Contains(err.Error(), "needs the") {
