@@ -55,11 +55,14 @@ func steps(nfts []string) []step {
 		all = append(all, listed)
 	}
 	// From here on the lab uses SCTP sockets instead of packets of its own.
-	all = append(all,
-		step{"SCTP sockets: tests of the lab", "internal/lab",
-			"modprobe sctp && /" + testBinary("internal/lab") + " -test.v", first},
+	for _, sockets := range []step{
 		test("SCTP sockets: flows and golden cases", "proxier",
-			"-test.run '^TestFlows$|^TestKernelCases$/(sctp|protocols)'"))
+			"-test.run '^TestFlows$|^TestKernelCases$/(sctp|protocols)'"),
+		test("SCTP sockets: tests of the lab", "internal/lab", ""),
+	} {
+		sockets.command = "modprobe sctp && " + sockets.command
+		all = append(all, sockets)
+	}
 	return all
 }
 

@@ -99,7 +99,8 @@ func dialSCTP(local, to netip.AddrPort, deadline time.Time) (net.Conn, error) {
 	return association{conn.(*net.TCPConn)}, nil
 }
 
-// connect connects a socket that does not block.
+// connect connects a socket that does not block. As for TCP, the error that a host or network is unreachable
+// may pass (RFC 1122, section 4.2.3.9), and the kernel tries on.
 func connect(fd int, to unix.Sockaddr, deadline time.Time) error {
 	err := unix.Connect(fd, to)
 	for errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EINTR) {
@@ -114,10 +115,12 @@ func connect(fd int, to unix.Sockaddr, deadline time.Time) error {
 		}
 		if n > 0 {
 			number, errOption := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-			if errOption != nil || number == 0 {
+			switch failed := unix.Errno(number); {
+			case errOption != nil || number == 0:
 				return errOption
+			case failed != unix.EHOSTUNREACH && failed != unix.ENETUNREACH:
+				return failed
 			}
-			return unix.Errno(number)
 		}
 	}
 	return err

@@ -222,6 +222,9 @@ func outcome(err error) Outcome {
 		return Refused
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return Dropped
+	// The node asked for 3 s who has the address. A request that came late in this time learns that soon.
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return Dropped
 	}
 	return Failed
 }
