@@ -21,7 +21,7 @@ func (c counts) entry(e *Entry, by int) {
 	for _, choice := range e.choices() {
 		add(choice.slots, len(choice.bySlot))
 		if choice.numbers != nil {
-			add(choice.backends, len(choice.numbers))
+			add(choice.backends, distinct(choice.numbers))
 		}
 	}
 }

@@ -60,9 +60,9 @@ func (d *Delta) Repairs() (chains, elements int) {
 func (r *Ruleset) Changes() *Delta {
 	d := &Delta{}
 	for _, s := range slices.SortedFunc(maps.Keys(r.changes.shapes), tableShape.compare) {
-		d.Chains = append(d.Chains, s.shape.chain(s.family, r.config))
+		d.Chains = append(d.Chains, s.chain(r.config))
 		if s.shape.Kind != shapeAny {
-			e := nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName())
+			e := nftables.ShapeElement(s.family, r.number(s), s.chainName())
 			old, exists := r.unused[e.ElementID]
 			d.element(old, exists, e)
 		}

@@ -141,7 +141,7 @@ func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 	chains := baseChains(f, r.config)
 	for s := range r.shapes {
 		if s.family == f {
-			chains = append(chains, s.shape.chain(f, r.config))
+			chains = append(chains, s.chain(r.config))
 		}
 	}
 	slices.SortFunc(chains, nftables.Chain.Compare)
@@ -221,7 +221,7 @@ func (r *Ruleset) common() []nftables.Element {
 	}
 	for _, s := range slices.SortedFunc(maps.Keys(r.shapes), tableShape.compare) {
 		if s.shape.Kind != shapeAny {
-			out = append(out, nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName()))
+			out = append(out, nftables.ShapeElement(s.family, r.number(s), s.chainName()))
 		}
 	}
 	return out

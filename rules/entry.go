@@ -132,19 +132,39 @@ func (c chosen) byNumber() map[nftables.Class]service.Backend {
 	return out
 }
 
+// distinct returns how many backends have numbers: with weights, one has the same in several slots.
+func distinct(numbers []nftables.Class) int {
+	if numbers == nil {
+		return 0
+	}
+	seen := make(map[nftables.Class]struct{}, len(numbers))
+	for _, n := range numbers {
+		seen[n] = struct{}{}
+	}
+	return len(seen)
+}
+
 func (e *Entry) sticky() bool { return e.Shape.Timeout > 0 }
 
 // appendElements appends the elements of the entry, whose shape has the number.
 func (e *Entry) appendElements(out []nftables.Element, shape nftables.Class) []nftables.Element {
 	out = e.appendFrontend(out, shape)
 	for _, c := range e.choices() {
+		var seen map[nftables.Class]struct{}
+		if c.numbers != nil {
+			seen = make(map[nftables.Class]struct{}, len(c.numbers))
+		}
 		for slot, b := range c.bySlot {
 			if c.numbers == nil {
 				out = append(out, nftables.SlotElement(c.slots, e.Frontend, slot, b))
 				continue
 			}
-			out = append(out, nftables.StickySlotElement(c.slots, e.Frontend, slot, c.numbers[slot]),
-				nftables.StickyBackendElement(c.backends, e.Frontend, c.numbers[slot], b))
+			n := c.numbers[slot]
+			out = append(out, nftables.StickySlotElement(c.slots, e.Frontend, slot, n))
+			if _, twice := seen[n]; !twice {
+				seen[n] = struct{}{}
+				out = append(out, nftables.StickyBackendElement(c.backends, e.Frontend, n, b))
+			}
 		}
 	}
 	return out
@@ -152,7 +172,7 @@ func (e *Entry) appendElements(out []nftables.Element, shape nftables.Class) []n
 
 // size returns the number of elements of the entry.
 func (e *Entry) size() int {
-	n := 1 + len(e.Backends) + len(e.Locals) + len(e.Numbers) + len(e.LocalNumbers)
+	n := 1 + len(e.Backends) + len(e.Locals) + distinct(e.Numbers) + distinct(e.LocalNumbers)
 	if e.Restricted {
 		n += 1 + len(e.Sources)
 	}
