@@ -104,7 +104,6 @@ func (c *compiler) entries(share int) {
 	d.Frontends, d.Elements = c.demand()
 	limit := d.limit(share)
 	c.fit(limit)
-	c.eachTarget((*target).spread)
 	c.out.Entries = make([]Entry, 0, min(d.Frontends, limit))
 	done, used := 0, 0
 	for g := range c.groups() {
@@ -151,6 +150,7 @@ func (c *compiler) entry(g group, f service.Frontend) {
 	}
 	e := Entry{Frontend: f, Kind: g.kind, Port: c.portName(p), Shape: t.shape, Serving: t.serving}
 	held := c.slots(f)
+	t.spread()
 	if e.Backends = t.slots; e.Backends == nil {
 		e.Backends = AssignSlots(held.Backends, t.backends)
 	}

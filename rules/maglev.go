@@ -48,21 +48,24 @@ func tableSize(n, weight, room int) int {
 // and its port in 2: offset is the first 8 bytes modulo size, skip the next 8 modulo size-1, plus 1; both
 // in network byte order. The weight is how often a backend chooses in each round.
 func maglev(backends []service.Backend, weights weights, size int) []service.Backend {
-	type preference struct{ next, skip uint64 }
+	type preference struct{ next, skip uint32 }
 	m := uint64(size)
 	order := make([]preference, len(backends))
 	for i, b := range backends {
 		h := sha256.Sum256(binary.BigEndian.AppendUint16(b.Addr().AsSlice(), b.Port()))
-		order[i] = preference{binary.BigEndian.Uint64(h[:]) % m, binary.BigEndian.Uint64(h[8:])%(m-1) + 1}
+		order[i] = preference{uint32(binary.BigEndian.Uint64(h[:]) % m),
+			uint32(binary.BigEndian.Uint64(h[8:])%(m-1) + 1)}
 	}
-	table := make([]service.Backend, size)
+	table, taken := make([]service.Backend, size), make([]bool, size)
 	for filled, round := 0, turns(backends, weights); ; {
 		for _, i := range round {
 			p := &order[i]
-			for table[p.next].IsValid() {
-				p.next = (p.next + p.skip) % m
+			for taken[p.next] {
+				if p.next += p.skip; p.next >= uint32(size) {
+					p.next -= uint32(size)
+				}
 			}
-			table[p.next] = backends[i]
+			table[p.next], taken[p.next] = backends[i], true
 			if filled++; filled == size {
 				return table
 			}

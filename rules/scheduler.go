@@ -123,9 +123,11 @@ func (c *compiler) eachTarget(do func(*target)) {
 	}
 }
 
-// spread lays out the slots of a target whose backends do not keep theirs.
+// spread lays out the slots of a target whose backends do not keep theirs, once for all of its frontends.
 func (t *target) spread() {
-	t.slots, t.localSlots = t.layOut(t.backends, t.shape.N), t.layOut(t.locals, t.shape.Locals)
+	if t.slots == nil && t.localSlots == nil {
+		t.slots, t.localSlots = t.layOut(t.backends, t.shape.N), t.layOut(t.locals, t.shape.Locals)
+	}
 }
 
 // layOut returns backends by slot, and nil if they keep their slots.

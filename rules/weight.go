@@ -58,6 +58,13 @@ func (w weights) among(backends []service.Backend) (weights, int) {
 // turns returns the indices of backends in the order in which they take turns: each as often as its weight
 // says, and at regular intervals, as with IPVS. Of weight w it has one turn in each w-th part of the list.
 func turns(backends []service.Backend, w weights) []int {
+	order := make([]int, len(backends))
+	for i := range order {
+		order[i] = i
+	}
+	if w == nil {
+		return order
+	}
 	type turn struct {
 		of     int // index
 		at, in int // the middle of its part of the list is at (2*at + 1) / (2*in)
@@ -71,9 +78,9 @@ func turns(backends []service.Backend, w weights) []int {
 	slices.SortStableFunc(list, func(a, b turn) int {
 		return cmp.Or(cmp.Compare((2*a.at+1)*b.in, (2*b.at+1)*a.in), cmp.Compare(b.in, a.in))
 	})
-	order := make([]int, len(list))
-	for i, t := range list {
-		order[i] = t.of
+	order = order[:0]
+	for _, t := range list {
+		order = append(order, t.of)
 	}
 	return order
 }
