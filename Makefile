@@ -1,5 +1,6 @@
-# Versions of the linters.
+# Versions of the linters, and the compiler of templates, of which the program has the library.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TEMPL = github.com/a-h/templ/cmd/templ@$(shell $(GO) list -m -f '{{.Version}}' github.com/a-h/templ)
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.3.0
 
 # The module of programs for builds and checks.
@@ -8,11 +9,13 @@ TOOLS := internal/tools
 BENCHMARKS := internal/bench
 # The module of the tests that compare nftproxy with the code of Kubernetes.
 UPSTREAM := internal/upstream
+# The module of the tests in a browser.
+BROWSER := internal/browser
 
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e demo bench golden case docs fuzz lint vuln verify tools clean
+.PHONY: all build image test e2e browser demo bench golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -31,6 +34,9 @@ test: tools ## run unit, golden, property and kernel tests, and those of manifes
 
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
+
+browser: ## test the page /status in a headless Chromium, which must be installed
+	$(GO) test -C $(BROWSER) -count 1 ./...
 
 demo: build ## show nftproxy on a node in network namespaces, before, during and after a change
 	$(GO) build -trimpath -o bin/demo ./internal/demo
@@ -54,6 +60,10 @@ case: ## make a golden case of a user's cluster, with other names and addresses
 docs: ## rewrite docs/nftproxy.md from the help, and the table of docs/configuration.md from the settings
 	$(GO) test ./cmd/nftproxy ./proxier/config -run TestReference -update
 
+PAGE := proxier/status/page
+pages: ## compile the template of the page /status to Go
+	$(GO) run $(TEMPL) generate -f $(PAGE).templ
+
 FUZZTIME ?= 30s
 fuzz: ## run each fuzz test for FUZZTIME
 	@for p in $$($(GO) list ./...); do \
@@ -63,10 +73,12 @@ fuzz: ## run each fuzz test for FUZZTIME
 lint: ## check formatting, vet and staticcheck; internal/architecture tests the import rule
 	@unformatted=$$(gofmt -l cmd internal proxier rules); \
 	test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	@$(GO) run $(TEMPL) generate -f $(PAGE).templ -stdout | cmp -s - $(PAGE)_templ.go || \
+	  { echo "$(PAGE)_templ.go is older than its template: run make pages"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/...
 	$(GO) run $(STATICCHECK) ./...
-	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM); do \
+	@for module in $(TOOLS) $(BENCHMARKS) $(UPSTREAM) $(BROWSER); do \
 	  $(GO) vet -C $$module ./... && $(GO) run -C $$module $(STATICCHECK) ./... || exit 1; done
 
 vuln: ## find calls with known vulnerabilities; skipped where the database is not reachable
@@ -74,7 +86,7 @@ vuln: ## find calls with known vulnerabilities; skipped where the database is no
 	case "$$out" in *"fetching vulnerabilities"*) \
 	  echo "vuln: SKIPPED, the database is not reachable"; exit 0;; esac; exit $$status
 
-verify: lint test demo e2e image vuln ## run all checks of CI
+verify: lint test browser demo e2e image vuln ## run all checks of CI
 
 tools: ## install nft if possible, which the kernel tests compare with
 	@command -v nft >/dev/null || PATH="$$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || { \

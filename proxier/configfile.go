@@ -60,11 +60,13 @@ func (p *Proxier) canRun(c *config.Config) error {
 func (p *Proxier) reportConfig(err error) {
 	if err == nil {
 		p.metrics.ConfigInvalid.Set(0)
+		p.notes.clear(aboutConfig)
 		klog.InfoS("Configuration file is usable again", "file", p.config.ConfigFile)
 		return
 	}
 	p.metrics.ConfigInvalid.Set(1)
-	p.events.reportNode(corev1.EventTypeWarning, reasonConfigInvalid, fmt.Sprintf(
-		"the configuration file changed and cannot be used; nftproxy keeps running with the configuration "+
-			"before: %s", strings.Join(strings.Fields(err.Error()), " ")))
+	what := fmt.Sprintf("the configuration file changed and cannot be used; nftproxy keeps running with the "+
+		"configuration before: %s", strings.Join(strings.Fields(err.Error()), " "))
+	p.notes.set(aboutConfig, what, "Correct the file: a new nftproxy process would not start with it.")
+	p.events.reportNode(corev1.EventTypeWarning, reasonConfigInvalid, what)
 }

@@ -26,9 +26,13 @@ type connections struct {
 	read func(each func(kernel.Connections)) error // the counters in the kernel
 
 	reading sync.Mutex // one read at a time
-	readAt  time.Time
+	tried   time.Time  // when the last read began
 
 	mu        sync.Mutex
+	readAt    time.Time     // the end of the last read; zero: there is none that new counts compare with
+	reads     uint32        // how many reads have ended
+	between   time.Duration // the last two of them
+	histories int           // of ports
 	frontends map[service.Frontend]counted
 	ports     map[string]*portCount
 	changing  []service.Frontend            // by the transaction under way
@@ -45,6 +49,7 @@ type counted struct {
 type portCount struct {
 	sum       uint64
 	frontends int
+	traffic
 }
 
 // readEvery is how long the counters that were read count as new.
@@ -71,13 +76,7 @@ func (p *Proxier) readConnections(each func(kernel.Connections)) error {
 // sums returns the sums of the ports that had connections, by rules.Entry.Port. After an error they are as of
 // the last read.
 func (c *connections) sums() (iter.Seq2[string, uint64], error) {
-	c.reading.Lock()
-	defer c.reading.Unlock()
-	var err error
-	if time.Since(c.readAt) >= readEvery {
-		err = c.update()
-		c.readAt = time.Now()
-	}
+	err := c.refresh()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sums := make(map[string]uint64, len(c.ports))
@@ -87,25 +86,51 @@ func (c *connections) sums() (iter.Seq2[string, uint64], error) {
 	return maps.All(sums), err
 }
 
+// refresh reads the counters unless they are new. After an error the sums are as of the last read.
+func (c *connections) refresh() error {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if time.Since(c.tried) < readEvery {
+		return nil
+	}
+	c.tried = time.Now()
+	return c.update()
+}
+
 // update reads the kernel's counters and adds them up.
 func (c *connections) update() error {
 	c.mu.Lock()
 	c.changed = map[service.Frontend]struct{}{}
 	c.change()
 	c.mu.Unlock()
-	var found []kernel.Connections
+	part := make([]kernel.Connections, 0, 1000) // a transaction waits for so many at most
 	err := c.read(func(n kernel.Connections) {
-		if n.Count > 0 {
-			found = append(found, n)
+		if n.Count == 0 {
+			return
+		}
+		if part = append(part, n); len(part) == cap(part) {
+			c.take(part)
+			part = part[:0]
 		}
 	})
-	for part := range slices.Chunk(found, 1000) { // a transaction waits for one part at most
-		c.take(part)
-	}
+	c.take(part)
 	c.mu.Lock()
 	c.changed = nil
+	if err == nil {
+		c.ended()
+	}
 	c.mu.Unlock()
 	return err
+}
+
+// ended records the end of a read.
+func (c *connections) ended() {
+	now := time.Now()
+	if !c.readAt.IsZero() {
+		c.between = now.Sub(c.readAt)
+	}
+	c.readAt = now
+	c.reads++
 }
 
 // take adds counters that were read, unless their frontends have changed since the read began.
@@ -138,6 +163,7 @@ func (c *connections) add(n kernel.Connections) {
 		before.count = 0 // another process has replaced the element
 	}
 	p.sum += n.Count - before.count
+	c.came(p, n.Count-before.count)
 	c.frontends[n.Frontend] = counted{n.Port, n.Count}
 }
 
@@ -150,6 +176,9 @@ func (c *connections) drop(f service.Frontend) {
 	delete(c.frontends, f)
 	p := c.ports[old.port]
 	if p.frontends--; p.frontends == 0 {
+		if p.lastSteps != nil {
+			c.histories--
+		}
 		delete(c.ports, old.port)
 	}
 }
@@ -194,6 +223,7 @@ func (c *connections) end(d *rules.Delta, err error) {
 		// It is not known which frontends are gone.
 		clear(c.frontends)
 		clear(c.ports)
+		c.readAt, c.histories = time.Time{}, 0
 		return
 	}
 	if err != nil || len(gone) == 0 {

@@ -28,7 +28,7 @@ func (n *node) sums(t testing.TB) map[string]uint64 {
 	if err := n.connections.update(); err != nil {
 		t.Fatal(err)
 	}
-	n.connections.readAt = time.Now()
+	n.connections.tried = time.Now()
 	sums, err := n.connections.sums()
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func BenchmarkExplain(b *testing.B) {
 		b.Run("kernel/"+name, func(b *testing.B) {
 			for b.Loop() {
 				reaches(b, func(k *kernel.Inquiry) (*explain.Report, error) {
-					return explain.Alone(k, e, nil, q, errors.New("not asked"))
+					return explain.Alone(k, explain.Wanted{Environment: e, Alone: errors.New("not asked")}, q)
 				}, n)
 			}
 		})

@@ -176,7 +176,8 @@ func TestExplainAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	alone := func(q explain.Question) *explain.Report {
-		report, err := explain.Alone(inquiry, e, n.state.Node().Addrs, q, errors.New("no daemon"))
+		report, err := explain.Alone(inquiry, explain.Wanted{Environment: e, HostAddrs: n.state.Node().Addrs,
+			Alone: errors.New("no daemon"), Unread: errors.New("no API server")}, q)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,7 @@ type failure struct {
 
 	since  time.Time // of the first of the failures; zero: the last attempt succeeded
 	times  int       // how many failures
+	err    error     // the last of them
 	text   string    // that was logged last; "": none since
 	logged time.Time
 }
@@ -36,6 +37,7 @@ func (f *failure) failed(err error, keysAndValues ...any) {
 		f.since = now
 	}
 	f.times++
+	f.err = err
 	keysAndValues = append(keysAndValues, "failures", f.times, "for", now.Sub(f.since).Round(time.Millisecond))
 	quiet := otherError
 	if f.text == err.Error() {

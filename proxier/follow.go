@@ -20,7 +20,7 @@ import (
 func (p *Proxier) follow(ctx context.Context) error {
 	if p.client != nil {
 		return source.NewAPI(p.client, p.name).Run(ctx, p, source.Reporter{
-			Failed: logAPIError, Recovered: logAPIRecovery, Heard: p.metrics.APIServerHeard,
+			Failed: p.apiFailed, Recovered: p.apiRecovered, Heard: p.apiHeard,
 		})
 	}
 	p.health.SetNodeEligible(true) // manifests do not drain a node
@@ -93,8 +93,21 @@ func (p *Proxier) changed(obj runtime.Object) {
 // Synced says that the source has delivered all objects that existed at its start.
 func (p *Proxier) Synced() { p.once.Do(func() { close(p.synced) }) }
 
-// logAPIError logs that objects of a resource could not be read. The informer retries.
-func logAPIError(err error) { klog.ErrorS(err, "Failed to list or watch, retrying") }
+// apiFailed reports that objects of a resource could not be read. The informer retries.
+func (p *Proxier) apiFailed(err error) {
+	klog.ErrorS(err, "Failed to list or watch, retrying")
+	p.notes.set(aboutAPI, fmt.Sprintf("the API server cannot be read: %v", err),
+		"See whether the API server answers this node, and what the service account of nftproxy may read. "+
+			"Until then connections follow the last endpoints that were read.")
+}
 
-// logAPIRecovery logs that what failed works again.
-func logAPIRecovery(what string) { klog.InfoS("Lists and watches again", "because", what) }
+// apiRecovered reports that what failed works again.
+func (p *Proxier) apiRecovered(what string) {
+	klog.InfoS("Lists and watches again", "because", what)
+	p.notes.clear(aboutAPI)
+}
+
+func (p *Proxier) apiHeard(resource string) {
+	p.metrics.APIServerHeard(resource)
+	p.notes.hear(resource)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -44,6 +45,7 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 		wanted, err = explain.Collect(r.builder, addrs, q)
 		if err == nil {
 			wanted.Sync = &explain.Sync{At: r.lastSync, Err: r.lastError}
+			wanted.Sync.Heard, wanted.Sync.Unheard = p.objectsHeard()
 		}
 		return err
 	}); err != nil {
@@ -54,7 +56,20 @@ func (p *Proxier) explain(ctx context.Context, q explain.Question) (*explain.Rep
 		return nil, err
 	}
 	defer conn.Close()
-	return explain.Explain(wanted, q, kernel.NewInquiry(conn, wanted.Environment.Config))
+	inquiry := kernel.NewInquiry(conn, wanted.Environment.Config)
+	wanted.Traffic = explain.NewTraffic(ctx, inquiry.Counted)
+	wanted.Host = explain.ReadHost(wanted.Environment.Config.MasqueradeMark)
+	return explain.Explain(wanted, q, inquiry)
+}
+
+// objectsHeard returns when the API server was last heard about every resource, and why objects may be out of
+// date, if they may be. With a source of manifests both are zero.
+func (p *Proxier) objectsHeard() (heard time.Time, unheard string) {
+	heard, unheard = p.notes.api()
+	if resources, _ := p.notes.silent(silence); unheard == "" && len(resources) > 0 {
+		unheard = "nothing has come from the API server about " + strings.Join(resources, ", ")
+	}
+	return heard, unheard
 }
 
 // ask runs f in the reconciler's goroutine, between syncs, once there is a ruleset. Until then, or if a sync

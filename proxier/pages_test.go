@@ -21,6 +21,7 @@ type webPage struct {
 }
 
 const (
+	htmlText   = "text/html; charset=utf-8"
 	plainText  = "text/plain; charset=utf-8"
 	prometheus = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 	metricsURL = "http://127.0.0.1:10249"
@@ -45,9 +46,14 @@ func TestPages(t *testing.T) {
 		"/metrics/slis":    {200, prometheus, `kubernetes_healthcheck{name="ping",type="healthz"} 1`},
 		"/flagz":           {200, plainText, "\nhostname-override=node-a\nv=2\n"},
 		"/statusz":         {200, plainText, "\nBinary version: v0.0.0-test\n"},
-		"/debug/pprof/":    {404, plainText, "404 page not found"},
-		"/debug/flags/v":   {404, plainText, "404 page not found"},
-		"/livez":           {404, plainText, "404 page not found"},
+		"/status":          {200, htmlText, "<h1>node-a</h1>"},
+		"/status.json":     {200, "application/json", `"node": "node-a"`},
+		"/status/explain?target=default/web:80/tcp&from=node": {200, htmlText, "Service default/web, port 80/tcp"},
+		"/status/explain?target=web":                          {400, htmlText, "want namespace/name"},
+		"/status/":                                            {404, plainText, "404 page not found"},
+		"/debug/pprof/":                                       {404, plainText, "404 page not found"},
+		"/debug/flags/v":                                      {404, plainText, "404 page not found"},
+		"/livez":                                              {404, plainText, "404 page not found"},
 	})
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/metrics"
 	"github.com/nftproxy/nftproxy/proxier/source"
 	"github.com/nftproxy/nftproxy/proxier/state"
+	"github.com/nftproxy/nftproxy/proxier/status"
 	"github.com/nftproxy/nftproxy/proxier/support"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -66,6 +67,14 @@ type Proxier struct {
 	loopback    *localhost.Proxy
 	events      *eventer
 	connections *connections
+	open        *openCount
+	progress    progress
+	notes       notes
+	tracking    tracking
+	syncTimes   status.Times // durations of syncs
+	programming status.Times // from changes in the cluster to their commits
+	lists       sync.Pool    // of Services, for pages: with 50,000 of them most of what a page takes
+	started     time.Time
 	invalid     *flood // manifests that cannot be used
 	wake        chan struct{}
 	address     chan struct{}          // the host's addresses changed
@@ -102,8 +111,10 @@ func New(o Options) (*Proxier, error) {
 		asked:    make(chan func(*reconciler)),
 		synced:   make(chan struct{}),
 		done:     make(chan struct{}),
+		started:  time.Now(),
 	}
 	p.connections = newConnections(p.readConnections)
+	p.open = newOpenCount(p.countOpen)
 	return p, nil
 }
 
@@ -148,6 +159,7 @@ func (p *Proxier) Run(ctx context.Context) error {
 	}
 	p.serve(ctx, run)
 	wg.Go(func() { p.answerCommands(ctx) })
+	wg.Go(func() { p.sample(ctx) })
 	run(func() error { return p.follow(ctx) })
 	run(func() error { return p.takeOver(ctx) })
 	run(func() error { return p.watchConfig(ctx, func() { cancel(errConfigChanged) }) })
@@ -271,7 +283,17 @@ func (p *Proxier) takeOver(ctx context.Context) error {
 		MetricsAddr: takeover.MetricsAddr(p.config.Kube.MetricsBindAddress),
 		Remove:      p.config.TakeOver,
 		Report:      p.events.reportNode,
+		Standing:    p.noteKubeProxy,
 	})
+}
+
+// noteKubeProxy notes what is wrong about kube-proxy, or that nothing is.
+func (p *Proxier) noteKubeProxy(what string) {
+	if what == "" {
+		p.notes.clear(aboutKubeProxy)
+		return
+	}
+	p.notes.set(aboutKubeProxy, what, "Keep kube-proxy off this node, and remove its rules with --take-over.")
 }
 
 // signal wakes the receiver, once for many signals.

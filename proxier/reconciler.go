@@ -50,7 +50,7 @@ func (r reason) String() string {
 //	operations   sync.go: full and incremental syncs;  cleanup.go, sweep.go: after a commit
 //	loop         this file: when to sync, and why
 //	retry, pace  pace.go
-//	progress     report.go: Events, metrics and health;  inquiry.go: answers to commands
+//	progress     report.go: Events, metrics and health;  inquiry.go, status.go: answers to people
 type reconciler struct {
 	*Proxier
 	tables      tables
@@ -68,6 +68,9 @@ type reconciler struct {
 
 	lastSync          time.Time // that succeeded; zero: none has
 	lastError         error     // of the last sync
+	repairs           int       // of tables that another process had changed
+	repairedAt        time.Time // the last of them
+	repaired          string    // what it did
 	syncing           failure   // of syncs
 	checking          failure   // of checks for drift
 	flushing          failure   // of deletions of stale flows
@@ -144,6 +147,7 @@ func (r *reconciler) run(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
+		r.progress.begin()
 		if err := r.sync(ctx); err != nil {
 			r.syncing.failed(err, "retryIn", retry.after())
 			retry.failed()
@@ -151,6 +155,7 @@ func (r *reconciler) run(ctx context.Context) {
 			retry.succeeded()
 			r.markDone()
 		}
+		r.progress.end(r.facts())
 		r.rest(ctx, r.pace().pauseAfter(begin))
 	}
 }

@@ -66,19 +66,22 @@ func (r *reconciler) reopenPorts() {
 	}
 }
 
-// reported are the problems of one kind that exist and were reported.
-type reported map[desired.Problem]struct{}
+// reported are the problems of one kind that exist and were reported, and since when.
+type reported map[desired.Problem]time.Time
 
 // set reports those of the problems that are new, and forgets those that are gone.
 func (r *reported) set(e *eventer, problems []desired.Problem) {
 	before := *r
 	*r = make(reported, len(problems))
 	for _, p := range problems {
-		_, known := before[p]
+		since, known := before[p]
 		if _, twice := (*r)[p]; !known && !twice {
 			e.reportService(p.Service, p.Reason, p.Message)
 		}
-		(*r)[p] = struct{}{}
+		if !known {
+			since = time.Now()
+		}
+		(*r)[p] = since
 	}
 }
 
@@ -121,8 +124,10 @@ func (r *reconciler) reportRepaired(why reason, changed bool, d *rules.Delta) bo
 	if chains+elements == 0 || why != drift && (why != suspicion || changed) {
 		return false
 	}
+	r.repairs++
+	r.repairedAt, r.repaired = time.Now(), fmt.Sprintf(
+		"another process changed nftproxy's tables: repaired %d chains and %d elements", chains, elements)
 	r.metrics.DriftRepaired.Inc()
-	r.events.reportNode(corev1.EventTypeWarning, reasonDriftRepaired, fmt.Sprintf(
-		"another process changed nftproxy's tables: repaired %d chains and %d elements", chains, elements))
+	r.events.reportNode(corev1.EventTypeWarning, reasonDriftRepaired, r.repaired)
 	return true
 }

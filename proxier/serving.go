@@ -8,6 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/health"
+	"github.com/nftproxy/nftproxy/proxier/status"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 )
 
@@ -36,7 +37,8 @@ func (p *Proxier) metricsOptions() health.MetricsOptions {
 	config := p.config.Kube
 	config.Kind, config.APIVersion = "KubeProxyConfiguration", "kubeproxy.config.k8s.io/v1alpha1"
 	options := health.MetricsOptions{
-		Metrics: p.metrics.Handler(), Config: config, Profiling: config.EnableProfiling}
+		Metrics: p.metrics.Handler(), Config: config, Profiling: config.EnableProfiling,
+		Status: status.NewPages(p.status, p.explainText)}
 	if p.config.ServeFlagz() {
 		options.Flags = p.flags
 	}

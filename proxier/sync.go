@@ -40,6 +40,7 @@ func (r *reconciler) sync(ctx context.Context) error {
 	}
 	took := time.Since(begin)
 	r.metrics.SyncDone(why != none, took, err)
+	r.syncTimes.Add(took)
 	if err != nil {
 		r.require(failed)
 		r.health.Queued()
@@ -59,6 +60,7 @@ func (r *reconciler) sync(ctx context.Context) error {
 	r.health.Updated()
 	for _, t := range changes.Triggers {
 		r.metrics.NetworkProgrammed(t.Family, time.Since(t.At))
+		r.programming.Add(time.Since(t.At))
 	}
 	r.cleanUp(ctx, d)
 	r.reportProgress()

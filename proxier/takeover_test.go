@@ -184,6 +184,22 @@ func TestTakeOverAsksKubeProxy(t *testing.T) {
 	<-asked
 	eventually(t, l.Node(), true, "goto cluster-1")
 	eventually(t, l.Node(), true, "table ip kube-proxy")
+	noted := func(want bool) {
+		t.Helper()
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			p, found := about(statusBySocket(t), "kube-proxy runs on this node, in mode nftables")
+			if found == want && (!found || !p.Since.IsZero() && p.Todo != "") {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("after 10 s the status has the problem: %v, want %v", found, want)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	noted(true)
 	kubeProxy.Close()
 	eventually(t, l.Node(), false, "table ip kube-proxy")
+	noted(false)
 }

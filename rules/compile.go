@@ -160,11 +160,12 @@ func sources(svc *service.Service, node service.Node, family service.Family) []n
 // maxComment is the size of the longest comment that nft accepts, with its terminating 0.
 const maxComment = 128
 
-// portName returns the name of the port for people. It is cut if it does not fit into a comment.
-func (c *compiler) portName(p *service.Port) string {
-	name := c.svc.Name.String()
-	if p.Name != "" && len(name)+1+len(p.Name) < maxComment {
-		name += ":" + p.Name
+// PortName returns the name of a port of a Service for people, as in [Entry.Port]. It is cut if it does not fit
+// into a comment.
+func PortName(of service.Name, port string) string {
+	name := of.String()
+	if port != "" && len(name)+1+len(port) < maxComment {
+		name += ":" + port
 	}
 	return name[:min(len(name), maxComment-1)]
 }

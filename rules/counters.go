@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -58,4 +59,28 @@ func (d *Delta) Replaced() (families []service.Family) {
 	}
 	slices.Sort(families)
 	return slices.Compact(families)
+}
+
+// Counting reports whether the kernel counts the connections to frontends, and those to endpoints, since the
+// ruleset was compared last.
+func (r *Ruleset) Counting() (frontends, endpoints bool) {
+	return r.config.Counters.Services, r.countsEndpoints
+}
+
+// Counted yields the elements that count the connections to the endpoints of a frontend, if the kernel counts
+// those, each with its endpoint. An endpoint may come twice.
+func (e *Entry) Counted() iter.Seq2[nftables.ElementID, service.Backend] {
+	return func(yield func(nftables.ElementID, service.Backend) bool) {
+		for _, c := range e.choices() {
+			for slot, b := range c.bySlot {
+				id := nftables.SlotElement(c.slots, e.Frontend, slot, b).ElementID
+				if c.numbers != nil {
+					id = nftables.StickyBackendID(c.backends, e.Frontend, c.numbers[slot])
+				}
+				if !yield(id, b) {
+					return
+				}
+			}
+		}
+	}
 }

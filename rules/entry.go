@@ -39,7 +39,7 @@ func staleGone(f service.Frontend, port string) service.StaleFlows {
 	return service.StaleFlows{Frontend: f, Service: OwnerOf(port), Gone: true}
 }
 
-// OwnerOf returns the Service from the name of one of its ports, which begins with it: see portName. The name
+// OwnerOf returns the Service from the name of one of its ports, which begins with it: see PortName. The name
 // is also the comment of the elements that lead to the port.
 func OwnerOf(port string) service.Name {
 	owner, _ := SplitPort(port)

@@ -148,7 +148,7 @@ func (c *compiler) entry(g group, f service.Frontend) {
 	for _, note := range t.notes {
 		c.problem("%s: %s", f, note)
 	}
-	e := Entry{Frontend: f, Kind: g.kind, Port: c.portName(p), Shape: t.shape, Serving: t.serving}
+	e := Entry{Frontend: f, Kind: g.kind, Port: PortName(c.svc.Name, p.Name), Shape: t.shape, Serving: t.serving}
 	held := c.slots(f)
 	t.spread()
 	if e.Backends = t.slots; e.Backends == nil {

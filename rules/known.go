@@ -29,7 +29,13 @@ func KnownChain(c Config, f service.Family, name string) (nftables.Chain, bool) 
 // shapeName matches the names of the chains of shapes that choose an endpoint.
 var shapeName = regexp.MustCompile(`^(?:(sticky|rr|mh|sh)-)?([a-z]+)-(?:(\d+)-of-)?(\d+)(?:-(.+))?$`)
 
-// parseShape returns the shape whose chain has the name, without its family.
+// ParseShape returns the shape whose chain has the name.
+func ParseShape(name string) (Shape, bool) {
+	s, ok := parseShape(name)
+	return s.shape, ok
+}
+
+// parseShape is ParseShape with the owner of the chain, and without its family.
 func parseShape(name string) (tableShape, bool) {
 	for _, s := range []Shape{{Kind: ShapeReject}, {Kind: ShapeDrop}} {
 		if s.ChainName() == name {

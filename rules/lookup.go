@@ -102,6 +102,31 @@ func (r *Ruleset) Entry(f service.Frontend) (Entry, service.Name, bool) {
 	return *c.entry, c.by.Name, true
 }
 
+// Wanted is a frontend that a Service wants, and the Service that has it.
+type Wanted struct {
+	Entry *Entry // not to be changed
+	Owner service.Name
+}
+
+// Wanted returns the frontends that a Service wants in the families that are programmed, at most so many. It
+// shares no state that changes, so that another goroutine can use it.
+func (r *Ruleset) Wanted(name service.Name, most int) (list []Wanted) {
+	c := r.services[name]
+	if c == nil {
+		return nil
+	}
+	for i := range c.Entries {
+		owner, has := r.owners[c.Entries[i].Frontend]
+		if len(list) == most {
+			break
+		}
+		if has {
+			list = append(list, Wanted{&c.Entries[i], owner.by.Name})
+		}
+	}
+	return list
+}
+
 // Subset returns a Ruleset with some of the Services, and with the numbers that shapes have. It shares no
 // state that changes, so that another goroutine can use it.
 func (r *Ruleset) Subset(names ...service.Name) *Ruleset {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
+	"github.com/nftproxy/nftproxy/proxier/trace"
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -21,17 +22,24 @@ func newCleanupCommand() *cobra.Command {
 	}
 }
 
-// cleanup removes nftproxy's tables. Connections that are already translated continue. A kernel without
-// nftables has nothing to remove.
+// cleanup removes nftproxy's tables, and what a trace left that was killed on a kernel before Linux 5.12.
+// Connections that are already translated continue. A kernel without nftables has nothing to remove.
 func cleanup(cmd *cobra.Command) error {
 	found, err := removeTables()
+	var traces []service.Family
+	if err == nil {
+		traces, err = trace.Cleanup()
+	}
 	if errors.Is(err, netlink.ErrAbsent) {
 		err = nil
 	}
 	for _, f := range found {
 		fmt.Fprintf(cmd.OutOrStdout(), "removed table %s %s\n", f, nftables.TableName)
 	}
-	if err == nil && len(found) == 0 {
+	for _, f := range traces {
+		fmt.Fprintf(cmd.OutOrStdout(), "removed table %s %s\n", f, trace.TableName)
+	}
+	if err == nil && len(found)+len(traces) == 0 {
 		fmt.Fprintln(cmd.OutOrStdout(), "nothing to remove")
 	}
 	return err

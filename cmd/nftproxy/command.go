@@ -38,7 +38,7 @@ func newCommand() *cobra.Command {
 	setHelp(root, options.AddFlags(root.PersistentFlags()))
 	completeValues(root)
 	root.AddCommand(newDiffCommand(options), newCheckCommand(options), newExplainCommand(options),
-		newCleanupCommand(), newSupportCommand(options), newWaitCommand())
+		newTopCommand(), newCleanupCommand(), newSupportCommand(options), newWaitCommand())
 	return root
 }
 

@@ -135,6 +135,7 @@ func TestExplainBadUse(t *testing.T) {
 		"want an IP address":    {"default/web", "--from=nonsense"},
 		"is not of the family":  {"10.96.0.80:80", "--from=fd00::1"},
 		"must be text or json":  {"default/web", "-o=yaml"},
+		"--probe and --source":  {"default/web", "--probe"},
 		"accepts 1 arg":         {},
 		"unknown flag":          {"default/web", "--nonsense"},
 		"clusterCIDR":           {"default/web", "--cluster-cidr=nonsense"},

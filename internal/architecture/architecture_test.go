@@ -31,10 +31,11 @@ func levels() [][]string {
 		{"rules", "rules/interpreter"},
 		{"proxier/address", "proxier/filewatch", "proxier/netlink", "proxier/socket"},
 		{"proxier/config", "proxier/conntrack", "proxier/health", "proxier/host",
-			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state"},
-		{"proxier/desired", "proxier/takeover"},
-		{"proxier/check", "proxier/explain", "proxier/support"},
-		{"proxier"},
+			"proxier/kernel", "proxier/localhost", "proxier/metrics", "proxier/source", "proxier/state",
+			"proxier/trace"},
+		{"proxier/desired", "proxier/probe", "proxier/takeover"},
+		{"proxier/check", "proxier/explain", "proxier/status", "proxier/support"},
+		{"proxier", "proxier/top"},
 		{"cmd/nftproxy"},
 	}
 }

@@ -44,6 +44,8 @@ func losesPackets(all, t *testing.T, m *monitor) {
 	const missing = `start: no services, no endpointslices received`
 	m.logs(t, vanished)
 	m.logs(t, missing)
+	m.problem(t, true, "the API server cannot be read")
+	m.problem(t, true, "Nothing is programmed yet")
 	time.Sleep(12 * time.Second) // another attempt
 	log, err := os.ReadFile(m.proxy.log)
 	must(t, err)
@@ -60,6 +62,8 @@ func losesPackets(all, t *testing.T, m *monitor) {
 	m.nft(t, "delete table inet lost")
 	m.logs(t, "the API server answers again after")
 	m.logs(t, "services, endpointslices received after")
+	m.problem(t, false, "API server")
+	m.problem(t, false, "Nothing is programmed yet")
 	servesPorts(t, m.cluster)
 }
 
@@ -85,6 +89,7 @@ func stopsAPIServer(t *testing.T, m *monitor) {
 	defer func() { _ = unix.Kill(m.plane.APIServer.PID(), unix.SIGCONT) }()
 	m.logs(t, "http2: client connection lost; not heard for")
 	t.Logf("logged %v after the API server was stopped", time.Since(stopped).Round(time.Second))
+	m.problem(t, true, "the API server cannot be read")
 	m.logs(t, "TLS handshake timeout; not heard for")
 	if last := m.scrape(t); !silent(t, expr, last, stopped.Add(310*time.Second)) {
 		t.Error("the alert does not fire")
@@ -92,6 +97,7 @@ func stopsAPIServer(t *testing.T, m *monitor) {
 	must(t, unix.Kill(m.plane.APIServer.PID(), unix.SIGCONT))
 	m.increases(t, func() { m.setEndpoints(t, "hang", endpoints("pod-c")) },
 		lastHeard+`{resource="services"}`, lastHeard+`{resource="endpointslices"}`)
+	m.problem(t, false, "API server")
 	m.check(t, lab.Row{From: "pod-b", To: to, By: []string{"pod-c"}})
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/explain"
+	"github.com/nftproxy/nftproxy/proxier/probe"
+	"github.com/nftproxy/nftproxy/proxier/trace"
 )
 
 // explains asks the running nftproxy with its own command about a Service that works, about the same one
@@ -25,6 +27,11 @@ func explains(t *testing.T, c *cluster) {
 	report, code := c.explain(t, "default/explained:http", "--from=10.244.1.12")
 	if code != 0 || report.Verdict != "endpoint" || len(report.Endpoints) != 2 || report.Source != "kept" {
 		t.Errorf("exit code %d, %+v", code, report)
+	}
+	report, code = c.explain(t, "default/explained:http", "--probe", "--live=5s")
+	if p := report.Probe; code != 0 || p == nil || p.Result != probe.Connected || len(report.Endpoints) != 2 ||
+		report.Live == nil || len(report.Live.Packets) == 0 || report.Live.Packets[0].Fate != trace.Left {
+		t.Errorf("exit code %d, probe %+v, live %+v", code, p, report.Live)
 	}
 	c.setEndpoints(t, "explained", endpoints())
 	c.check(t, lab.Row{From: "pod-b", To: to, Refused: true})

@@ -47,7 +47,7 @@ func Node(ctx context.Context, c *config.Config, daemon *state.State, nodes Node
 	if f.host, err = readHost(); err != nil {
 		return nil, err
 	}
-	f.refused = f.readNFTables()
+	f.refused = f.readNFTables(c.MasqueradeMark())
 	if err := f.readLegacy(); err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func Node(ctx context.Context, c *config.Config, daemon *state.State, nodes Node
 }
 
 // readNFTables adds what the kernel supports and holds.
-func (f *facts) readNFTables() error {
+func (f *facts) readNFTables(mark uint32) error {
 	missing, err := kernel.Probe()
 	if err != nil {
 		return err
@@ -81,6 +81,9 @@ func (f *facts) readNFTables() error {
 	}
 	defer conn.Close()
 	if f.tables, err = kernel.ListTables(conn); err != nil {
+		return err
+	}
+	if f.marks, err = kernel.MarkRules(conn, f.tables, mark); err != nil {
 		return err
 	}
 	isOurs := func(t kernel.Table) bool { return t.Name == nftables.TableName }

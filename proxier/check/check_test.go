@@ -45,6 +45,7 @@ table ip filter {
 	chain ufw-before-input { }
 }
 table inet firewalld { }
+table inet vpn { chain pre { type filter hook prerouting priority mangle; meta mark set 0x4000; }; }
 `
 
 // TestCheckLab checks the node of a lab, which is ready, and then with rules and interfaces of other
@@ -72,6 +73,8 @@ func TestCheckLab(t *testing.T) {
 		"ok nftables: the kernel supports everything that the rules need",
 		"ok tables: nftproxy's tables exist",
 		"note forwarding: a chain of table ip filter drops forwarded packets unless a rule in it accepts them",
+		"note mark: chain pre of table inet vpn sets the bit of the mark by which nftproxy masquerades: " +
+			"pods may see this node as their client",
 		"ok nodePorts: served on 192.0.2.1, 2001:db8::1 (nodePortAddresses: primary)",
 		"ok pods' traffic: recognised by the interface it arrives on, cni0 (detectLocalMode: BridgeInterface)",
 		"problem kube-proxy: has rules in nftables: table ip kube-proxy, " +

@@ -3,10 +3,7 @@ package check
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,6 +25,7 @@ type facts struct {
 	noIPv6  bool             // the kernel does not support IPv6
 	missing []kernel.Missing // features that the rules need and the kernel lacks
 	tables  []kernel.Table   // of nftables and of iptables-legacy
+	marks   []kernel.MarkRule
 
 	programmed bool // nftproxy's tables are in the kernel
 	kubeProxy  kubeProxyFacts
@@ -40,9 +38,7 @@ type facts struct {
 type hostFacts struct {
 	kernel     string // release
 	interfaces []string
-	// flows are how many connections conntrack tracks, and how many it may track; max is 0 where it is not in
-	// use yet.
-	flows struct{ count, max int }
+	flows      conntrack.Usage // zero where it is not in use yet
 	// losses are what conntrack has dropped.
 	losses conntrack.Losses
 }
@@ -78,23 +74,8 @@ func readHost() (hostFacts, error) {
 		h.interfaces = append(h.interfaces, l.Attrs().Name)
 	}
 	slices.Sort(h.interfaces)
-	h.flows.count = readNumber("/proc/sys/net/netfilter/nf_conntrack_count")
-	h.flows.max = readNumber("/proc/sys/net/netfilter/nf_conntrack_max")
-	if h.flows.max > 0 {
+	if h.flows, err = conntrack.ReadUsage("/proc/sys/net"); err == nil {
 		h.losses, _ = conntrack.ReadLosses() // an error is that of nftables, which has a finding
 	}
 	return h, nil
-}
-
-// readNumber returns the number in a file, and 0 if the file does not exist or has no number.
-func readNumber(path string) int {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return 0
-	}
-	return n
 }

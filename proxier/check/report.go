@@ -17,6 +17,7 @@ func report(f *facts) []Finding {
 	findings := []Finding{{"kernel", OK, "Linux " + f.host.kernel, ""}}
 	findings = append(findings, reportNFTables(f)...)
 	findings = append(findings, reportForwarding(f)...)
+	findings = append(findings, reportMarks(f.marks)...)
 	findings = append(findings, reportConntrack(f), reportNodePorts(&f.nodePorts), reportPodTraffic(f))
 	findings = append(findings, reportKubeProxy(f)...)
 	return append(findings, reportNeighbours(f)...)
@@ -81,6 +82,20 @@ func reportForwarding(f *facts) (findings []Finding) {
 	return []Finding{{subject, OK, "the node forwards " + strings.Join(families, " and "), ""}}
 }
 
+// reportMarks judges rules of other programs that change the bit of the mark by which nftproxy masquerades.
+func reportMarks(marks []kernel.MarkRule) (findings []Finding) {
+	for _, m := range marks {
+		does, so := "clears", "replies may go past this node"
+		if m.Sets {
+			does, so = "sets", "pods may see this node as their client"
+		}
+		findings = append(findings, Finding{"mark", Note, fmt.Sprintf("chain %s of table %s %s %s the bit of the "+
+			"mark by which nftproxy masquerades: %s", m.Chain, m.Family, m.Table, does, so),
+			"give that program another bit, or nftproxy with masqueradeBit"})
+	}
+	return findings
+}
+
 // dropsForwarded reports whether the table drops forwarded packets unless a rule accepts them.
 func dropsForwarded(t kernel.Table) bool {
 	return slices.ContainsFunc(t.Chains, func(c kernel.TableChain) bool {
@@ -94,11 +109,11 @@ const fullAbove = 90
 func reportConntrack(f *facts) Finding {
 	const subject = "conntrack"
 	flows := f.host.flows
-	detail := fmt.Sprintf("%d of at most %d flows", flows.count, flows.max)
+	detail := fmt.Sprintf("%d of at most %d flows", flows.Flows, flows.Most)
 	switch {
-	case flows.max == 0:
+	case flows.Most == 0:
 		return Finding{subject, OK, "not in use yet", ""}
-	case flows.count*100 > flows.max*fullAbove:
+	case flows.Flows*100 > flows.Most*fullAbove:
 		return Finding{subject, Problem,
 			detail + ": when the table is full, the kernel drops new connections",
 			"raise conntrack.min or conntrack.maxPerCore in the configuration"}

@@ -67,7 +67,7 @@ func good() facts {
 			configured: "primary", primary: true, addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		},
 	}
-	f.host.flows.max, f.host.flows.count = 1000, 900
+	f.host.flows.Most, f.host.flows.Flows = 1000, 900
 	return f
 }
 
@@ -148,7 +148,14 @@ func kernelCases() []reportCase {
 			"note forwarding: a chain of table ip filter drops forwarded packets " +
 				"unless a rule in it accepts them -> check that the CNI plugin accepts the pods' " +
 				"traffic there, or set its policy to accept"},
-		{func(f *facts) { f.host.flows.count = 901 },
+		{func(f *facts) { f.marks = []kernel.MarkRule{{Family: "inet", Table: "vpn", Chain: "pre", Sets: true}} },
+			"note mark: chain pre of table inet vpn sets the bit of the mark by which nftproxy masquerades: " +
+				"pods may see this node as their client -> " +
+				"give that program another bit, or nftproxy with masqueradeBit"},
+		{func(f *facts) { f.marks = []kernel.MarkRule{{Family: "ip", Table: "vpn", Chain: "fwd"}} },
+			"note mark: chain fwd of table ip vpn clears the bit of the mark by which nftproxy masquerades: " +
+				"replies may go past this node -> give that program another bit, or nftproxy with masqueradeBit"},
+		{func(f *facts) { f.host.flows.Flows = 901 },
 			"problem conntrack: 901 of at most 1000 flows: " +
 				"when the table is full, the kernel drops new connections -> " +
 				"raise conntrack.min or conntrack.maxPerCore in the configuration"},
@@ -156,7 +163,7 @@ func kernelCases() []reportCase {
 			"note conntrack: 900 of at most 1000 flows; 5 packets of new connections were dropped since the boot, " +
 				"2 of them because another flow has the same addresses and ports -> a few are normal; " +
 				"if the numbers grow, the table has been full, or masquerading has no free port"},
-		{func(f *facts) { f.host.flows.max = 0 }, "ok conntrack: not in use yet"},
+		{func(f *facts) { f.host.flows.Most = 0 }, "ok conntrack: not in use yet"},
 	}
 }
 

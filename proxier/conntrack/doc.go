@@ -1,5 +1,5 @@
 // Package conntrack does the work of a proxy in the kernel's connection tracking: it deletes flows to
-// endpoints that no longer exist, and sets kube-proxy's sysctls.
+// endpoints that no longer exist, counts connections that are open, and sets kube-proxy's sysctls.
 //
 // Rules decide only once where a flow goes, with its first packet; later packets follow the flow's entry in
 // the connection tracking table. TCP needs this, and so does SCTP. But a UDP flow, or an SCTP association
@@ -8,8 +8,8 @@
 // delete entries: their flows continue as TCP connections do. drain.go has what happens to flows while their
 // endpoint terminates.
 //
-// Both operations work in the network namespace of the calling thread, hold no state, and are safe to repeat
+// All of these work in the network namespace of the calling thread, hold no state, and are safe to repeat
 // after an error. proxier/netlink has the socket and the encoding of messages.
 //
-// Start reading at [Clean] and [Sysctls.Set].
+// Start reading at [Clean], [OpenAt] and [Sysctls.Set].
 package conntrack

@@ -18,6 +18,10 @@ type flow struct {
 	backend  netip.AddrPort // the source of the answers; the frontend, if it was not translated
 	status   uint32
 	timeout  uint32 // seconds left
+	state    uint8  // of TCP and SCTP
+
+	counted        bool   // the kernel counts its packets
+	packets, bytes uint64 // in both directions
 
 	// tuple, zone and id identify the flow to the kernel, in the kernel's encoding. They are parts of the
 	// datagram.
@@ -37,6 +41,11 @@ func parseFlow(attributes []byte) flow {
 			f.status = number(v)
 		case ctaTimeout:
 			f.timeout = number(v)
+		case ctaProtoInfo:
+			f.state = parseState(v)
+		case ctaCountersOrig, ctaCountersReply:
+			f.counted = true
+			f.addCounters(v)
 		case ctaZone:
 			f.zone = v
 		case ctaID:
@@ -44,6 +53,30 @@ func parseFlow(attributes []byte) flow {
 		}
 	}
 	return f
+}
+
+// parseState returns the state of a TCP connection or an SCTP association.
+func parseState(v []byte) uint8 {
+	for _, v := range netlink.Attrs(v) { // one, for the protocol
+		for typ, v := range netlink.Attrs(v) {
+			if typ == ctaProtoInfoState && len(v) == 1 {
+				return v[0]
+			}
+		}
+	}
+	return 0
+}
+
+// addCounters adds the counters of one direction.
+func (f *flow) addCounters(v []byte) {
+	for typ, v := range netlink.Attrs(v) {
+		switch {
+		case typ == ctaCountersPackets && len(v) == 8:
+			f.packets += binary.BigEndian.Uint64(v)
+		case typ == ctaCountersBytes && len(v) == 8:
+			f.bytes += binary.BigEndian.Uint64(v)
+		}
+	}
 }
 
 // number returns the value of an attribute of 32 bits, and 0 for any other attribute.
@@ -84,13 +117,15 @@ func parseTuple(v []byte) (protocol service.Protocol, src, dst netip.AddrPort) {
 	return protocol, netip.AddrPortFrom(srcAddr, srcPort), netip.AddrPortFrom(dstAddr, dstPort)
 }
 
-// filter selects the flows that the kernel sends in a dump. Linux before 5.8 ignores it and sends every flow
-// of the family, so the receiver of a dump must expect other flows too.
+// filter selects the flows that the kernel sends in a dump. Linux before 5.8 ignores it and sends every
+// flow of the family, and before 5.15 it ignores the status, so the receiver of a dump must expect other
+// flows too.
 type filter struct {
 	family   service.Family
 	protocol service.Protocol // 0: every flow of the family
 	addr     netip.Addr       // of the frontend; not valid: any
 	port     uint16           // of the frontend; 0: any
+	status   uint32           // bits that the flow has, and maybe others
 }
 
 // append adds the filter to the request for a dump.
@@ -99,6 +134,9 @@ type filter struct {
 // flows except the requested ones (seen on 6.18). The kernel does not compare the ports of SCTP, which does
 // no harm here.
 func (f filter) append(w *netlink.Writer) {
+	if f.status != 0 {
+		w.U32(ctaStatus, f.status)
+	}
 	if f.protocol == 0 {
 		return
 	}

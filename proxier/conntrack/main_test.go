@@ -25,6 +25,8 @@ type entry struct {
 	zone                      uint16
 	status                    uint32 // besides confirmed and answered
 	timeout                   uint32 // in seconds; 0: an hour
+	translated                bool   // by a rule, which the kernel notes; otherwise only the answers differ
+	state                     uint8  // of TCP and SCTP
 }
 
 func (e entry) String() string {
@@ -77,12 +79,59 @@ func appendNew(w *netlink.Writer, e entry) {
 	family := service.FamilyOf(e.client.Addr())
 	w.Message(unix.NFNL_SUBSYS_CTNETLINK, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, family.Number())
 	appendTuple(w, ctaTupleOrig, e.protocol, e.client, e.frontend)
-	appendTuple(w, ctaTupleReply, e.protocol, e.backend, e.client)
+	if e.translated {
+		appendTuple(w, ctaTupleReply, e.protocol, e.frontend, e.client)
+		appendTranslation(w, e.backend)
+	} else {
+		appendTuple(w, ctaTupleReply, e.protocol, e.backend, e.client)
+	}
 	w.U32(ctaStatus, 1<<3|1<<1|e.status) // IPS_CONFIRMED, IPS_SEEN_REPLY
 	w.U32(ctaTimeout, cmp.Or(e.timeout, 3600))
+	if e.state != 0 {
+		appendState(w, e.protocol, e.state)
+	}
 	if e.zone != 0 {
 		w.U16(ctaZone, e.zone)
 	}
+}
+
+// appendTranslation appends the destination to which the kernel translates the flow.
+func appendTranslation(w *netlink.Writer, to netip.AddrPort) {
+	const (
+		ctaNatDst = 13
+		minIP4    = 1 // CTA_NAT_V4_MINIP
+		proto     = 3 // CTA_NAT_PROTO
+		minIP6    = 4 // CTA_NAT_V6_MINIP
+		minPort   = 1 // CTA_PROTONAT_PORT_MIN
+	)
+	nat := w.Nest(ctaNatDst)
+	if to.Addr().Is4() {
+		w.Bytes(minIP4, to.Addr().AsSlice())
+	} else {
+		w.Bytes(minIP6, to.Addr().AsSlice())
+	}
+	port := w.Nest(proto)
+	w.U16(minPort, to.Port())
+	w.EndNest(port)
+	w.EndNest(nat)
+}
+
+// appendState appends the state of a TCP connection or an SCTP association.
+func appendState(w *netlink.Writer, protocol service.Protocol, state uint8) {
+	typ := uint16(1) // CTA_PROTOINFO_TCP
+	info := w.Nest(ctaProtoInfo)
+	if protocol == service.SCTP {
+		typ = 3 // CTA_PROTOINFO_SCTP
+	}
+	about := w.Nest(typ)
+	w.U8(ctaProtoInfoState, state)
+	if protocol == service.SCTP {
+		const originalTag, replyTag = 2, 3 // CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, ..._REPLY: required
+		w.U32(originalTag, 1)
+		w.U32(replyTag, 2)
+	}
+	w.EndNest(about)
+	w.EndNest(info)
 }
 
 // list returns the entries of a namespace as text, sorted.

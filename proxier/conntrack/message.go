@@ -13,15 +13,25 @@ const (
 	msgGet    = 1 // IPCTNL_MSG_CT_GET
 	msgDelete = 2 // IPCTNL_MSG_CT_DELETE
 
-	ctaTupleOrig  = 1
-	ctaTupleReply = 2
-	ctaStatus     = 3
-	ctaTimeout    = 7
-	ctaID         = 12
-	ctaZone       = 18
-	ctaFilter     = 25
+	ctaTupleOrig     = 1
+	ctaTupleReply    = 2
+	ctaStatus        = 3
+	ctaProtoInfo     = 4
+	ctaTimeout       = 7
+	ctaCountersOrig  = 9
+	ctaCountersReply = 10
+	ctaID            = 12
+	ctaZone          = 18
+	ctaFilter        = 25
 
+	ctaProtoInfoState = 1 // CTA_PROTOINFO_TCP_STATE, CTA_PROTOINFO_SCTP_STATE
+
+	ctaCountersPackets = 1
+	ctaCountersBytes   = 2
+
+	statusAnswered     = 1 << 1  // IPS_SEEN_REPLY
 	statusAssured      = 1 << 2  // IPS_ASSURED: packets in both directions, for more than two seconds
+	statusTranslated   = 1 << 5  // IPS_DST_NAT
 	statusFixedTimeout = 1 << 10 // IPS_FIXED_TIMEOUT
 
 	ctaTupleIP    = 1

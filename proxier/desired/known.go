@@ -3,6 +3,7 @@ package desired
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -11,20 +12,27 @@ import (
 // known are the problems that exist and were reported. It holds no others, so what exists bounds its memory.
 type known struct {
 	report   func(Problem)
-	invalid  map[service.Name][]string // messages about parts of Services
+	invalid  map[service.Name]invalid
 	contests map[service.Frontend]contest
 	// claims are the contests that a Service takes part in.
 	claims map[service.Name]map[service.Frontend]struct{}
 }
 
+// invalid are the messages about parts of a Service that are left out.
+type invalid struct {
+	messages []string
+	since    time.Time // of the first of them
+}
+
 // contest is about a frontend that several Services claim.
 type contest struct {
+	since  time.Time
 	winner service.Name
 	losers map[service.Name]string // messages
 }
 
 func newKnown(report func(Problem)) known {
-	return known{report: report, invalid: map[service.Name][]string{},
+	return known{report: report, invalid: map[service.Name]invalid{},
 		contests: map[service.Frontend]contest{}, claims: map[service.Name]map[service.Frontend]struct{}{}}
 }
 
@@ -44,20 +52,20 @@ func (k *known) services() int {
 
 // keep forgets the invalid parts of all Services but these.
 func (k *known) keep(sorted []service.Name) {
-	maps.DeleteFunc(k.invalid, func(name service.Name, _ []string) bool {
+	maps.DeleteFunc(k.invalid, func(name service.Name, _ invalid) bool {
 		_, found := slices.BinarySearchFunc(sorted, name, service.Name.Compare)
 		return !found
 	})
 }
 
 // has reports whether a Service has invalid parts.
-func (k *known) has(name service.Name) bool { return len(k.invalid[name]) > 0 }
+func (k *known) has(name service.Name) bool { return len(k.invalid[name].messages) > 0 }
 
 // parts sets the messages about parts of a Service that are not programmed.
 func (k *known) parts(name service.Name, messages []string) {
 	before := k.invalid[name]
 	for i, m := range messages {
-		if !slices.Contains(before, m) && !slices.Contains(messages[:i], m) {
+		if !slices.Contains(before.messages, m) && !slices.Contains(messages[:i], m) {
 			k.report(Problem{name, ReasonNotProgrammed, m})
 		}
 	}
@@ -65,7 +73,10 @@ func (k *known) parts(name service.Name, messages []string) {
 		delete(k.invalid, name)
 		return
 	}
-	k.invalid[name] = messages
+	if before.since.IsZero() {
+		before.since = time.Now()
+	}
+	k.invalid[name] = invalid{messages, before.since}
 }
 
 // contested returns the frontends of the contests that Services take part in, some of them twice.
@@ -87,7 +98,10 @@ func (k *known) conflicts(f service.Frontend, now []rules.Conflict) {
 	if len(now) == 0 {
 		return
 	}
-	c := contest{now[0].Winner, make(map[service.Name]string, len(now))}
+	c := contest{before.since, now[0].Winner, make(map[service.Name]string, len(now))}
+	if c.since.IsZero() {
+		c.since = time.Now()
+	}
 	k.join(c.winner, f)
 	for _, conflict := range now {
 		p := Conflict(conflict)

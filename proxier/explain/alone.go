@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/interpreter"
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -22,10 +21,9 @@ type KernelWithNames interface {
 	Frontends(f service.Family, pick func(f service.Frontend, port string) bool) ([]service.Frontend, error)
 }
 
-// Alone answers from what the kernel has, when no daemon says what is wanted. why is the reason. Of the
-// Environment it needs the configuration only.
-func Alone(k KernelWithNames, e desired.Environment, hostAddrs []netip.Addr, q Question, why error) (
-	*Report, error) {
+// Alone answers from what the kernel has, when nobody says what is wanted: w has the reasons, the addresses of
+// the host, and of the Environment the configuration.
+func Alone(k KernelWithNames, w Wanted, q Question) (*Report, error) {
 	t, err := parseTarget(q.Target)
 	if err != nil {
 		return nil, err
@@ -34,9 +32,8 @@ func Alone(k KernelWithNames, e desired.Environment, hostAddrs []netip.Addr, q Q
 	if err != nil {
 		return nil, err
 	}
-	w := &Wanted{Ruleset: rules.NewRuleset(e.Config), Environment: e, HostAddrs: hostAddrs}
-	x := &explainer{Wanted: w, kernel: k, alone: why,
-		report: &Report{Target: q.Target, Endpoints: []Endpoint{}}}
+	w.Ruleset = rules.NewRuleset(w.Environment.Config)
+	x := &explainer{Wanted: &w, kernel: k, report: &Report{Target: q.Target, Endpoints: []Endpoint{}}}
 	found, err := x.search(k, t, from)
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel: %w", err)
@@ -130,7 +127,9 @@ func (x *explainer) evaluateAlone() error {
 		x.report.add("affinity", "endpoint "+first.Endpoint.String(),
 			"this client has it for another "+left.Round(time.Second).String())
 	}
+	x.traffic()
 	x.daemon()
+	x.obstacles()
 	x.verdict()
 	return nil
 }
@@ -143,4 +142,26 @@ func (x *explainer) shapeChain(frontend nftables.Element, held bool) string {
 	family := service.FamilyOf(x.frontend.Addr)
 	shape, _, _ := x.kernel.Element(nftables.ShapeElement(family, frontend.DataValues().Class, "").ElementID)
 	return shape.Chain
+}
+
+// Unable answers for a kernel that cannot have nftproxy's rules because of what it lacks. alone is the reason
+// that no daemon was asked.
+func Unable(q Question, lacks []string, alone error) (*Report, error) {
+	t, err := parseTarget(q.Target)
+	if err != nil {
+		return nil, err
+	}
+	x := &explainer{Wanted: &Wanted{},
+		report: &Report{Target: q.Target, Endpoints: []Endpoint{}, Verdict: interpreter.Untouched.String()}}
+	subject := "frontend"
+	if t.isService() {
+		subject, x.report.Service = "service", t.name.String()
+	}
+	x.report.add(subject, q.Target, "nothing of it can be programmed on this node")
+	x.report.add("daemon", "not asked", alone.Error())
+	for _, what := range lacks {
+		x.report.add("kernel", "lacks", what)
+	}
+	x.report.add("verdict", x.report.Verdict, "the kernel lacks what nftproxy's rules need")
+	return x.report, nil
 }

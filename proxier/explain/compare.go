@@ -42,8 +42,14 @@ func (x *explainer) compare(unread error) error {
 		return err
 	}
 	if n := len(x.report.Differences); n > 0 {
-		x.report.add("kernel", fmt.Sprintf("%d differences", n), "the kernel does not have what is wanted; "+
-			"nftproxy repairs it with its next sync")
+		count, until := fmt.Sprintf("%d differences", n), "with its next sync"
+		if n == 1 {
+			count = "1 difference"
+		}
+		if x.Alone != nil {
+			until = "when it runs again"
+		}
+		x.report.add("kernel", count, "the kernel does not have what is wanted; nftproxy repairs it "+until)
 		for _, d := range x.report.Differences[:min(n, maxLines)] {
 			x.report.add("kernel", "differs", d)
 		}

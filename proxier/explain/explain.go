@@ -58,7 +58,6 @@ type explainer struct {
 	port     *service.Port
 	kind     rules.Kind
 	outcomes []interpreter.Outcome
-	alone    error // why no daemon was asked, if the kernel answers alone
 }
 
 // nothing answers a question about what has no frontend.
@@ -74,7 +73,7 @@ func (x *explainer) nothing(t target, why string) {
 	x.report.add(subject, x.report.Target, why)
 	x.sync()
 	x.daemon()
-	x.report.add("verdict", x.report.Verdict, "nftproxy does not program it on this node")
+	x.report.add("verdict", x.report.Verdict, "nftproxy does not program it on this node"+x.but())
 }
 
 // claims says which Service has the frontend, and which others would like to have it.
@@ -194,7 +193,10 @@ func (x *explainer) evaluate() error {
 	if err := x.compare(unread); err != nil {
 		return err
 	}
+	x.traffic()
 	x.sync()
+	x.daemon()
+	x.obstacles()
 	x.verdict()
 	return nil
 }

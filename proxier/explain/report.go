@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/nftproxy/nftproxy/proxier/probe"
 )
 
 // Verdicts of a Report besides those of interpreter.Verdict.
@@ -30,7 +32,19 @@ type Report struct {
 	Decisions []Decision `json:"decisions"`
 	// Differences are chains and elements of the frontend that the kernel does not have as they are wanted.
 	Differences []string `json:"differences,omitempty"`
-	Rules       []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
+	// Obstacles are what on the node certainly keeps the connection from arriving where the rules lead it, and
+	// Doubts what may change the answer.
+	Obstacles []string `json:"obstacles,omitempty"`
+	Doubts    []string `json:"doubts,omitempty"`
+	Rules     []Rule   `json:"rules,omitempty"` // that a connection to the first endpoint meets
+	// Connections are those that the kernel has counted at the frontend since it has its element, with any
+	// client. They are missing if it does not count or was not read.
+	Connections *uint64 `json:"connections,omitempty"`
+	Open        *Open   `json:"open,omitempty"` // missing if it is not known
+	// Probe is what came of a probe from this node, if one was sent. It changes neither verdict nor exit code.
+	Probe *probe.Result `json:"probe,omitempty"`
+	// Live is what happened to real packets, if they were traced. It changes neither of them.
+	Live *Live `json:"live,omitempty"`
 }
 
 // Endpoint is an endpoint of the port.
@@ -50,6 +64,8 @@ type Endpoint struct {
 	Itself      bool   `json:"itself,omitempty"` // it is the client
 	Source      string `json:"source,omitempty"`
 	Reason      string `json:"reason,omitempty"` // why it is left out
+	// Connections are those that the kernel has counted from the frontend to the endpoint.
+	Connections *uint64 `json:"connections,omitempty"`
 }
 
 // Decision is a line of the answer: what was decided, and why.
@@ -70,15 +86,16 @@ func (r *Report) add(subject, result, reason string) {
 	r.Decisions = append(r.Decisions, Decision{subject, result, reason})
 }
 
-// ExitCode is 0 if the connection reaches an endpoint, 1 if it is refused or dropped, 2 if the kernel differs
-// from what is wanted, and 3 if nftproxy does not decide where the connection goes.
+// ExitCode is 0 if the connection reaches an endpoint, 1 if it is refused or dropped, or if an obstacle keeps it
+// from arriving, 2 if the kernel differs from what is wanted, and 3 if nftproxy does not decide where the
+// connection goes.
 func (r *Report) ExitCode() int {
 	switch {
 	case len(r.Differences) > 0:
 		return 2
-	case r.Verdict == verdictEndpoint:
+	case r.Verdict == verdictEndpoint && len(r.Obstacles) == 0:
 		return 0
-	case r.Verdict == verdictRefused, r.Verdict == verdictDropped:
+	case r.Verdict == verdictEndpoint, r.Verdict == verdictRefused, r.Verdict == verdictDropped:
 		return 1
 	}
 	return 3

@@ -21,12 +21,20 @@ type Wanted struct {
 	HostAddrs   []netip.Addr
 	Services    []desired.Inspection // the one that the question names is the first
 	Sync        *Sync                // nil: no daemon was asked
+	Traffic     *Traffic             // nil: the kernel was not asked
+	Host        *Host                // nil: not read
+	Alone       error                // why no daemon was asked that should run; nil: one was, or none should
+	Unread      error                // why the objects were not read from the API server; then nothing is wanted
 }
 
-// Sync is the last sync of the daemon.
+// Sync is the last sync of the daemon, and how current its objects are.
 type Sync struct {
 	At  time.Time // of the last one that succeeded; zero: none has
 	Err error     // of the last one; nil: it succeeded
+	// Heard is when the API server was last heard about every resource. It is zero if objects come from
+	// manifests. Unheard says why objects may be out of date; "": they are not.
+	Heard   time.Time
+	Unheard string
 }
 
 // maxInspected bounds the Services that are inspected, if many share an address.
@@ -94,7 +102,7 @@ func (w *Wanted) resolve(t target, from netip.Addr) (f service.Frontend, why str
 	if t.isService() {
 		i := w.inspection(t.name)
 		if i == nil || i.Service == nil {
-			return f, whyNothing(i), false
+			return f, w.whyNothing(i), false
 		}
 		p := portNamed(i.Service, t)
 		if p == nil {
@@ -119,7 +127,7 @@ func (w *Wanted) resolve(t target, from netip.Addr) (f service.Frontend, why str
 }
 
 // whyNothing says why nothing of a Service is programmed.
-func whyNothing(i *desired.Inspection) string {
+func (w *Wanted) whyNothing(i *desired.Inspection) string {
 	switch {
 	case i == nil:
 		return "it is not known"
@@ -127,6 +135,9 @@ func whyNothing(i *desired.Inspection) string {
 		return i.Foreign
 	case len(i.Problems) > 0:
 		return "nothing of it can be programmed"
+	case w.Sync != nil && !w.Sync.Heard.IsZero(): // the API server leaves out those that are not for nftproxy
+		return "there is no Service of that name, or it is headless, or the label " +
+			"service.kubernetes.io/service-proxy-name gives it to another proxy"
 	}
 	return "there is no Service of that name"
 }

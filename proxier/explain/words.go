@@ -249,13 +249,34 @@ func (x *explainer) sync() {
 	default:
 		x.report.add("sync", "succeeded", fmt.Sprintf("%s ago", time.Since(s.At).Round(time.Millisecond)))
 	}
+	x.objects()
 }
 
-// daemon says why no daemon was asked.
-func (x *explainer) daemon() {
-	if x.alone != nil {
-		x.report.add("daemon", "not asked", x.alone.Error()+": what is wanted is not known")
+// objects says how current the objects of the daemon are.
+func (x *explainer) objects() {
+	s := x.Wanted.Sync
+	if s == nil || s.Heard.IsZero() {
+		return
 	}
+	heard := fmt.Sprintf("the API server was heard %s ago", time.Since(s.Heard).Round(time.Second))
+	if s.Unheard == "" {
+		x.report.add("objects", "current", heard)
+		return
+	}
+	x.doubt("objects", "may be old", heard+"; "+s.Unheard, "changes of Services and endpoints do not arrive")
+}
+
+// daemon says why no daemon was asked, and what is wanted instead of its answer.
+func (x *explainer) daemon() {
+	if x.Alone == nil {
+		return
+	}
+	x.doubt("daemon", "not asked", x.Alone.Error(), "no nftproxy answers on this node")
+	if x.Unread != nil {
+		x.report.add("objects", "not read", "what is wanted is not known: "+x.Unread.Error())
+		return
+	}
+	x.report.add("objects", "read now", "from the API server; they are what is wanted")
 }
 
 func errorText(err error) string {
@@ -276,13 +297,13 @@ func (x *explainer) verdict() {
 	switch last := x.decisive().Steps; {
 	case len(to) > 0 && len(to) < len(x.outcomes):
 		x.report.add("verdict", x.report.Verdict, fmt.Sprintf(
-			"some of the connections, the others reach %s; %s", join(to), x.whyLost(last)))
+			"some of the connections, the others reach %s; %s%s", join(to), x.whyLost(last), x.but()))
 	case len(to) == 0:
-		x.report.add("verdict", x.report.Verdict, x.whyLost(last))
+		x.report.add("verdict", x.report.Verdict, x.whyLost(last)+x.but())
 	case len(to) == 1:
-		x.report.add("verdict", x.report.Verdict, to[0])
+		x.report.add("verdict", x.report.Verdict, to[0]+x.but())
 	default:
-		x.report.add("verdict", x.report.Verdict, "one of "+join(to))
+		x.report.add("verdict", x.report.Verdict, "one of "+join(to)+x.but())
 	}
 }
 

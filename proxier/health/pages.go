@@ -27,7 +27,9 @@ const (
 // MetricsOptions are the contents of the metrics address.
 type MetricsOptions struct {
 	Metrics http.Handler // /metrics
-	Config  any          // /configz: the KubeProxyConfiguration in effect, with kind and apiVersion
+	// Status has the pages /status, /status.json and those below /status/. Nil leaves them out.
+	Status http.Handler
+	Config any // /configz: the KubeProxyConfiguration in effect, with kind and apiVersion
 	// Flags are the command-line flags and their values for /flagz. Nil leaves the page out.
 	Flags map[string]string
 	// Version is the version of nftproxy for /statusz. An empty one leaves the page out.
@@ -65,6 +67,11 @@ func MetricsHandler(opts MetricsOptions) http.Handler {
 			body, err := json.Marshal(map[string]any{configName: opts.Config})
 			writeJSON(w, http.StatusOK, body, err)
 		}),
+	}
+	if opts.Status != nil {
+		for _, path := range []string{"/status", "/status.json", "/status/"} {
+			pages[path] = opts.Status
+		}
 	}
 	slis.SLIMetricsWithReset{}.Install(pages)
 	if opts.Flags != nil {

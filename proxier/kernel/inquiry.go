@@ -32,8 +32,10 @@ type Inquiry struct {
 
 // answered is what the kernel has answered about an element.
 type answered struct {
-	element nftables.Element
-	found   bool
+	element     nftables.Element
+	found       bool
+	connections uint64
+	counted     bool
 }
 
 // NewInquiry returns an Inquiry over a connection. The configurations say which rules the chains can have:
@@ -130,8 +132,8 @@ func (q *Inquiry) Element(id nftables.ElementID) (nftables.Element, bool, error)
 	a, known := q.known[id]
 	if !known {
 		var err error
-		if a.element, a.found, err = q.ask(id); err != nil {
-			return a.element, false, err
+		if a, err = q.ask(id); err != nil {
+			return nftables.Element{}, false, err
 		}
 		q.known[id] = a
 	}
@@ -145,21 +147,32 @@ const manyElements = 1000
 // readSet reads all elements of a set. The kernel is still asked for those that the dump may have missed.
 func (q *Inquiry) readSet(set nftables.SetID) error {
 	r := newReader(q.conn, set.Family)
-	if err := r.elements(set); err != nil {
+	family, name := set.Family.Number(), set.Kind.String()
+	err := q.conn.DumpElements(family, nftables.TableName, name, func(attributes []byte) error {
+		if a := r.answer(set, parseElement(attributes)); a.found {
+			q.known[a.element.ElementID] = a
+		}
+		return nil
+	})
+	if err := uninterrupted(err); err != nil {
 		return fmt.Errorf("read %s %s: %w", set.Family, set.Kind, err)
-	}
-	for id, e := range r.table.Elements {
-		q.known[id] = answered{e, true}
 	}
 	return nil
 }
 
+// answer translates an element with its counter. It is not found if nftproxy never writes such an element.
+func (r *reader) answer(set nftables.SetID, raw rawElement) (a answered) {
+	a.element, a.found = r.element(set, raw)
+	a.connections, a.counted = raw.packets()
+	return a
+}
+
 // ask asks the kernel for an element.
-func (q *Inquiry) ask(id nftables.ElementID) (found nftables.Element, ok bool, err error) {
+func (q *Inquiry) ask(id nftables.ElementID) (a answered, err error) {
 	r := newReader(q.conn, id.Set.Family)
 	err = q.conn.Request(getElement(id), func(attributes []byte) error {
 		return netlink.Elements(attributes, func(element []byte) error {
-			if found, ok = r.element(id.Set, parseElement(element)); !ok {
+			if a = r.answer(id.Set, parseElement(element)); !a.found {
 				return fmt.Errorf("set %s has an unexpected element", id.Set.Kind)
 			}
 			if left, expires := expiration(element); expires {
@@ -169,13 +182,12 @@ func (q *Inquiry) ask(id nftables.ElementID) (found nftables.Element, ok bool, e
 		})
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return nftables.Element{}, false, nil
+		return answered{}, nil
 	}
 	if err != nil {
-		return nftables.Element{}, false,
-			fmt.Errorf("read element of %s %s: %w", id.Set.Family, id.Set.Kind, err)
+		return answered{}, fmt.Errorf("read element of %s %s: %w", id.Set.Family, id.Set.Kind, err)
 	}
-	return found, ok, nil
+	return a, nil
 }
 
 // Frontends returns the frontends in the kernel that pick picks by their comments. It reads all of a table.
@@ -216,6 +228,13 @@ func (q *Inquiry) PodCIDRs(families ...service.Family) (cidrs []netip.Prefix, er
 func (q *Inquiry) Expires(id nftables.ElementID) (time.Duration, bool) {
 	left, ok := q.expires[id]
 	return left, ok
+}
+
+// Counted returns how many connections the rules have counted at an element that Element has returned, since
+// the kernel has it. It returns false for an element without a counter.
+func (q *Inquiry) Counted(id nftables.ElementID) (uint64, bool) {
+	a := q.known[id]
+	return a.connections, a.counted
 }
 
 // interval returns an element of a set of intervals. The kernel looks up an interval by a part of it, and not

@@ -9,7 +9,7 @@
 // A [Socket], and so a [Conn], belongs to one goroutine and to the network namespace of the thread that
 // opened it. The kernel processes a request inside the system call that sends it, and the next part of a dump
 // inside the one that reads it. So when a call returns the answer is in the queue, and nothing here ever
-// waits.
+// waits, except a [Listener] for what the kernel reports by itself.
 //
 // Start reading at [Batch], then [Conn.Commit] and [Conn.Dump].
 package netlink

@@ -76,10 +76,10 @@ func newClient(connection *rest.Config, limits limits) (*Client, error) {
 	}
 	codec, decoder := runtime.NewParameterCodec(scheme), codecs.UniversalDeserializer()
 	return &Client{
-		services:   resource{core, "services", codec, decoder},
-		slices:     resource{discovery, "endpointslices", codec, decoder},
-		nodes:      resource{core, "nodes", codec, decoder},
-		cidrs:      resource{networking, "servicecidrs", codec, decoder},
+		services:   resource{core, "services", codec, decoder, ""},
+		slices:     resource{discovery, "endpointslices", codec, decoder, ""},
+		nodes:      resource{core, "nodes", codec, decoder, ""},
+		cidrs:      resource{networking, "servicecidrs", codec, decoder, ""},
 		networking: networking,
 		events:     events,
 		limits:     g.limits,
@@ -150,6 +150,8 @@ type resource struct {
 	name    string // as in RBAC: "services"
 	options runtime.ParameterCodec
 	decoder runtime.Decoder
+
+	namespace string // "": all
 }
 
 func (r resource) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -171,7 +173,7 @@ func (r resource) watch(
 
 // request returns a request that is not retried, because the callers report its error and retry.
 func (r resource) request(options metav1.ListOptions) *rest.Request {
-	req := r.group.Get().Resource(r.name).VersionedParams(&options, r.options).MaxRetries(0)
+	req := r.group.Get().NamespaceIfScoped(r.namespace, r.namespace != "").Resource(r.name).VersionedParams(&options, r.options).MaxRetries(0)
 	if options.TimeoutSeconds != nil {
 		req.Timeout(time.Duration(*options.TimeoutSeconds) * time.Second)
 	}
@@ -184,7 +186,7 @@ func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
 	selected := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	answer, err := c.nodes.list(ctx, metav1.ListOptions{FieldSelector: selected})
 	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
+		return nil, fmt.Errorf("list nodes: %w", withoutURL(err))
 	}
 	list, ok := answer.(*corev1.NodeList)
 	if !ok {

@@ -90,3 +90,17 @@ func (s *State) Claiming(addr netip.Addr, nodePort uint16) (names []service.Name
 	slices.SortFunc(names, service.Name.Compare)
 	return names
 }
+
+// All returns all Services to program without their endpoints, in no order, in a list that replaces into if that
+// is too short. They must not be changed.
+func (s *State) All(into []*service.Service) []*service.Service {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Grow(into[:0], len(s.services))
+	for _, svc := range s.services {
+		if !svc.broken {
+			all = append(all, &svc.rules)
+		}
+	}
+	return all
+}

@@ -43,6 +43,8 @@ type Options struct {
 	Remove bool
 	// Report creates an Event about this node: its type, reason and note.
 	Report func(kind, reason, note string)
+	// Standing receives what is wrong now about kube-proxy or its rules in nftables, at each look; "": nothing.
+	Standing func(note string)
 }
 
 // watcher looks for kube-proxy and its rules. It belongs to one goroutine.
@@ -157,6 +159,7 @@ func (w *watcher) reportRunning(mode string, found *KubeProxy) {
 			"updates them: if their chains are newer than nftproxy's, they translate new connections; "+
 			"--take-over removes them", found)
 	}
+	w.Standing(note)
 	w.warn("nftables", reason, note)
 }
 

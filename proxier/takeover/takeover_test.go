@@ -16,8 +16,9 @@ func newWatcher(t *testing.T, ns *lab.Namespace, remove bool, mode *string) (w *
 	reported = &[]string{}
 	return &watcher{
 		Options: Options{
-			Remove: remove,
-			Report: func(_, reason, note string) { *reported = append(*reported, reason+": "+note) },
+			Remove:   remove,
+			Report:   func(_, reason, note string) { *reported = append(*reported, reason+": "+note) },
+			Standing: func(string) {},
 		},
 		conn: dial(t, ns), reported: map[string]string{},
 		running: func(context.Context) (string, error) { return *mode, nil },
