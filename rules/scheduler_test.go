@@ -19,7 +19,8 @@ func scheduled(by service.Scheduler) *service.Service {
 	svc := web()
 	svc.Scheduler, svc.HasScheduler, svc.ExternalLocal = by, true, true
 	svc.ExternalIPs = addrs("198.51.100.1")
-	svc.Ports[0].Endpoints = slices.Concat(ready("n1", "10.244.1.1:80 10.244.1.2:80"), ready("n2", "10.244.2.1:80"))
+	svc.Ports[0].Endpoints = slices.Concat(
+		ready("n1", "10.244.1.1:80 10.244.1.2:80"), ready("n2", "10.244.2.1:80"))
 	return svc
 }
 
@@ -165,6 +166,21 @@ func TestTableWithinShare(t *testing.T) {
 		c := rules.Compile(svc, service.Node{}, noSlots, share)
 		if got := c.Entries[0].ChainName(); got != want || c.Demand.Elements != 1+16381 {
 			t.Errorf("share %d: chain %s, %d elements wanted; want %s", share, got, c.Demand.Elements, want)
+		}
+	}
+}
+
+// Up to so many endpoints a table has the 3 n² slots with which at most 2/n of the clients move, in a
+// namespace that does not exhaust its elements: docs/annotations.md has these numbers.
+func TestTableIsLargeEnough(t *testing.T) {
+	for frontends, most := range map[int]int{1: 52, 2: 26, 3: 18, 4: 18} {
+		for n := 2; n <= most; n++ {
+			svc := product("default", 1, frontends-1, n)
+			svc.Scheduler, svc.HasScheduler = service.Maglev, true
+			c := rules.Compile(svc, service.Node{}, noSlots, rules.MaxShare)
+			if slots := len(c.Entries[0].Backends); slots < 3*n*n || len(c.Problems) > 0 {
+				t.Errorf("%d endpoints at %d addresses: %d slots, problems %q", n, frontends, slots, c.Problems)
+			}
 		}
 	}
 }

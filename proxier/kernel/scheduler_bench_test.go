@@ -63,8 +63,8 @@ func putVersion(b *testing.B, c *Conn, ruleset *rules.Ruleset, svc *service.Serv
 	return len(d.Add) + len(d.Delete)
 }
 
-// BenchmarkRoundRobinServices measures what many Services with rr, each with a chain of its own, cost the first
-// sync, and a change of a Service that is not one of them and one that is.
+// BenchmarkRoundRobinServices measures what many Services with rr, each with a chain of its own, cost the
+// first sync, and a change of a Service that is not one of them and one that is.
 func BenchmarkRoundRobinServices(b *testing.B) {
 	for _, by := range []service.Scheduler{service.Random, service.RoundRobin} {
 		c, ruleset := testConn(b), manyServices(10_000)

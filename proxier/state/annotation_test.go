@@ -71,7 +71,8 @@ func TestWeightsAnnotation(t *testing.T) {
 // The objects of a support bundle have the annotations, so that they give the same rules.
 func TestObjectsHaveAnnotations(t *testing.T) {
 	s := New("n1")
-	s.Apply(annotated(map[string]string{annotationScheduler: "lc", annotationWeights: "10.244.1.1=2", "other": "x"}))
+	s.Apply(annotated(map[string]string{annotationScheduler: "lc", annotationWeights: "10.244.1.1=2",
+		"other": "x"}))
 	objects := s.serviceObjects(webName())
 	got := objects[0].(*corev1.Service).Annotations
 	if len(got) != 2 || got[annotationScheduler] != "lc" || got[annotationWeights] != "10.244.1.1=2" {
