@@ -85,6 +85,20 @@ func TestSchedulers(t *testing.T) {
 	}
 }
 
+// Chains of single frontends do not make a metric with a time series for each.
+func TestFrontendsOfRoundRobin(t *testing.T) {
+	r := rules.NewRuleset(testConfig())
+	for i := range 3 {
+		svc := scheduled(service.RoundRobin)
+		svc.Name.Name, svc.ExternalIPs = fmt.Sprint(i), nil
+		svc.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 1, byte(i)})}
+		putSvc(r, svc)
+	}
+	if diff := cmp.Diff(map[string]int{"rr-cluster-3": 3}, r.Frontends(service.IPv4)); diff != "" {
+		t.Errorf("frontends by shape (-want +got):\n%s", diff)
+	}
+}
+
 // The node's scheduler is that of Services that name none, and none has one together with session affinity.
 func TestSchedulerOfNode(t *testing.T) {
 	node := service.Node{Name: "n1", Scheduler: service.Maglev}
