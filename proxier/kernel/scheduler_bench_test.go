@@ -85,6 +85,15 @@ func BenchmarkRoundRobinServices(b *testing.B) {
 		})
 		mustApply(b, c, ruleset)
 		ruleset.Done()
+		b.Run(by.String()+"/new", func(b *testing.B) { // with a chain that the kernel does not have
+			before := cpu(b)
+			for i := 0; b.Loop(); i++ {
+				svc := pods(40_000, by, 1, 1, 1)
+				svc.ClusterIPs[0] = netip.AddrFrom4([4]byte{10, 99, byte(i >> 8), byte(i)})
+				putVersion(b, c, ruleset, svc)
+			}
+			b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-us/op")
+		})
 		for name, svc := range map[string][2]*service.Service{
 			"another replaced": {pods(30_000, service.Random, 1, 1, 1), pods(30_000, service.Random, 1, 1, 0, 1)},
 			"another scaled":   {pods(30_000, service.Random, 1, 1, 1), pods(30_000, service.Random, 1, 1)},
