@@ -162,7 +162,7 @@ func (r *Ruleset) sets(f service.Family) []nftables.Set {
 func (r *Ruleset) size() int {
 	n := len(r.clusters) + len(r.hairpins)
 	for s := range r.shapes {
-		if s.shape.Kind != shapeAny {
+		if !s.shape.isPart() {
 			n++
 		}
 	}
@@ -220,7 +220,7 @@ func (r *Ruleset) common() []nftables.Element {
 		}
 	}
 	for _, s := range slices.SortedFunc(maps.Keys(r.shapes), tableShape.compare) {
-		if s.shape.Kind != shapeAny {
+		if !s.shape.isPart() {
 			out = append(out, nftables.ShapeElement(s.family, r.number(s), s.chainName()))
 		}
 	}

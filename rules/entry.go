@@ -104,19 +104,40 @@ type chosen struct {
 	slots, backends nftables.SetKind
 	bySlot          []service.Backend
 	numbers         []nftables.Class // nil: without session affinity
+	turns           bool             // the slots are in backends, and their numbers begin with 1
 }
 
-// choices returns the backends of the entry in maps without and with session affinity. Those that it does not
-// use are empty.
-func (e *Entry) choices() [4]chosen {
-	all := [4]chosen{
+// set returns the map that has the slots.
+func (c chosen) set() nftables.SetKind {
+	if c.turns {
+		return c.backends
+	}
+	return c.slots
+}
+
+// element returns the element of a slot, without session affinity.
+func (c chosen) element(f service.Frontend, slot int) nftables.Element {
+	if c.turns {
+		return nftables.StickyBackendElement(c.backends, f, nftables.Class(slot+1), c.bySlot[slot])
+	}
+	return nftables.SlotElement(c.slots, f, slot, c.bySlot[slot])
+}
+
+// choices returns the backends of the entry in maps without and with session affinity, and in turn. Those that
+// it does not use are empty.
+func (e *Entry) choices() [6]chosen {
+	all := [6]chosen{
 		{slots: nftables.Endpoints}, {slots: nftables.LocalEndpoints},
 		{slots: nftables.StickySlots, backends: nftables.StickyBackends},
 		{slots: nftables.StickyLocalSlots, backends: nftables.StickyLocalBackends},
+		{backends: nftables.StickyBackends, turns: true}, {backends: nftables.StickyLocalBackends, turns: true},
 	}
 	first := 0
-	if e.sticky() {
+	switch {
+	case e.sticky():
 		first = 2
+	case e.Shape.Scheduler == service.RoundRobin:
+		first = 4
 	}
 	all[first].bySlot, all[first].numbers = e.Backends, e.Numbers
 	all[first+1].bySlot, all[first+1].numbers = e.Locals, e.LocalNumbers
@@ -156,7 +177,7 @@ func (e *Entry) appendElements(out []nftables.Element, shape nftables.Class) []n
 		}
 		for slot, b := range c.bySlot {
 			if c.numbers == nil {
-				out = append(out, nftables.SlotElement(c.slots, e.Frontend, slot, b))
+				out = append(out, c.element(e.Frontend, slot))
 				continue
 			}
 			n := c.numbers[slot]

@@ -42,6 +42,11 @@ func parseShape(name string) (tableShape, bool) {
 			return tableShape{shape: s}, true
 		}
 	}
+	for k := ShapeCluster; k <= shapeAny; k++ {
+		if s := turnPart(k); s.ChainName() == name {
+			return tableShape{shape: s}, true
+		}
+	}
 	parts := shapeName.FindStringSubmatch(name)
 	if parts == nil {
 		return tableShape{}, false

@@ -29,7 +29,9 @@ func TestKnownChain(t *testing.T) {
 		if s.N > 0 && s.Timeout == 0 {
 			in.shape.Scheduler = service.Schedulers()[random.IntN(4)]
 		}
-		if in.shape.Scheduler == service.RoundRobin {
+		if part := in.shape.Scheduler == service.RoundRobin && random.IntN(2) == 0; part {
+			in.shape.N, in.shape.Locals = 0, 0
+		} else if in.shape.Scheduler == service.RoundRobin {
 			in.owner = service.Frontend{Protocol: service.SCTP, Port: uint16(random.IntN(1 << 16)),
 				Addr: netip.AddrFrom4([4]byte{10, 96, 0, byte(random.IntN(256))})}
 			if random.IntN(2) == 0 {

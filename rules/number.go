@@ -34,7 +34,7 @@ func (r *Ruleset) adoptNumbers(programmed Programmed) {
 	clear(r.taken)
 	var assigned []tableShape
 	for s := range r.shapes {
-		if _, computed := s.shape.number(); !computed && s.shape.Kind != shapeAny {
+		if _, computed := s.shape.number(); !computed && !s.shape.isPart() {
 			assigned = append(assigned, s)
 		}
 	}

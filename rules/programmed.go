@@ -34,7 +34,15 @@ func NewTableState() *TableState {
 // Slots returns what frontends have in the kernel, so that a new process continues where the one before it
 // stopped.
 func (p Programmed) Slots() Slots {
-	held := map[service.Frontend]*Held{}
+	held, turns := map[service.Frontend]*Held{}, map[service.Frontend]*Held{}
+	turn := func(e nftables.Element) (*Held, int) {
+		key := e.KeyValues()
+		f := key.Frontend()
+		if turns[f] == nil {
+			turns[f] = &Held{}
+		}
+		return turns[f], min(int(key.Class), nftables.MaxSlots+1) - 1
+	}
 	of := func(e nftables.Element) (*Held, int) {
 		key := e.KeyValues()
 		f := key.Frontend()
@@ -54,6 +62,12 @@ func (p Programmed) Slots() Slots {
 				if h, slot := of(e); h.LocalNumbers == nil {
 					h.Locals = put(h.Locals, slot, e.DataValues().Backend())
 				}
+			case nftables.StickyBackends:
+				h, slot := turn(e)
+				h.Backends = put(h.Backends, slot, e.DataValues().Backend())
+			case nftables.StickyLocalBackends:
+				h, slot := turn(e)
+				h.Locals = put(h.Locals, slot, e.DataValues().Backend())
 			case nftables.StickySlots:
 				h, slot := of(e)
 				if h.Numbers == nil {
@@ -75,6 +89,9 @@ func (p Programmed) Slots() Slots {
 		if h := held[f]; h != nil {
 			return *h
 		}
+		if h := turns[f]; h != nil {
+			return *h
+		}
 		return Held{}
 	}
 }
@@ -90,7 +107,7 @@ func (t *TableState) named(k nftables.SetKind, slot nftables.Element) service.Ba
 
 // put returns list with a value at an index, and the zero value at indices that have none.
 func put[T any](list []T, i int, v T) []T {
-	if i >= nftables.MaxSlots {
+	if i < 0 || i >= nftables.MaxSlots {
 		return list
 	}
 	if n := i + 1 - len(list); n > 0 {

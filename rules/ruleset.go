@@ -195,7 +195,7 @@ func (r *Ruleset) Conflicts() int { return len(r.losers) }
 func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	counts := map[string]int{}
 	for s, n := range r.shapes {
-		if s.family == f && s.shape.Kind != shapeAny {
+		if s.family == f && !s.shape.isPart() {
 			counts[s.shape.ChainName()] += n
 		}
 	}

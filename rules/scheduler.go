@@ -5,9 +5,14 @@ import (
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// A scheduler is the last part of the key with which a rule looks up the endpoint: the number of a slot. All
-// slots are elements of the same maps, whatever the scheduler is, and a list of slots may name an endpoint
-// more than once: that is a weight.
+// A scheduler is the last part of the key with which a rule looks up the endpoint: the number of a slot. A list
+// of slots may name an endpoint more than once: that is a weight.
+//
+// The kernel keeps the number of RoundRobin in a rule, so each frontend has a chain of its own. This chain looks
+// nothing up: whenever a rule comes that uses a map, the kernel checks all elements of the map, and whenever an
+// element comes, all rules. The chain only takes a number, from 1 on, and goes to a chain that all frontends of
+// its kind share. Its slots are in the maps of numbered backends, because a number in the priority of a packet
+// is of another type for nft than that of a slot.
 //
 // A table of hashes and a list of weights depend only on the endpoints. Elsewhere an endpoint keeps its slot,
 // see [AssignSlots].
@@ -15,8 +20,6 @@ import (
 // slot returns the field that chooses one of n slots.
 func (s Shape) slot(n int) nftables.Field {
 	switch s.Scheduler {
-	case service.RoundRobin:
-		return nftables.Turn(n)
 	case service.Maglev:
 		return nftables.FlowHash(n)
 	case service.SourceHash:
@@ -24,6 +27,28 @@ func (s Shape) slot(n int) nftables.Field {
 	}
 	return nftables.Random(n)
 }
+
+// turnRules returns the rules of a frontend that takes slots in turn, after those that mark.
+func (s Shape) turnRules(f service.Family, c Config) []nftables.Rule {
+	turn := func(n int, to ShapeKind) nftables.Rule {
+		return nftables.Rule{nftables.TakeTurn{N: n}, nftables.Goto{Chain: turnPart(to).ChainName()}}
+	}
+	if s.Kind != ShapeLocal {
+		return []nftables.Rule{turn(s.N, s.Kind)}
+	}
+	rules := []nftables.Rule{append(nftables.Rule{nftables.AddrLocal{Addr: nftables.SrcAddr}},
+		turn(s.N, shapeAny)...)}
+	if pods, ok := c.PodTraffic.match(f, false); ok {
+		rules = append(rules, append(nftables.Rule{pods}, turn(s.N, shapeAny)...))
+	}
+	if s.Locals == 0 {
+		return append(rules, nftables.Rule{nftables.Drop{}})
+	}
+	return append(rules, turn(s.Locals, ShapeLocal))
+}
+
+// turnPart is the chain that sends a connection to the backend with the number of its turn.
+func turnPart(k ShapeKind) Shape { return Shape{Kind: k, Scheduler: service.RoundRobin} }
 
 // turnElements is what the chain of a frontend counts for among its elements: the chain, its rules, and the
 // element that leads to it.

@@ -17,7 +17,8 @@ type Shape struct {
 	Locals  int           // those with endpoints on this node, for ShapeLocal
 	Timeout time.Duration // of session affinity; 0: every connection chooses anew
 	// Scheduler says how a slot is chosen. With RoundRobin each frontend has a chain of its own: the kernel
-	// counts for each rule, and frontends that alternate would each always meet the same slots.
+	// counts for each rule, and frontends that alternate would each always meet the same slots. These chains
+	// go to others, whose shape has N 0.
 	Scheduler service.Scheduler
 }
 
@@ -37,7 +38,7 @@ const (
 	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node with its
 	// own source address.
 	ShapeLocal
-	// shapeAny chooses among all endpoints for a ShapeLocal with session affinity, which jumps to it.
+	// shapeAny leads to all endpoints for a ShapeLocal with session affinity or with RoundRobin.
 	shapeAny
 )
 
@@ -63,6 +64,8 @@ func (s Shape) ChainName() string {
 	switch {
 	case s.Timeout > 0:
 		name = stickyPrefix + name + "-" + strconv.Itoa(int(s.Timeout.Seconds()))
+	case s.Scheduler == service.RoundRobin && s.N == 0:
+		name = s.Scheduler.String() + "-" + s.Kind.String()
 	case s.Scheduler != service.Random:
 		name = s.Scheduler.String() + "-" + name
 	}
@@ -114,8 +117,22 @@ func (s Shape) number() (n nftables.Class, ok bool) {
 	return nftables.NewClass(majorLocal|uint16(s.Locals), uint16(s.N)), true
 }
 
-// parts returns the shape and the shapes whose chains its chain jumps to.
+// isPart reports whether only chains of other shapes lead to the shape's chain, and no number.
+func (s Shape) isPart() bool {
+	return s.Kind == shapeAny || s.Scheduler == service.RoundRobin && s.N == 0
+}
+
+// parts returns the shape and the shapes whose chains its chain leads to.
 func (s Shape) parts() []Shape {
+	if s.Scheduler == service.RoundRobin {
+		switch {
+		case s.Kind != ShapeLocal:
+			return []Shape{s, turnPart(s.Kind)}
+		case s.Locals == 0:
+			return []Shape{s, turnPart(shapeAny)}
+		}
+		return []Shape{s, turnPart(shapeAny), turnPart(ShapeLocal)}
+	}
 	if s.Kind == ShapeLocal && s.Timeout > 0 && s.N > 0 {
 		return []Shape{s, s.any()}
 	}
@@ -128,12 +145,22 @@ func (s Shape) any() Shape { return Shape{Kind: shapeAny, N: s.N, Timeout: s.Tim
 // chain returns the shape's chain.
 func (s Shape) chain(f service.Family, c Config) nftables.Chain {
 	var rules []nftables.Rule
-	switch s.Kind {
-	case ShapeReject:
+	switch turns := s.Scheduler == service.RoundRobin; {
+	case s.Kind == ShapeReject:
 		rules = refuseRules()
-	case ShapeDrop:
+	case s.Kind == ShapeDrop:
 		rules = []nftables.Rule{{nftables.Drop{}}}
-	case ShapeLocal:
+	case turns && s.N > 0 && s.Kind != ShapeLocal: // the part marks
+		rules = s.turnRules(f, c)
+	case turns && s.N > 0:
+		rules = append(markRules(s.Kind, f, c), s.turnRules(f, c)...)
+	case turns && s.Kind == ShapeLocal:
+		send := nftables.DNAT{Key: nftables.BackendKey(), Map: nftables.StickyLocalBackends.String()}
+		rules = []nftables.Rule{{send}}
+	case turns:
+		send := nftables.DNAT{Key: nftables.BackendKey(), Map: nftables.StickyBackends.String()}
+		rules = append(markRules(s.Kind, f, c), nftables.Rule{send})
+	case s.Kind == ShapeLocal:
 		rules = append(markRules(s.Kind, f, c), s.localRules(f, c)...)
 	default:
 		rules = append(markRules(s.Kind, f, c), s.choose()...)

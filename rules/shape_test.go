@@ -55,8 +55,19 @@ func TestChainText(t *testing.T) {
 				"fib saddr type local dnat ip6 to " + key6 + "3 map @endpoints",
 				"drop"}},
 		{"in turn", rules.Shape{Kind: rules.ShapeExternal, N: 3, Scheduler: service.RoundRobin}, service.IPv4,
-			byInterface, "rr-external-3", []string{mark,
-				"dnat ip to ip daddr . meta l4proto . th dport . numgen inc mod 3 map @endpoints"}},
+			byInterface, "rr-external-3", []string{"meta priority set numgen inc mod 3 offset 1 goto rr-external"}},
+		{"in turn, the part", rules.Shape{Kind: rules.ShapeExternal, Scheduler: service.RoundRobin}, service.IPv4,
+			byInterface, "rr-external", []string{mark,
+				"dnat ip to ip daddr . meta l4proto . th dport . meta priority map @sticky-backends"}},
+		{"in turn, local", rules.Shape{Kind: rules.ShapeLocal, N: 3, Locals: 2, Scheduler: service.RoundRobin},
+			service.IPv4, testConfig(), "rr-local-2-of-3", []string{
+				"fib saddr type local " + mark,
+				"fib saddr type local meta priority set numgen inc mod 3 offset 1 goto rr-any",
+				"ip saddr @pod-cidrs meta priority set numgen inc mod 3 offset 1 goto rr-any",
+				"meta priority set numgen inc mod 2 offset 1 goto rr-local"}},
+		{"in turn, local, the part", rules.Shape{Kind: rules.ShapeLocal, Scheduler: service.RoundRobin},
+			service.IPv6, testConfig(), "rr-local", []string{
+				"dnat ip6 to ip6 daddr . meta l4proto . th dport . meta priority map @sticky-local-backends"}},
 		{"by hash", rules.Shape{Kind: rules.ShapeLocal, N: 1021, Locals: 251, Scheduler: service.Maglev},
 			service.IPv4, testConfig(), "mh-local-251-of-1021", []string{
 				"fib saddr type local " + mark,

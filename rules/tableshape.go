@@ -20,7 +20,7 @@ type tableShape struct {
 
 func (e *Entry) tableShape() tableShape {
 	s := tableShape{family: service.FamilyOf(e.Frontend.Addr), shape: e.Shape}
-	if e.Shape.Scheduler == service.RoundRobin {
+	if e.Shape.Scheduler == service.RoundRobin { // its parts are shared
 		s.owner = e.Frontend
 	}
 	return s
@@ -31,9 +31,9 @@ func (e *Entry) ChainName() string { return e.tableShape().chainName() }
 
 // tableShapes returns the shapes whose chains the entry needs.
 func (e *Entry) tableShapes() (out []tableShape) {
-	whole := e.tableShape()
-	for _, s := range e.Shape.parts() {
-		out = append(out, tableShape{whole.family, s, whole.owner})
+	out = append(out, e.tableShape())
+	for _, s := range e.Shape.parts()[1:] {
+		out = append(out, tableShape{family: service.FamilyOf(e.Frontend.Addr), shape: s})
 	}
 	return out
 }

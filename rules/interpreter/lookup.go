@@ -114,6 +114,8 @@ func (m *machine) find(s *state, key []nftables.Field, name string) (nftables.El
 func choiceOf(statement nftables.Statement) int {
 	var key []nftables.Field
 	switch x := statement.(type) {
+	case nftables.TakeTurn:
+		return x.N
 	case nftables.DNAT:
 		key = x.Key
 	case nftables.SetPriority:

@@ -30,7 +30,6 @@ const (
 	ClientHash
 
 	randomField
-	turnField
 	flowField
 	sourceField
 )
@@ -45,9 +44,6 @@ const slotSeed = 0x6d676c76
 
 // Random is a random number below n, in the host's byte order.
 func Random(n int) Field { return randomField | Field(n)<<8 }
-
-// Turn is a number below n, one more with each packet that meets the rule. The kernel counts for each rule.
-func Turn(n int) Field { return turnField | Field(n)<<8 }
 
 // FlowHash is a hash of the source address and port, below n.
 func FlowHash(n int) Field { return flowField | Field(n)<<8 }
@@ -143,10 +139,7 @@ func (field Field) text(f service.Family) string {
 	if h, ok := field.hash(); ok {
 		return fmt.Sprintf("jhash %s mod %d seed 0x%x", keyText(h.of, f), h.modulus, h.seed)
 	}
-	if field.IsRandom() {
-		return fmt.Sprintf("numgen random mod %d", field.Slots())
-	}
-	return fmt.Sprintf("numgen inc mod %d", field.Slots())
+	return fmt.Sprintf("numgen random mod %d", field.Slots())
 }
 
 // load returns the expressions that load the field into the register at a byte offset. What it is a hash of
@@ -187,12 +180,11 @@ func (field Field) loadOne(f service.Family, reg uint32) expr.Any {
 	case Priority:
 		return &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: reg}
 	}
-	kind := uint32(unix.NFT_NG_INCREMENTAL)
-	if field.IsRandom() {
-		kind = unix.NFT_NG_RANDOM
-	}
-	return &expr.Numgen{Register: reg, Modulus: uint32(field.Slots()), Type: kind}
+	return &expr.Numgen{Register: reg, Modulus: uint32(field.Slots()), Type: unix.NFT_NG_RANDOM}
 }
+
+// numgenRequires is what brings the expression numgen.
+const numgenRequires = "CONFIG_NFT_NUMGEN (module nft_numgen)"
 
 // ctRequires is what brings the expression ct.
 const ctRequires = "CONFIG_NFT_CT (module nft_ct)"
@@ -206,7 +198,7 @@ func keyRequires(key []Field) string {
 		case hashed:
 			needs = append(needs, "CONFIG_NFT_HASH (module nft_hash)")
 		case field.chooses():
-			needs = append(needs, "CONFIG_NFT_NUMGEN (module nft_numgen)")
+			needs = append(needs, numgenRequires)
 		case field == CtProto:
 			needs = append(needs, ctRequires)
 		}

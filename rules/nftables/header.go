@@ -15,7 +15,7 @@ type Header struct {
 	Protocol service.Protocol
 	Port     uint16 // destination
 	Priority Class
-	Random   int // the number that [Random], [Turn] or [FlowHash] gives
+	Random   int // the number that [Random] or [FlowHash] gives
 }
 
 // Key returns the key that the kernel looks up for the fields.
