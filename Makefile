@@ -15,7 +15,7 @@ BROWSER := internal/browser
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test e2e browser demo bench golden case docs pages fuzz lint vuln verify tools clean
+.PHONY: all build image test proof e2e browser demo bench kernels golden case docs pages fuzz lint vuln verify tools clean
 
 all: build
 
@@ -32,6 +32,9 @@ test: tools ## run unit, golden, property and kernel tests, and those of manifes
 	$(GO) test -C $(BENCHMARKS) ./...
 	$(GO) test -C $(UPSTREAM) ./...
 
+proof: tools ## visit every class of packets of every case, and try every mutant of the rules; half an hour
+	$(GO) test ./internal/proof -count 1 -v -timeout 120m -args -all
+
 e2e: ## test nftproxy with a real etcd and kube-apiserver; the first run builds them, which takes minutes
 	$(GO) test -tags e2e -count 1 -timeout 60m ./internal/controlplane ./internal/e2e ./internal/manifests
 
@@ -46,6 +49,10 @@ demo: build ## show nftproxy on a node in network namespaces, before, during and
 bench: build ## measure nftproxy, the bare kernel and the kube-proxy at KUBE_PROXY; needs root
 	$(GO) build -C $(BENCHMARKS) -trimpath -o $(CURDIR)/bin/bench .
 	bin/bench $(if $(KUBE_PROXY),-kube-proxy $(KUBE_PROXY)) $(BENCH)
+
+# KERNELS has options, such as '-kernels 5.10,7'; go run ./internal/kernels -help lists them.
+kernels: ## boot other kernels, fetched from Debian, in an emulator, and run the demo and kernel tests in them
+	$(GO) run ./internal/kernels $(KERNELS)
 
 golden: ## rewrite the golden files in testdata
 	$(GO) test ./proxier -run 'TestGolden' -update

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	vnetlink "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
+	"github.com/nftproxy/nftproxy/proxier/status"
 )
 
 // TestMasqueradePortsExhausted takes the ports with which the node can masquerade connections to one
@@ -36,6 +39,7 @@ func TestMasqueradePortsExhausted(t *testing.T) {
 		}
 	}
 	row := lab.Row{From: "client", To: target(t, "tcp 192.0.2.1:30080"), By: []string{"pod-c"}}
+	n.tracks(t)
 	checkRows(t, l, row)
 	if lost := losses(t, l); lost.Insert > 0 {
 		t.Errorf("with one free port in 20 connection tracking lost %+v", lost)
@@ -45,18 +49,26 @@ func TestMasqueradePortsExhausted(t *testing.T) {
 			takePort(t, h, podC, uint16(port))
 		}
 	}
-	row.By, row.Dropped = nil, true
+	row.By, row.Dropped, row.Requests = nil, true, 2*insertsAreNormal
 	checkRows(t, l, row)
 	lost := losses(t, l)
 	t.Logf("no port is left: connection tracking lost %+v", lost)
 	if lost.Insert == 0 || lost.Dropped < lost.Insert {
 		t.Errorf("connection tracking lost %+v, want as many dropped as could not be inserted", lost)
 	}
+	const problem = "because no source port was free"
+	if p := n.tracks(t); len(p) != 1 || !strings.Contains(p[0].What, problem) || p[0].Since.IsZero() {
+		t.Errorf("the problems are %+v, want one with %q", p, problem)
+	}
 	(&daemon{dir: dir}).write(t, "web-endpoints.yaml", endpointsManifest("web", podD))
 	n.load(t, dir)
 	n.sync(t)
-	row.By, row.Dropped = []string{"pod-d"}, false
+	row.By, row.Dropped, row.Requests = []string{"pod-d"}, false, 0
 	checkRows(t, l, row)
+	n.tracking.dropped = time.Now().Add(-dropsAreNews - time.Second)
+	if p := n.tracks(t); len(p) > 0 {
+		t.Errorf("a while after the last loss the problems are %+v", p)
+	}
 }
 
 // takePort makes a flow that the node has masqueraded: from its port to a pod, TCP port 8080. A port that is
@@ -74,6 +86,15 @@ func takePort(t *testing.T, h *vnetlink.Handle, pod string, port uint16) {
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		t.Fatalf("take port %d: %v", port, err)
 	}
+}
+
+// tracks looks at connection tracking as the daemon does, and returns the problems of the node.
+func (n *node) tracks(t *testing.T) []status.Problem {
+	t.Helper()
+	if err := n.ns.Do(func() error { n.watchTracking(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n.notes.list()
 }
 
 func losses(t *testing.T, l *lab.Lab) (lost conntrack.Losses) {

@@ -3,6 +3,7 @@ package proxier
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -109,9 +110,9 @@ func (o *openCount) drop() {
 // countOpen counts the connections that are open. The rules know which port has a frontend.
 func (p *Proxier) countOpen(ctx context.Context) (*openPorts, error) {
 	ports := newOpenPorts()
-	any := func(service.Frontend) bool { return true }
+	ours := frontendsLike(p.state.All(nil))
 	for _, f := range p.families {
-		found, err := conntrack.OpenAll(ctx, f, any)
+		found, err := conntrack.OpenAll(ctx, f, ours)
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +121,27 @@ func (p *Proxier) countOpen(ctx context.Context) (*openPorts, error) {
 		}
 	}
 	return ports, nil
+}
+
+// frontendsLike returns a function that picks what can be a frontend of the Services. It bounds the memory of a
+// count: another program may translate any number of addresses.
+func frontendsLike(services []*service.Service) func(service.Frontend) bool {
+	addrs, nodePorts := map[netip.Addr]struct{}{}, map[uint16]struct{}{}
+	for _, svc := range services {
+		for _, list := range [][]netip.Addr{svc.ClusterIPs, svc.LoadBalancerIPs, svc.ExternalIPs} {
+			for _, a := range list {
+				addrs[a] = struct{}{}
+			}
+		}
+		for i := range svc.Ports {
+			nodePorts[svc.Ports[i].NodePort] = struct{}{} // 0 is no port of a connection
+		}
+	}
+	return func(f service.Frontend) bool {
+		_, isAddr := addrs[f.Addr]
+		_, isNodePort := nodePorts[f.Port]
+		return isAddr || isNodePort
+	}
 }
 
 // addOpen adds what was found, without the frontends of others.

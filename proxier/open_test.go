@@ -3,11 +3,13 @@ package proxier
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/status"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestStatusOpen holds connections to one of two Services: the status has them by port and by endpoint, and
@@ -56,6 +58,21 @@ spec:
 	closeAll()
 	closeNode()
 	awaitStatus(t, "", func(r *status.Report) bool { return len(r.Rows) == 3 && *r.Rows[1].Open == 0 })
+}
+
+// TestFrontendsLike picks what may be a frontend of a Service, and nothing that another program translates.
+func TestFrontendsLike(t *testing.T) {
+	addr := func(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(text)} }
+	ours := frontendsLike([]*service.Service{{ClusterIPs: addr("10.96.0.10"), ExternalIPs: addr("203.0.113.1"),
+		LoadBalancerIPs: addr("2001:db8::1"), Ports: []service.Port{{Port: 80, NodePort: 30080}, {Port: 81}}}})
+	for to, want := range map[string]bool{"10.96.0.10:80": true, "203.0.113.1:81": true, "[2001:db8::1]:80": true,
+		"192.0.2.1:30080": true, "192.0.2.1:80": false, "[2001:db8::2]:443": false} {
+		at := netip.MustParseAddrPort(to)
+		f := service.Frontend{Addr: at.Addr(), Protocol: service.TCP, Port: at.Port()}
+		if got := ours(f); got != want {
+			t.Errorf("%s: %t, want %t", to, got, want)
+		}
+	}
 }
 
 // TestOpenCount looks while a count takes its time, fails, and is not needed for a while.

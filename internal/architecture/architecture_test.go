@@ -185,3 +185,24 @@ func TestProgramIsSmall(t *testing.T) {
 			"and go build -ldflags=-dumpdep for <ReflectMethod>", info.Size(), maxProgram)
 	}
 }
+
+// The specification and the interpreter of bytecode must not make a mistake of the product with it: they
+// share no code with the rules.
+func TestProofIsIndependent(t *testing.T) {
+	for pkg, allowed := range map[string][]string{
+		"internal/proof/spec":     nil,
+		"internal/proof/bytecode": {module + "proxier/netlink"},
+	} {
+		out, err := exec.Command("go", "list", "-f", `{{join .Imports " "}}`, module+pkg).Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		for _, path := range strings.Fields(string(out)) {
+			first, _, _ := strings.Cut(path, "/")
+			known := strings.HasPrefix(path, "k8s.io/api/") || path == "golang.org/x/sys/unix"
+			if strings.Contains(first, ".") && !known && !slices.Contains(allowed, path) {
+				t.Errorf("%s must not import %s", pkg, path)
+			}
+		}
+	}
+}

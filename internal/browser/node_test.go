@@ -3,7 +3,6 @@ package browser
 import (
 	"context"
 	"flag"
-	"fmt"
 	"math"
 	"net/http"
 	"net/netip"
@@ -103,6 +102,10 @@ func connect(t *testing.T, l *lab.Lab, manifests string, d time.Duration) {
 			}
 		}()
 	}
+	for i, end := 0, time.Now().Add(d); time.Now().Before(end); i++ {
+		scale(t, manifests, i%2 == 0)
+		wait(ctx, min(7*time.Second, time.Until(end)))
+	}
 	for to, n := range map[string]int{"10.96.0.21:80": 41, "10.96.0.22:80": 12, "10.96.0.23:443": 7,
 		"203.0.113.10:443": 28} {
 		for range n {
@@ -111,21 +114,19 @@ func connect(t *testing.T, l *lab.Lab, manifests string, d time.Duration) {
 			t.Cleanup(func() { _ = flow.Close() })
 		}
 	}
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		changeNothing(t, manifests)
-		wait(ctx, min(7*time.Second, time.Until(end)))
-	}
 }
 
-// changeNothing writes an EndpointSlice again, with the time of a change as the control plane does it.
-func changeNothing(t *testing.T, manifests string) {
+// scale gives the cart one more endpoint, or takes it away.
+func scale(t *testing.T, manifests string, more bool) {
 	t.Helper()
-	const slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: cart-3\n" +
-		"  namespace: shop\n  labels: {kubernetes.io/service-name: cart}\n  annotations:\n" +
-		"    endpoints.kubernetes.io/last-change-trigger-time: \"%s\"\naddressType: IPv4\n"
+	slice := "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: cart-3\n" +
+		"  namespace: shop\n  labels: {kubernetes.io/service-name: cart}\naddressType: IPv4\n" +
+		"ports: [{name: http, port: 8081}]\n"
+	if more {
+		slice += "endpoints: [{addresses: [10.244.2.12], nodeName: node-b}]\n"
+	}
 	file := filepath.Join(manifests, "cart-3.yaml")
-	text := fmt.Sprintf(slice, time.Now().UTC().Format(time.RFC3339Nano))
-	must(t, os.WriteFile(file+".new", []byte(text), 0o644))
+	must(t, os.WriteFile(file+".new", []byte(slice), 0o644))
 	must(t, os.Rename(file+".new", file))
 }
 

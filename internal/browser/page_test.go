@@ -145,12 +145,12 @@ func (c *chromium) names() []string {
 // refreshes turns the refresh on: the page loads itself again, with its filter, until it is turned off.
 func (c *chromium) refreshes() {
 	c.t.Helper()
-	made := `document.querySelector("footer").innerText`
+	made := `document.querySelector("footer")?.innerText ?? ""` // a page that is being loaded has none yet
 	c.run(chromedp.Navigate(statusURL+"?q=cart"), chromedp.Click(chromedp.CSS(`a[href="?q=cart&refresh=on"]`)),
 		chromedp.WaitVisible(chromedp.CSS(`a[href="?q=cart"]`)))
 	first := value[string](c, made)
 	deadline := time.Now().Add(20 * time.Second)
-	for value[string](c, made) == first {
+	for now := ""; now == "" || now == first; now = value[string](c, made) {
 		if time.Now().After(deadline) {
 			c.t.Fatal("the page has not loaded itself again within 20 s")
 		}

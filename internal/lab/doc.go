@@ -1,5 +1,6 @@
 // Package lab creates a small Kubernetes cluster in network namespaces and sends real TCP, UDP and SCTP
-// requests through the rules of one of its nodes.
+// requests through the rules of one of its nodes. SCTP comes from sockets if the module sctp of the kernel is
+// loaded, and otherwise from packets that the lab makes itself.
 //
 // Whether a ruleset is right shows in the packets that pass it. A lab answers that on any machine: it needs
 // the kernel and no other program, and no root where the kernel allows user namespaces. It never touches the

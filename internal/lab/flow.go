@@ -32,6 +32,12 @@ func (l *Lab) Open(from, proto string, to netip.AddrPort) (*Flow, error) {
 			return nil, fmt.Errorf("associate with %s: %w", to, err)
 		}
 	}
+	if a, ok := conn.(association); ok {
+		if _, err := receive(a); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("read greeting of %s: %w", to, err)
+		}
+	}
 	return f, nil
 }
 
@@ -56,7 +62,11 @@ func (f *Flow) Ask() Result {
 	result := Result{Local: localAddr(f.conn)}
 	var text []byte
 	var err error
-	if ip, ok := f.conn.(*net.IPConn); ok {
+	if a, ok := f.conn.(association); ok {
+		if _, err = a.Write([]byte("?\n")); err == nil {
+			text, err = receive(a)
+		}
+	} else if ip, ok := f.conn.(*net.IPConn); ok {
 		var in sctpPacket
 		in, err = f.exchange(ip, sctpPacket{chunk: sctpHeartbeat, verificationTag: f.theirs},
 			sctpHeartbeatAck)

@@ -77,7 +77,7 @@ func (l *Lab) request(from, proto string, to netip.AddrPort, timeout time.Durati
 	start := time.Now()
 	conn, port, err := l.dial(p, proto, to, start.Add(timeout))
 	switch {
-	case err != nil && time.Since(start) > sendAgain:
+	case err != nil && proto != "sctp" && time.Since(start) > sendAgain:
 		return Result{Outcome: Dropped, Err: err}
 	case err != nil:
 		return Result{Outcome: outcome(err), Err: err}
@@ -132,7 +132,11 @@ func (l *Lab) dial(p party, proto string, to netip.AddrPort, deadline time.Time)
 		}
 		var conn net.Conn
 		err := p.ns.Do(func() (err error) {
-			conn, err = dialer.Dial(network, address)
+			if proto == "sctp" && kernelSCTP() {
+				conn, err = dialSCTP(local, to, deadline)
+			} else {
+				conn, err = dialer.Dial(network, address)
+			}
 			return err
 		})
 		if errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline) {
@@ -152,10 +156,16 @@ func ask(conn net.Conn, srcPort, dstPort uint16) ([]byte, error) {
 		return io.ReadAll(conn)
 	case *net.IPConn:
 		return askSCTP(conn, srcPort, dstPort)
+	case association:
+		return receive(conn)
 	}
 	if _, err := conn.Write([]byte("?\n")); err != nil && !rejectedLocally(err) {
 		return nil, err
 	}
+	return receive(conn)
+}
+
+func receive(conn net.Conn) ([]byte, error) {
 	buf := make([]byte, 2048)
 	n, err := conn.Read(buf)
 	return buf[:n], err

@@ -9,8 +9,8 @@ import (
 	"net/netip"
 )
 
-// The lab does not need SCTP sockets in the kernel: it exchanges packets with one chunk (RFC 9260, section
-// 3.3) over raw sockets. A request is an INIT and its INIT ACK; connection tracking needs no more to
+// Without SCTP sockets in the kernel (association.go) the lab exchanges packets with one chunk (RFC 9260,
+// section 3.3) over raw sockets. A request is an INIT and its INIT ACK; connection tracking needs no more to
 // translate it. COOKIE ECHO and COOKIE ACK establish an association, and HEARTBEATs follow.
 const (
 	sctpInit         = 1

@@ -26,8 +26,8 @@ func greeting(name string, seen netip.Addr) []byte {
 }
 
 // Serve starts a server for proto (tcp, udp or sctp) at an address of the lab, unless it exists already. The
-// server runs until the lab is closed. A port without a server refuses requests, except that an address with
-// an SCTP server does not answer on its other SCTP ports.
+// server runs until the lab is closed. A port without a server refuses requests. Exception: without SCTP
+// sockets an address with an SCTP server does not answer on its other SCTP ports.
 func (l *Lab) Serve(addr netip.AddrPort, proto string) error {
 	name, ok := l.owners[addr.Addr()]
 	if !ok {
@@ -113,6 +113,12 @@ func (l *Lab) start(s server, name string) (stop io.Closer, err error) {
 			stop, answer = conn, func() { serveUDP(conn, name) }
 			return err
 		case "sctp":
+			if kernelSCTP() {
+				listener, err := listenSCTP(s.addr)
+				a := &associations{listener: listener, clients: map[*net.TCPConn]bool{}}
+				stop, answer = a, func() { a.serve(name) }
+				return err
+			}
 			conn, err := net.ListenIP(sctpNetwork(s.addr.Addr()), &net.IPAddr{IP: s.addr.Addr().AsSlice()})
 			stop, answer = conn, func() { serveSCTP(conn, s.addr.Port(), name) }
 			return err

@@ -26,7 +26,11 @@ func ReadConnections(c *netlink.Conn, families []service.Family, each func(Conne
 	for _, f := range families {
 		set := nftables.Services.String()
 		err := c.DumpElements(f.Number(), nftables.TableName, set, func(attributes []byte) error {
-			if connections, ok := parseConnections(attributes); ok {
+			raw := parseElement(attributes)
+			if n, _ := raw.packets(); n == 0 {
+				return nil // most frontends of a large cluster get no connection on a node
+			}
+			if connections, ok := raw.connections(); ok {
 				each(connections)
 			}
 			return nil
@@ -61,26 +65,22 @@ func ReadCounters(c *netlink.Conn, ids []nftables.ElementID) (map[nftables.Eleme
 // Attributes of the expression counter of linux/netfilter/nf_tables.h.
 const counterPackets = 2 // NFTA_COUNTER_PACKETS
 
-// parseConnections returns the counter of an element of the map services, and false if it has none, or none
-// came.
-func parseConnections(attributes []byte) (out Connections, ok bool) {
-	raw := parseElement(attributes)
-	var e nftables.Element
+// connections returns the counter of an element of the map services, and false if it has none.
+func (e rawElement) connections() (out Connections, ok bool) {
+	var of nftables.Element
 	for _, f := range service.Families() {
 		id := nftables.SetID{Family: f, Kind: nftables.Services}
-		if len(raw.key) == id.KeySize() {
-			e.Set = id
+		if len(e.key) == id.KeySize() {
+			of.Set = id
 		}
 	}
-	if raw.counter == nil || e.Set.Family == 0 {
+	if e.counter == nil || of.Set.Family == 0 {
 		return out, false
 	}
-	if out.Count, ok = raw.packets(); !ok || out.Count == 0 {
-		return out, false // most frontends of a large cluster get no connection on a node
-	}
-	copy(e.Key[:], raw.key)
-	out.Frontend, out.Port = e.KeyValues().Frontend(), elementComment(raw.userdata)
-	return out, true
+	copy(of.Key[:], e.key)
+	out.Frontend, out.Port = of.KeyValues().Frontend(), elementComment(e.userdata)
+	out.Count, ok = e.packets()
+	return out, ok
 }
 
 // packets returns how many packets the counter of an element has counted, and false if it has no counter. It
@@ -129,7 +129,7 @@ func (c *Conn) echo(b *netlink.Batch, d *rules.Delta) (flag uint16) {
 				continue
 			}
 			for _, element := range netlink.Attrs(list) {
-				if connections, ok := parseConnections(element); ok {
+				if connections, ok := parseElement(element).connections(); ok {
 					c.counted(connections)
 				}
 			}

@@ -39,3 +39,26 @@ func TestCheckDrift(t *testing.T) {
 	})
 	check("one of our tables", Drifted)
 }
+
+// TestMissingElement deletes elements behind our back. A check notices it where the kernel counts elements,
+// since Linux 6.16. Otherwise the next full sync finds it.
+func TestMissingElement(t *testing.T) {
+	ns := lab.TestNamespace(t)
+	c, want := testDial(t, ns, Options{}), manyServices(3)
+	mustApply(t, c, want)
+	sets, err := newReader(c, service.IPv4).layouts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	noticed := Unknown
+	if lab.Feature(t, "element-counts", sets["cluster-ips"].counted, 6, 16) {
+		noticed = Drifted
+	}
+	mustNft(t, ns, "flush set ip nftproxy cluster-ips")
+	if drift, err := c.CheckDrift(want); drift != noticed || err != nil {
+		t.Errorf("drift %v, error %v; want %v", drift, err, noticed)
+	}
+	if d := mustApply(t, c, want); len(d.Add) != 3 || len(d.Reset) > 0 {
+		t.Errorf("written: %+v, want the 3 elements", d)
+	}
+}
