@@ -15,9 +15,8 @@ import (
 
 // Annotations of Services that are nftproxy's own. kube-proxy ignores them.
 const (
-	annotationPrefix    = "nftproxy.io/"
-	annotationScheduler = annotationPrefix + "scheduler"
-	annotationWeights   = annotationPrefix + "weights"
+	annotationScheduler = service.AnnotationPrefix + "scheduler"
+	annotationWeights   = service.AnnotationPrefix + "weights"
 )
 
 // maxWeight bounds weights: an endpoint gets so many slots at most.
@@ -32,7 +31,7 @@ type weights struct {
 // annotations reads the annotations of a Service.
 func (s *serviceState) annotations(svc *corev1.Service) {
 	for _, name := range slices.Sorted(maps.Keys(svc.Annotations)) {
-		if !strings.HasPrefix(name, annotationPrefix) {
+		if !strings.HasPrefix(name, service.AnnotationPrefix) {
 			continue
 		}
 		text := svc.Annotations[name]
