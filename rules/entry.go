@@ -123,8 +123,8 @@ func (c chosen) element(f service.Frontend, slot int) nftables.Element {
 	return nftables.SlotElement(c.slots, f, slot, c.bySlot[slot])
 }
 
-// choices returns the backends of the entry in maps without and with session affinity, and in turn. Those that
-// it does not use are empty.
+// choices returns the backends of the entry in maps without and with session affinity, and in turn. Those
+// that it does not use are empty.
 func (e *Entry) choices() [6]chosen {
 	all := [6]chosen{
 		{slots: nftables.Endpoints}, {slots: nftables.LocalEndpoints},

@@ -190,8 +190,8 @@ func newConflict(winner, loser claim) Conflict {
 // Conflicts returns the number of frontends that more than one Service claims.
 func (r *Ruleset) Conflicts() int { return len(r.losers) }
 
-// Frontends counts the frontends of a table by the chain of their shape. Those with a chain of their own count
-// together, by what their names have in common.
+// Frontends counts the frontends of a table by the chain of their shape. Those with a chain of their own
+// count together, by what their names have in common.
 func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	counts := map[string]int{}
 	for s, n := range r.shapes {
