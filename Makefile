@@ -9,13 +9,16 @@ TOOLS := internal/tools
 BENCHMARKS := internal/bench
 # The module of the tests that compare nftproxy with the code of Kubernetes.
 UPSTREAM := internal/upstream
+# The module of the kube-proxy to compare with.
+KUBEPROXY := testdata/kubeproxy
 # The module of the tests in a browser.
 BROWSER := internal/browser
 
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: all build image test proof e2e browser demo bench kernels golden case docs pages fuzz lint vuln verify tools clean
+.PHONY: all build image test proof e2e browser demo kube-proxy kubeproxy-dumps bench kernels golden case docs pages \
+	fuzz lint vuln verify tools clean
 
 all: build
 
@@ -45,8 +48,16 @@ demo: build ## show nftproxy on a node in network namespaces, before, during and
 	$(GO) build -trimpath -o bin/demo ./internal/demo
 	bin/demo --nftproxy bin/nftproxy --manifests testdata/demo
 
+kube-proxy: ## build bin/kube-proxy, to compare with; the first build takes minutes
+	version=$$($(GO) list -C $(KUBEPROXY) -m -f '{{.Version}}' k8s.io/kubernetes) && \
+	$(GO) build -C $(KUBEPROXY) -trimpath -buildvcs=false -o $(CURDIR)/bin/kube-proxy \
+		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" .
+
+kubeproxy-dumps: kube-proxy ## record what kube-proxy programs for testdata/rules, or for CASES of it; needs nft
+	$(GO) run ./internal/proof/capture $(CASES)
+
 # BENCH has options, such as '-sizes 1000,10000 -rounds 5'; bin/bench -help lists them. It writes to bench/.
-bench: build ## measure nftproxy, the bare kernel and the kube-proxy at KUBE_PROXY; needs root
+bench: build ## measure nftproxy, the bare kernel and with KUBE_PROXY=bin/kube-proxy that one; needs root
 	$(GO) build -C $(BENCHMARKS) -trimpath -o $(CURDIR)/bin/bench .
 	bin/bench $(if $(KUBE_PROXY),-kube-proxy $(KUBE_PROXY)) $(BENCH)
 

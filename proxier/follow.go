@@ -50,10 +50,12 @@ func (p *Proxier) applyNode(node *corev1.Node) {
 	}
 	switch now := p.state.Node(); {
 	case now.Kept && !before.Kept:
-		p.events.reportNode(corev1.EventTypeWarning, reasonAddressesMissing, fmt.Sprintf(
-			"the Node has no addresses any more: nodePorts and health checks stay on its last ones: %s",
-			joinAddrs(now.Primary)))
+		what := fmt.Sprintf("the Node has no addresses any more: nodePorts and health checks stay on its last "+
+			"ones: %s", joinAddrs(now.Primary))
+		p.notes.set(aboutAddresses, what, "See whether the kubelet runs and has registered the Node.")
+		p.events.reportNode(corev1.EventTypeWarning, reasonAddressesMissing, what)
 	case before.Kept && !now.Kept:
+		p.notes.clear(aboutAddresses)
 		klog.InfoS("Node has addresses again", "addresses", now.Primary)
 	}
 }

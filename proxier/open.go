@@ -20,8 +20,9 @@ import (
 const (
 	openFor   = 5 * time.Second
 	openShare = 20
-	// openWithin is how long a page waits for a count. It then has that of the last one.
-	openWithin = 500 * time.Millisecond
+	// openWithin is how long a page waits for a count. It then has that of the last one, and the first page
+	// none: its first byte shall come within 200 ms.
+	openWithin = 100 * time.Millisecond
 	// openTimeout bounds a count.
 	openTimeout = 10 * time.Second
 	// openLookups is how many frontends are looked up in one turn of the reconciler's goroutine.

@@ -13,11 +13,13 @@ import (
 
 // What a note is about.
 const (
-	aboutAPI       = "api"
-	aboutConfig    = "config"
-	aboutTable     = "conntrack table"
-	aboutDrops     = "conntrack drops"
-	aboutKubeProxy = "kube-proxy"
+	aboutAPI        = "api"
+	aboutConfig     = "config"
+	aboutTable      = "conntrack table"
+	aboutDrops      = "conntrack drops"
+	aboutKubeProxy  = "kube-proxy"
+	aboutForwarding = "forwarding"
+	aboutAddresses  = "addresses of the Node"
 )
 
 const (
@@ -45,6 +47,7 @@ func (p *Proxier) problems(f facts) (list []status.Problem) {
 			"The words of the kernel say why. nftproxy tries again at least every %v (%d failures so far); "+
 				"connections follow the rules as they were.", maxRetry, f.failures))
 	}
+	p.watchForwarding()
 	p.watchTracking()
 	list = append(list, p.notes.list()...)
 	if resources, since := p.notes.silent(silence); len(resources) > 0 {
@@ -55,15 +58,18 @@ func (p *Proxier) problems(f facts) (list []status.Problem) {
 		add(f.repairedAt, f.repaired, "Find the program that changes nftables on this node: see docs/"+
 			"troubleshooting.md. With Linux 6.9 --own-tables keeps it out.")
 	}
-	if off := host.NotForwarding(p.families); len(off) > 0 {
-		add(time.Time{}, "This node does not forward packets to pods and other nodes: 0 is the value of "+
-			strings.Join(off, " and ")+".", "Set it to 1, also in /etc/sysctl.d for the next boot.")
-	}
-	if node := p.state.Node(); node.Kept {
-		add(time.Time{}, "The Node object has no addresses: nodePorts and health checks stay on its last ones, "+
-			joinAddrs(node.Primary)+".", "See whether the kubelet runs and the Node is registered.")
-	}
 	return list
+}
+
+// watchForwarding notes that the node does not forward packets, or that it does again.
+func (p *Proxier) watchForwarding() {
+	off := host.NotForwarding(p.families)
+	if len(off) == 0 {
+		p.notes.clear(aboutForwarding)
+		return
+	}
+	p.notes.set(aboutForwarding, "This node does not forward packets to pods and other nodes: 0 is the value of "+
+		strings.Join(off, " and ")+".", "Set it to 1, also in /etc/sysctl.d for the next boot.")
 }
 
 // problems returns those that the reconciler knows, and how many others of Services there are.

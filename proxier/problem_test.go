@@ -159,6 +159,24 @@ func TestSourceProblems(t *testing.T) {
 	})
 }
 
+// TestAddressesProblem lets the Node lose its addresses and get them back.
+func TestAddressesProblem(t *testing.T) {
+	inLoop(t, func(t *testing.T, l *looping) {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
+		addresses := []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}
+		with := node.DeepCopy()
+		with.Status.Addresses = addresses
+		l.Apply(with)
+		l.sleep(time.Second)
+		l.has(false, "the Node has no addresses", 0)
+		l.Apply(node)
+		l.sleep(time.Minute)
+		l.has(true, "the Node has no addresses any more: nodePorts and health checks stay", time.Minute)
+		l.Apply(with)
+		l.has(false, "the Node has no addresses", 0)
+	})
+}
+
 // TestStatusWhileBusy asks while nothing was delivered, and during a sync that takes long: there is an answer
 // within busyAfter, with what is known.
 func TestStatusWhileBusy(t *testing.T) {
@@ -225,6 +243,10 @@ func TestDaemonProblems(t *testing.T) {
 	}
 	forward("0")
 	appears("does not forward packets to pods and other nodes: 0 is the value of net.ipv4.ip_forward")
+	off, _ := about(statusOf(t, ""), "does not forward")
+	if off.Since.IsZero() {
+		t.Error("it is not known since when the node does not forward packets")
+	}
 	forward("1")
 	goes("does not forward")
 

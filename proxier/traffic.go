@@ -162,10 +162,11 @@ func (c *connections) ranks(order string) map[string]float64 {
 	return ranks
 }
 
-// sample reads the counters for each step of the histories, and looks at connection tracking, until ctx ends.
+// sample reads the counters for each step of the histories, and looks for problems of the host, until ctx ends.
 func (p *Proxier) sample(ctx context.Context) {
 	for ctx.Err() == nil {
 		begin := time.Now()
+		p.watchForwarding()
 		p.watchTracking()
 		if p.config.ConnectionCounters != config.CountOff {
 			if err := p.connections.refresh(); err != nil {

@@ -2,7 +2,7 @@
 // of the kernel and the API server without a proxy.
 //
 //	make bench
-//	make bench KUBE_PROXY=path/to/kube-proxy BENCH='-sizes 1000,10000 -rounds 5'
+//	make kube-proxy bench KUBE_PROXY=bin/kube-proxy BENCH='-sizes 1000,10000 -rounds 5'
 //
 //	bin/bench merge -out DIR FILE...    # merge the bench.json of several runs
 //

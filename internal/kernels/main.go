@@ -92,7 +92,7 @@ func verdict(results []result) error {
 	var err error
 	for _, r := range results {
 		for _, failure := range r.failures() {
-			err = errors.Join(err, fmt.Errorf("Linux %s: %s", r.version, failure))
+			err = errors.Join(err, fmt.Errorf("kernel %s: %s", r.version, failure))
 		}
 	}
 	return err

@@ -7,6 +7,9 @@
 // of testdata into the kernel, read back what it has, run one packet of each class through it (package
 // bytecode), and compare the outcomes with those that the objects allow (package spec).
 //
+// TestKubeProxy does the same with the tables of kube-proxy, which package capture has recorded in testdata
+// (package recording).
+//
 // The tests visit a sample of the classes of each case. With -all, as in `make proof`, they visit all.
 //
 // Start reading at TestExhaustion; classes_test.go cuts the space.

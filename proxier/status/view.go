@@ -124,7 +124,7 @@ func latency(l Latency) string {
 // of says how many times the quantiles are made of.
 func (l Latency) of(what string) string {
 	if l.Samples == 0 {
-		return "no " + what + " yet"
+		return "no " + what + " was timed yet"
 	}
 	return "p50 / p99, " + several(l.Samples, what)
 }

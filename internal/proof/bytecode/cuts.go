@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -76,12 +77,13 @@ type scan struct {
 	cuts     *Cuts
 	size     int // of addresses
 	words    [20]field
-	priority bool // was written by the rule: it is not the packet's own any more
+	masks    [20][]byte // of the address in the word, if only the bits of a prefix count
+	priority bool       // was written by the rule: it is not the packet's own any more
 }
 
 func (s *scan) load(at, size int, f field) {
 	for i := at / 4; i < (at+size+3)/4; i++ {
-		s.words[i] = f
+		s.words[i], s.masks[i] = f, nil
 	}
 }
 
@@ -103,11 +105,7 @@ func (s *scan) expression(x expression) error {
 	case addressType:
 		s.load(x.to, 4, typeField)
 	case bitwise:
-		if s.words[x.from/4] == markField {
-			s.cuts.Marks[binary.NativeEndian.Uint32(x.mask)] = true
-		} else if s.words[x.from/4] != constantField {
-			return fmt.Errorf("bitwise on the field %d is not known", s.words[x.from/4])
-		}
+		return s.bitwise(x)
 	case compare:
 		return s.range_(x.from, x.with, x.with)
 	case between:
@@ -126,10 +124,10 @@ func (s *scan) payload(x payload) error {
 		src = 8
 	}
 	switch {
-	case !x.transport && x.offset == src && x.size <= s.size: // nft loads the bytes of a prefix only
-		s.load(x.to, x.size, srcField)
+	case !x.transport && x.offset == src && x.size <= s.size:
+		s.address(x, srcField)
 	case !x.transport && x.offset == src+s.size && x.size <= s.size:
-		s.load(x.to, x.size, dstField)
+		s.address(x, dstField)
 	case x.transport && x.offset == 2 && x.size == 2:
 		s.load(x.to, x.size, portField)
 	case x.isSourcePort():
@@ -138,6 +136,41 @@ func (s *scan) payload(x payload) error {
 		return fmt.Errorf("bytes %d to %d of a header are not known", x.offset, x.offset+x.size)
 	}
 	return nil
+}
+
+func (s *scan) bitwise(x bitwise) error {
+	switch f := s.words[x.from/4]; f {
+	case constantField:
+	case markField:
+		s.cuts.Marks[binary.NativeEndian.Uint32(x.mask)] = true
+	case srcField, dstField:
+		_, bits := net.IPMask(x.mask).Size() // 0 if the mask is not that of a prefix
+		if bytes.Count(x.xor, []byte{0}) < len(x.xor) || bits == 0 {
+			return fmt.Errorf("the mask %x of an address is not that of a prefix", x.mask)
+		}
+		s.load(x.to, len(x.mask), f)
+		s.masks[x.to/4] = x.mask
+	default:
+		return fmt.Errorf("bitwise on the field %d is not known", f)
+	}
+	return nil
+}
+
+// prefix returns the first and the last address of a prefix.
+func (s *scan) prefix(bits, mask []byte) (first, last []byte) {
+	first, last = make([]byte, s.size), bytes.Repeat([]byte{0xff}, s.size)
+	for i := range mask {
+		first[i] = bits[i] & mask[i]
+		last[i] = bits[i] | ^mask[i]
+	}
+	return first, last
+}
+
+// address is the load of an address, or of the bytes of it that a prefix has.
+func (s *scan) address(x payload, f field) {
+	if s.load(x.to, x.size, f); x.size < s.size {
+		s.masks[x.to/4] = bytes.Repeat([]byte{0xff}, x.size)
+	}
 }
 
 func (s *scan) meta(x meta) {
@@ -211,6 +244,12 @@ func (s *scan) parts(at int, first, last []byte, behind bool) error {
 	c := s.cuts
 	for i := 0; i < len(first); {
 		rest, end := first[i:], last[i:]
+		if mask := s.masks[(at+i)/4]; mask != nil {
+			if len(mask) != len(rest) {
+				return fmt.Errorf("%d bytes of an address with the mask %x are compared", len(rest), mask)
+			}
+			rest, end = s.prefix(rest, mask)
+		}
 		size := 4
 		switch s.words[(at+i)/4] {
 		case srcField:
@@ -245,15 +284,11 @@ func (s *scan) parts(at int, first, last []byte, behind bool) error {
 	return nil
 }
 
-// cutAddress adds the first address and the one behind the last, of which a comparison may have the first
-// bytes only. It returns the size of an address.
+// cutAddress adds the first address and the one behind the last. It returns the size of an address.
 func cutAddress(to map[netip.Addr]bool, first, last []byte, size int, behind bool) int {
-	lowest, highest := make([]byte, size), bytes.Repeat([]byte{0xff}, size)
-	copy(lowest, first)
-	copy(highest, last)
-	a, _ := netip.AddrFromSlice(lowest)
+	a, _ := netip.AddrFromSlice(first[:size])
 	to[a] = true
-	if b, _ := netip.AddrFromSlice(highest); behind && b.Next().IsValid() {
+	if b, _ := netip.AddrFromSlice(last[:size]); behind && b.Next().IsValid() {
 		to[b.Next()] = true
 	}
 	return size

@@ -127,6 +127,9 @@ func (p *parser) dynset() expression {
 	if b := p.attrs[unix.NFTA_DYNSET_TIMEOUT]; len(b) == 8 {
 		x.timeout = time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
 	}
+	if x.timeout == 0 && x.set != nil { // nft_dynset_eval
+		x.timeout = x.set.timeout
+	}
 	flags := p.number(unix.NFTA_DYNSET_FLAGS)
 	if flags != 0 || p.has(unix.NFTA_DYNSET_EXPR) || x.op > dynsetDelete {
 		p.refuse("operation %d with flags %#x or expressions is not known", x.op, flags)

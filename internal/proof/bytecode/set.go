@@ -2,9 +2,11 @@ package bytecode
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sort"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +31,7 @@ type Set struct {
 	keySize, dataSize int
 	fields            []int // sizes of the parts of a key of concatenated ranges, each padded to 4 bytes
 	verdicts          bool
+	timeout           time.Duration // of elements without one of their own
 	exact             map[string]*element
 	list              []*element // all; those of intervals in order
 	candidates        []string   // see possible
@@ -49,6 +52,9 @@ func (t *Table) addSet(a map[uint16][]byte) error {
 		keySize:  int(netlink.Uint32(a[unix.NFTA_SET_KEY_LEN])),
 		dataSize: int(netlink.Uint32(a[unix.NFTA_SET_DATA_LEN])),
 		verdicts: netlink.Uint32(a[unix.NFTA_SET_DATA_TYPE]) == dataVerdict,
+	}
+	if b := a[unix.NFTA_SET_TIMEOUT]; len(b) == 8 {
+		s.timeout = time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
 	}
 	known := uint32(unix.NFT_SET_ANONYMOUS | unix.NFT_SET_CONSTANT | unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP |
 		unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL | setConcat)

@@ -50,9 +50,14 @@ func (t *Table) String() string {
 	return "ip " + t.Name
 }
 
-// Read reads the tables of the network namespace of the connection. It refuses tables of other families than
-// ip and ip6.
-func Read(conn *netlink.Conn) (*Ruleset, error) {
+// Dumper answers dumps: a netlink.Conn, or a recording of what one answered.
+type Dumper interface {
+	Dump(msgType uint16, family uint8, table, name string, each func(attributes []byte) error) error
+	DumpElements(family uint8, table, set string, each func(element []byte) error) error
+}
+
+// Read reads the tables of a network namespace. It refuses tables of other families than ip and ip6.
+func Read(conn Dumper) (*Ruleset, error) {
 	r := &Ruleset{bases: map[uint8]*[unix.NF_INET_NUMHOOKS][]*Chain{}}
 	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET} {
 		var tables []*Table
@@ -78,7 +83,7 @@ func Read(conn *netlink.Conn) (*Ruleset, error) {
 	return r, r.order()
 }
 
-func (t *Table) read(conn *netlink.Conn) error {
+func (t *Table) read(conn Dumper) error {
 	dump := func(msgType uint16, name string, each func(map[uint16][]byte) error) error {
 		return conn.Dump(msgType, t.Family, t.Name, name, func(b []byte) error { return each(attrs(b)) })
 	}
