@@ -35,22 +35,7 @@ func NewTableState() *TableState {
 // stopped.
 func (p Programmed) Slots() Slots {
 	held, turns := map[service.Frontend]*Held{}, map[service.Frontend]*Held{}
-	turn := func(e nftables.Element) (*Held, int) {
-		key := e.KeyValues()
-		f := key.Frontend()
-		if turns[f] == nil {
-			turns[f] = &Held{}
-		}
-		return turns[f], min(int(key.Class), nftables.MaxSlots+1) - 1
-	}
-	of := func(e nftables.Element) (*Held, int) {
-		key := e.KeyValues()
-		f := key.Frontend()
-		if held[f] == nil {
-			held[f] = &Held{}
-		}
-		return held[f], key.Index
-	}
+	of := func(e nftables.Element) (*Held, int) { return heldBy(held, e) }
 	for _, t := range p {
 		for id, e := range t.Elements {
 			switch id.Set.Kind {
@@ -63,11 +48,11 @@ func (p Programmed) Slots() Slots {
 					h.Locals = put(h.Locals, slot, e.DataValues().Backend())
 				}
 			case nftables.StickyBackends:
-				h, slot := turn(e)
-				h.Backends = put(h.Backends, slot, e.DataValues().Backend())
+				h, _ := heldBy(turns, e)
+				h.Backends = put(h.Backends, turnOf(e), e.DataValues().Backend())
 			case nftables.StickyLocalBackends:
-				h, slot := turn(e)
-				h.Locals = put(h.Locals, slot, e.DataValues().Backend())
+				h, _ := heldBy(turns, e)
+				h.Locals = put(h.Locals, turnOf(e), e.DataValues().Backend())
 			case nftables.StickySlots:
 				h, slot := of(e)
 				if h.Numbers == nil {
@@ -95,6 +80,19 @@ func (p Programmed) Slots() Slots {
 		return Held{}
 	}
 }
+
+// heldBy returns what the frontend of an element has, and the slot of the element.
+func heldBy(in map[service.Frontend]*Held, e nftables.Element) (*Held, int) {
+	key := e.KeyValues()
+	f := key.Frontend()
+	if in[f] == nil {
+		in[f] = &Held{}
+	}
+	return in[f], key.Index
+}
+
+// turnOf returns the slot of an element of numbered backends, if they take turns.
+func turnOf(e nftables.Element) int { return int(e.KeyValues().Class) - 1 }
 
 // named returns the backend whose number an element of slots has; none, if the kernel does not have it.
 func (t *TableState) named(k nftables.SetKind, slot nftables.Element) service.Backend {

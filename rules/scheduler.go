@@ -10,8 +10,8 @@ import (
 //
 // The kernel keeps the number of RoundRobin in a rule, so each frontend has a chain of its own. This chain
 // looks nothing up: whenever a rule comes that uses a map, the kernel checks all elements of the map, and
-// whenever an element comes, all rules. The chain only takes a number, from 1 on, and goes to a chain that all
-// frontends of its kind share. Its slots are in the maps of numbered backends, because a number in the
+// whenever an element comes, all rules. The chain only takes a number, from 1 on, and goes to a chain that
+// all frontends of its kind share. Its slots are in the maps of numbered backends, because a number in the
 // priority of a packet is of another type for nft than that of a slot.
 //
 // A table of hashes and a list of weights depend only on the endpoints. Elsewhere an endpoint keeps its slot,

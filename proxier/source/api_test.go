@@ -342,7 +342,8 @@ func TestReduce(t *testing.T) {
 		{nil, nil},
 		{map[string]string{"other": "x"}, nil},
 		{map[string]string{"nftproxy.io/scheduler": "mh"}, map[string]string{"nftproxy.io/scheduler": "mh"}},
-		{map[string]string{"nftproxy.io/weights": "a", "other": "x"}, map[string]string{"nftproxy.io/weights": "a"}},
+		{map[string]string{"nftproxy.io/weights": "a", "other": "x"},
+			map[string]string{"nftproxy.io/weights": "a"}},
 	} {
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Annotations: tt.had}}
 		reduce(svc)

@@ -22,8 +22,8 @@ func (p *parser) hash() expression {
 		p.number(unix.NFTA_HASH_OFFSET)}
 }
 
-// run scales the hash as reciprocal_scale of linux/kernel.h does. A hash with the source port can be any number:
-// clients choose their ports.
+// run scales the hash as reciprocal_scale of linux/kernel.h does. A hash with the source port can be any
+// number: clients choose their ports.
 func (x jenkins) run(w *way) {
 	if w.anyPort {
 		w.anyPort = false

@@ -29,8 +29,8 @@ func weightless(s *corev1.Service, a netip.Addr, zone *string) bool {
 	return inZone
 }
 
-// oneForEach reports whether the address of a client chooses its endpoint (docs/annotations.md, scheduler sh).
-// Session affinity does not count it.
+// oneForEach reports whether the address of a client chooses its endpoint (docs/annotations.md, scheduler
+// sh). With session affinity it does not.
 func oneForEach(s *corev1.Service) bool {
 	return s.Annotations["nftproxy.io/scheduler"] == "sh" &&
 		s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP
