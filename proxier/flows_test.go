@@ -161,6 +161,9 @@ func TestFlows(t *testing.T) {
 		begin := flowStep{name: "begin", apply: append(svc(nil), slice("pod-a RS")...),
 			udp: "pod-a", sctp: "pod-a"}
 		port2 := func(s *corev1.Service) { s.Spec.Ports[0].Port, s.Spec.Ports[1].Port = 5061, 5061 }
+		weightless := func(s *corev1.Service) {
+			s.Annotations = map[string]string{"nftproxy.io/weights": podA + "=0,fd00:10:244:1::11=0"}
+		}
 		both := []string{"pod-a RS", "pod-c RS"}
 		for name, steps := range map[string][]flowStep{
 			"readiness flaps": {
@@ -173,6 +176,12 @@ func TestFlows(t *testing.T) {
 				{name: "not ready", apply: slice("pod-a"), sctp: "pod-a"},
 				{name: "ready", apply: slice("pod-a RS"), sctp: "pod-a"},
 				{name: "gone", apply: slice()},
+			},
+			"an endpoint gets the weight 0": {
+				{name: "another endpoint", apply: slice(both...), udp: "pod-a", sctp: "pod-a"},
+				{name: "weight 0", apply: svc(weightless), udp: "pod-a", sctp: "pod-a"},
+				{name: "weight 0 after a restart", restart: true, udp: "pod-a", sctp: "pod-a"},
+				{name: "gone", apply: slice("pod-c RS"), udp: "pod-c"},
 			},
 			"an endpoint drains": {
 				{name: "terminating", apply: slice("pod-a ST", "pod-c RS"), udp: "pod-a", sctp: "pod-a"},

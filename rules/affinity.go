@@ -35,8 +35,9 @@ func stickyRules(n int, timeout time.Duration, slots, backends nftables.SetKind)
 }
 
 // assignNumbers returns the numbers of the backends in slots. A backend keeps the number that it has in prev.
-// A new one gets that of its address, which a person can read: an IPv4 address itself, of an IPv6 address a
-// hash; or the next one that is free, if another backend of the frontend has that.
+// It has the same in all of its slots. A new one gets that of its address, which a person can read: an IPv4
+// address itself, of an IPv6 address a hash; or the next one that is free, if another backend of the frontend
+// has that.
 //
 // So a number names the same address and port for as long as they serve, on every node and in every process,
 // and another endpoint gets it only if both addresses have the same number. Even then a client that is
@@ -48,16 +49,18 @@ func assignNumbers(prev numbered, slots []service.Backend) []nftables.Class {
 		known[prev.backends[slot]] = n
 	}
 	taken := takenNumbers{0: 1} // nft prints 0 as none
-	numbers := make([]nftables.Class, len(slots))
-	for slot, b := range slots {
-		if n, ok := known[b]; ok && taken.free(n) {
-			numbers[slot] = taken.take(n)
+	given := make(map[service.Backend]nftables.Class, len(slots))
+	for _, b := range slots {
+		if n, ok := known[b]; ok && given[b] == 0 && taken.free(n) {
+			given[b] = taken.take(n)
 		}
 	}
+	numbers := make([]nftables.Class, len(slots))
 	for slot, b := range slots {
-		if numbers[slot] == 0 {
-			numbers[slot] = taken.take(numberOf(b.Addr()))
+		if given[b] == 0 {
+			given[b] = taken.take(numberOf(b.Addr()))
 		}
+		numbers[slot] = given[b]
 	}
 	return numbers
 }

@@ -56,6 +56,7 @@ func Compile(svc *service.Service, node service.Node, slots Slots, share int) *C
 			c.sources[family] = sources(svc, node, family)
 		}
 	}
+	c.by = c.scheduler()
 	of := families(svc.ClusterIPs)
 	c.ports = make([]portTargets, 0, len(svc.Ports)*len(of))
 	for i := range svc.Ports {
@@ -94,6 +95,7 @@ type compiler struct {
 	ports   []portTargets
 	seen    map[service.Frontend]*service.Port
 	sources map[service.Family][]netip.Prefix // that a restricted load-balancer IP admits
+	by      service.Scheduler
 }
 
 // port adds the targets of one port in one family.
@@ -130,6 +132,10 @@ func (c *compiler) port(p *service.Port, family service.Family) {
 	}
 	internal.trim()
 	external.trim()
+	if w := weightsOf(p.Endpoints); w != nil || c.by != service.Random {
+		c.schedule(&internal, w)
+		c.schedule(&external, w)
+	}
 	c.ports = append(c.ports, portTargets{p, family, internal, external})
 }
 

@@ -19,9 +19,9 @@ func (c counts) entry(e *Entry, by int) {
 		add(nftables.AllowedSources, len(e.Sources))
 	}
 	for _, choice := range e.choices() {
-		add(choice.slots, len(choice.bySlot))
+		add(choice.set(), len(choice.bySlot))
 		if choice.numbers != nil {
-			add(choice.backends, len(choice.numbers))
+			add(choice.backends, distinct(choice.numbers))
 		}
 	}
 }
@@ -38,7 +38,7 @@ func (r *Ruleset) Counts() map[nftables.SetID]int {
 		all[nftables.SetID{Family: f, Kind: nftables.PodCIDRs}] = len(prefixesOf(f, r.config.PodTraffic.CIDRs))
 	}
 	for s := range r.shapes {
-		if s.shape.Kind != shapeAny {
+		if !s.shape.isPart() {
 			all[nftables.SetID{Family: s.family, Kind: nftables.Shapes}]++
 		}
 	}

@@ -73,7 +73,7 @@ func (e *Entry) Counted() iter.Seq2[nftables.ElementID, service.Backend] {
 	return func(yield func(nftables.ElementID, service.Backend) bool) {
 		for _, c := range e.choices() {
 			for slot, b := range c.bySlot {
-				id := nftables.SlotElement(c.slots, e.Frontend, slot, b).ElementID
+				id := c.element(e.Frontend, slot).ElementID
 				if c.numbers != nil {
 					id = nftables.StickyBackendID(c.backends, e.Frontend, c.numbers[slot])
 				}

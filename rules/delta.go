@@ -60,9 +60,9 @@ func (d *Delta) Repairs() (chains, elements int) {
 func (r *Ruleset) Changes() *Delta {
 	d := &Delta{}
 	for _, s := range slices.SortedFunc(maps.Keys(r.changes.shapes), tableShape.compare) {
-		d.Chains = append(d.Chains, s.shape.chain(s.family, r.config))
-		if s.shape.Kind != shapeAny {
-			e := nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName())
+		d.Chains = append(d.Chains, s.chain(r.config))
+		if !s.shape.isPart() {
+			e := nftables.ShapeElement(s.family, r.number(s), s.chainName())
 			old, exists := r.unused[e.ElementID]
 			d.element(old, exists, e)
 		}
@@ -85,7 +85,7 @@ func (r *Ruleset) Changes() *Delta {
 // Done says that the kernel holds the ruleset as it is now.
 func (r *Ruleset) Done() {
 	for s := range r.changes.shapes {
-		if s.shape.Kind != shapeAny {
+		if !s.shape.isPart() {
 			delete(r.unused, nftables.ShapeElement(s.family, r.number(s), "").ElementID)
 		}
 	}
@@ -119,7 +119,7 @@ func (d *Delta) entry(r *Ruleset, before, after *Entry) {
 		if old.numbers != nil || now[i].numbers != nil {
 			d.stickySlots(f, old, now[i])
 		} else {
-			d.slots(old.slots, f, old.bySlot, now[i].bySlot)
+			d.slots(f, old, now[i])
 		}
 	}
 }
@@ -144,15 +144,15 @@ func (d *Delta) elements(before, after []nftables.Element) {
 
 // slots adds the changes between slots. There may be thousands and few differ, so it makes elements only of
 // those that differ.
-func (d *Delta) slots(k nftables.SetKind, f service.Frontend, before, after []service.Backend) {
-	for slot, b := range before {
-		if slot >= len(after) || after[slot] != b {
-			d.Delete = append(d.Delete, nftables.SlotElement(k, f, slot, b))
+func (d *Delta) slots(f service.Frontend, before, after chosen) {
+	for slot, b := range before.bySlot {
+		if slot >= len(after.bySlot) || after.bySlot[slot] != b {
+			d.Delete = append(d.Delete, before.element(f, slot))
 		}
 	}
-	for slot, b := range after {
-		if slot >= len(before) || before[slot] != b {
-			d.Add = append(d.Add, nftables.SlotElement(k, f, slot, b))
+	for slot, b := range after.bySlot {
+		if slot >= len(before.bySlot) || before.bySlot[slot] != b {
+			d.Add = append(d.Add, after.element(f, slot))
 		}
 	}
 }

@@ -141,7 +141,7 @@ func (r *Ruleset) Chains(f service.Family) []nftables.Chain {
 	chains := baseChains(f, r.config)
 	for s := range r.shapes {
 		if s.family == f {
-			chains = append(chains, s.shape.chain(f, r.config))
+			chains = append(chains, s.chain(r.config))
 		}
 	}
 	slices.SortFunc(chains, nftables.Chain.Compare)
@@ -162,7 +162,7 @@ func (r *Ruleset) sets(f service.Family) []nftables.Set {
 func (r *Ruleset) size() int {
 	n := len(r.clusters) + len(r.hairpins)
 	for s := range r.shapes {
-		if s.shape.Kind != shapeAny {
+		if !s.shape.isPart() {
 			n++
 		}
 	}
@@ -220,8 +220,8 @@ func (r *Ruleset) common() []nftables.Element {
 		}
 	}
 	for _, s := range slices.SortedFunc(maps.Keys(r.shapes), tableShape.compare) {
-		if s.shape.Kind != shapeAny {
-			out = append(out, nftables.ShapeElement(s.family, r.number(s), s.shape.ChainName()))
+		if !s.shape.isPart() {
+			out = append(out, nftables.ShapeElement(s.family, r.number(s), s.chainName()))
 		}
 	}
 	return out

@@ -7,7 +7,7 @@
 //
 // The cost of a change depends on the size of one Service, not on the number of Services: all frontends with
 // the same number of endpoints share a chain ([Shape]), endpoints are elements of maps, and an endpoint keeps
-// its place in them ([AssignSlots]).
+// its place in them ([AssignSlots]). scheduler.go has the exceptions.
 //
 // Start reading at [Compile], which turns one Service into the frontends that it wants. [Ruleset] holds what
 // is desired and collects changes, [Diff] compares it with [Programmed], the state that was read from the

@@ -44,12 +44,12 @@ func (s *selection) has(ep *service.Endpoint) bool {
 	return service.FamilyOf(ep.Backend.Addr()) == s.family
 }
 
-func (s *selection) ready(ep *service.Endpoint) bool { return ep.Ready && s.has(ep) }
+func (s *selection) ready(ep *service.Endpoint) bool { return ep.Ready && !ep.Drained && s.has(ep) }
 
 func (s *selection) here(ep *service.Endpoint) bool { return ep.Node != "" && ep.Node == s.node.Name }
 
 func (s *selection) draining(ep *service.Endpoint) bool {
-	return !ep.Ready && ep.Serving && ep.Terminating && s.has(ep)
+	return !ep.Ready && ep.Serving && ep.Terminating && !ep.Drained && s.has(ep)
 }
 
 // usable reports whether the conditions of an endpoint allow it to take traffic.
@@ -85,7 +85,7 @@ func localReady(svc *service.Service, node service.Node) map[service.Family]int 
 	for _, p := range svc.Ports {
 		for _, ep := range current(p.Endpoints) {
 			addr := ep.Backend.Addr()
-			if !ep.Ready || ep.Node == "" || ep.Node != node.Name || counted[addr] {
+			if !ep.Ready || ep.Drained || ep.Node == "" || ep.Node != node.Name || counted[addr] {
 				continue
 			}
 			counted[addr] = true

@@ -104,19 +104,40 @@ type chosen struct {
 	slots, backends nftables.SetKind
 	bySlot          []service.Backend
 	numbers         []nftables.Class // nil: without session affinity
+	turns           bool             // the slots are in backends, and their numbers begin with 1
 }
 
-// choices returns the backends of the entry in maps without and with session affinity. Those that it does not
-// use are empty.
-func (e *Entry) choices() [4]chosen {
-	all := [4]chosen{
+// set returns the map that has the slots.
+func (c chosen) set() nftables.SetKind {
+	if c.turns {
+		return c.backends
+	}
+	return c.slots
+}
+
+// element returns the element of a slot, without session affinity.
+func (c chosen) element(f service.Frontend, slot int) nftables.Element {
+	if c.turns {
+		return nftables.StickyBackendElement(c.backends, f, nftables.Class(slot+1), c.bySlot[slot])
+	}
+	return nftables.SlotElement(c.slots, f, slot, c.bySlot[slot])
+}
+
+// choices returns the backends of the entry in maps without and with session affinity, and in turn. Those
+// that it does not use are empty.
+func (e *Entry) choices() [6]chosen {
+	all := [6]chosen{
 		{slots: nftables.Endpoints}, {slots: nftables.LocalEndpoints},
 		{slots: nftables.StickySlots, backends: nftables.StickyBackends},
 		{slots: nftables.StickyLocalSlots, backends: nftables.StickyLocalBackends},
+		{backends: nftables.StickyBackends, turns: true}, {backends: nftables.StickyLocalBackends, turns: true},
 	}
 	first := 0
-	if e.sticky() {
+	switch {
+	case e.sticky():
 		first = 2
+	case e.Shape.Scheduler == service.RoundRobin:
+		first = 4
 	}
 	all[first].bySlot, all[first].numbers = e.Backends, e.Numbers
 	all[first+1].bySlot, all[first+1].numbers = e.Locals, e.LocalNumbers
@@ -132,19 +153,39 @@ func (c chosen) byNumber() map[nftables.Class]service.Backend {
 	return out
 }
 
+// distinct returns how many backends have numbers: with weights, one has the same in several slots.
+func distinct(numbers []nftables.Class) int {
+	if numbers == nil {
+		return 0
+	}
+	seen := make(map[nftables.Class]struct{}, len(numbers))
+	for _, n := range numbers {
+		seen[n] = struct{}{}
+	}
+	return len(seen)
+}
+
 func (e *Entry) sticky() bool { return e.Shape.Timeout > 0 }
 
 // appendElements appends the elements of the entry, whose shape has the number.
 func (e *Entry) appendElements(out []nftables.Element, shape nftables.Class) []nftables.Element {
 	out = e.appendFrontend(out, shape)
 	for _, c := range e.choices() {
+		var seen map[nftables.Class]struct{}
+		if c.numbers != nil {
+			seen = make(map[nftables.Class]struct{}, len(c.numbers))
+		}
 		for slot, b := range c.bySlot {
 			if c.numbers == nil {
-				out = append(out, nftables.SlotElement(c.slots, e.Frontend, slot, b))
+				out = append(out, c.element(e.Frontend, slot))
 				continue
 			}
-			out = append(out, nftables.StickySlotElement(c.slots, e.Frontend, slot, c.numbers[slot]),
-				nftables.StickyBackendElement(c.backends, e.Frontend, c.numbers[slot], b))
+			n := c.numbers[slot]
+			out = append(out, nftables.StickySlotElement(c.slots, e.Frontend, slot, n))
+			if _, twice := seen[n]; !twice {
+				seen[n] = struct{}{}
+				out = append(out, nftables.StickyBackendElement(c.backends, e.Frontend, n, b))
+			}
 		}
 	}
 	return out
@@ -152,7 +193,7 @@ func (e *Entry) appendElements(out []nftables.Element, shape nftables.Class) []n
 
 // size returns the number of elements of the entry.
 func (e *Entry) size() int {
-	n := 1 + len(e.Backends) + len(e.Locals) + len(e.Numbers) + len(e.LocalNumbers)
+	n := 1 + len(e.Backends) + len(e.Locals) + distinct(e.Numbers) + distinct(e.LocalNumbers)
 	if e.Restricted {
 		n += 1 + len(e.Sources)
 	}

@@ -40,7 +40,7 @@ func (s Shape) Number() (n nftables.Class, ok bool) { return s.number() }
 
 // StickyRange returns the numbers that shapes with session affinity get: those from first on, below end.
 func StickyRange() (first, end nftables.Class) {
-	return nftables.NewClass(majorSticky, 1), nftables.NewClass(majorSticky+0x100, 0)
+	return nftables.NewClass(majorAssigned, 1), nftables.NewClass(majorAssigned+0x100, 0)
 }
 
 // AssignNumbers returns the numbers of the backends in slots, after a frontend held others.

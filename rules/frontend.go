@@ -101,11 +101,9 @@ func (c *compiler) restricted(f service.Family) bool {
 func (c *compiler) entries(share int) {
 	d := &c.out.Demand
 	d.Listed = listed(c.svc)
-	for g := range c.groups() {
-		d.Frontends += len(g.addrs)
-		d.Elements += len(g.addrs) * g.size
-	}
+	d.Frontends, d.Elements = c.demand()
 	limit := d.limit(share)
+	c.fit(limit)
 	c.out.Entries = make([]Entry, 0, min(d.Frontends, limit))
 	done, used := 0, 0
 	for g := range c.groups() {
@@ -122,6 +120,15 @@ func (c *compiler) entries(share int) {
 			c.entry(g, f)
 		}
 	}
+}
+
+// demand returns how many frontends the Service wants, and their elements.
+func (c *compiler) demand() (frontends, elements int) {
+	for g := range c.groups() {
+		frontends += len(g.addrs)
+		elements += len(g.addrs) * g.size
+	}
+	return frontends, elements
 }
 
 // entry adds one frontend, unless it is reserved or the Service has it already: an external IP may be a
@@ -143,7 +150,13 @@ func (c *compiler) entry(g group, f service.Frontend) {
 	}
 	e := Entry{Frontend: f, Kind: g.kind, Port: PortName(c.svc.Name, p.Name), Shape: t.shape, Serving: t.serving}
 	held := c.slots(f)
-	e.Backends, e.Locals = AssignSlots(held.Backends, t.backends), AssignSlots(held.Locals, t.locals)
+	t.spread()
+	if e.Backends = t.slots; e.Backends == nil {
+		e.Backends = AssignSlots(held.Backends, t.backends)
+	}
+	if e.Locals = t.localSlots; e.Locals == nil {
+		e.Locals = AssignSlots(held.Locals, t.locals)
+	}
 	if c.svc.AffinityTimeout > 0 && len(e.Backends)+len(e.Locals) > 0 {
 		e.Shape.Timeout = c.svc.AffinityTimeout
 		e.Numbers = assignNumbers(numbered{held.Backends, held.Numbers}, e.Backends)

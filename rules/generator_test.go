@@ -14,9 +14,22 @@ import (
 
 // generator makes random input from a seed: few addresses and ports, so that Services claim the same
 // frontends, and sometimes invalid values.
-type generator struct{ *rand.Rand }
+type generator struct {
+	*rand.Rand
+	small bool // few slots: outside the initial user namespace nft sends few elements at a time
+}
 
-func newGenerator(seed uint64) generator { return generator{rand.New(rand.NewPCG(seed, 0x6e6674))} }
+func newGenerator(seed uint64) generator {
+	return generator{Rand: rand.New(rand.NewPCG(seed, 0x6e6674))}
+}
+
+// scheduler returns a scheduler, seldom one with a table of hashes, which has many elements.
+func (g generator) scheduler() service.Scheduler {
+	if g.small || g.chance(85) {
+		return pickOne(g, service.Random, service.RoundRobin)
+	}
+	return pickOne(g, service.Maglev, service.SourceHash)
+}
 
 func pickOne[T any](g generator, from ...T) T { return from[g.IntN(len(from))] }
 
@@ -56,6 +69,7 @@ func (g generator) node() service.Node {
 		Name: pickOne(g, "n1", "n2", ""), Zone: pickOne(g, "a", "b", ""),
 		Addrs:         some(g, 2, addrs("192.0.2.1 2001:db8::1")...),
 		NodePortAddrs: some(g, 3, addrs("192.0.2.1 192.0.2.2 2001:db8::1 10.96.0.1")...),
+		Scheduler:     pickOne(g, service.Random, service.Random, g.scheduler()),
 	}
 }
 
@@ -86,6 +100,9 @@ func (g generator) service(i int) *service.Service {
 	}
 	if g.chance(40) {
 		svc.AffinityTimeout = pickOne(g, timeouts()...)
+	}
+	if g.chance(40) {
+		svc.Scheduler, svc.HasScheduler = g.scheduler(), true
 	}
 	for range g.IntN(4) {
 		svc.Ports = append(svc.Ports, service.Port{
@@ -118,6 +135,12 @@ func (g generator) endpoints() []service.Endpoint {
 			Backend: netip.AddrPortFrom(addr, pickOne(g, ports...)), Node: pickOne(g, "n1", "n1", "n2", ""),
 			Ready: g.chance(70), Serving: g.chance(70), Terminating: g.chance(30),
 		}
+		if g.chance(20) {
+			ep.Weight, ep.Drained = pickOne[uint8](g, 1, 2, 4, 100), g.chance(30)
+			if g.small {
+				ep.Weight %= 5
+			}
+		}
 		if g.chance(80) {
 			ep.ZoneHints = some(g, 2, "a", "b")
 		}
@@ -135,7 +158,9 @@ func (g generator) change(i int, svc *service.Service) *service.Service {
 		return g.service(i)
 	}
 	next := *svc
-	switch g.IntN(4) {
+	switch g.IntN(5) {
+	case 4:
+		next.Scheduler, next.HasScheduler = g.scheduler(), true
 	case 0:
 		next.AffinityTimeout = pickOne(g, append(timeouts(), 0, 0)...)
 	case 1:

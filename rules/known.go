@@ -3,6 +3,7 @@ package rules
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,38 +19,62 @@ func KnownChain(c Config, f service.Family, name string) (nftables.Chain, bool) 
 			return chain, true
 		}
 	}
-	if s, ok := ParseShape(name); ok {
-		return s.chain(f, c), true
+	if s, ok := parseShape(name); ok {
+		s.family = f
+		return s.chain(c), true
 	}
 	return nftables.Chain{}, false
 }
 
 // shapeName matches the names of the chains of shapes that choose an endpoint.
-var shapeName = regexp.MustCompile(`^(?:sticky-)?([a-z]+)-(?:(\d+)-of-)?(\d+)(?:-(\d+))?$`)
+var shapeName = regexp.MustCompile(`^(?:(sticky|rr|mh|sh)-)?([a-z]+)-(?:(\d+)-of-)?(\d+)(?:-(.+))?$`)
 
 // ParseShape returns the shape whose chain has the name.
 func ParseShape(name string) (Shape, bool) {
+	s, ok := parseShape(name)
+	return s.shape, ok
+}
+
+// parseShape is ParseShape with the owner of the chain, and without its family.
+func parseShape(name string) (tableShape, bool) {
 	for _, s := range []Shape{{Kind: ShapeReject}, {Kind: ShapeDrop}} {
 		if s.ChainName() == name {
-			return s, true
+			return tableShape{shape: s}, true
+		}
+	}
+	for k := ShapeCluster; k <= shapeAny; k++ {
+		if s := turnPart(k); s.ChainName() == name {
+			return tableShape{shape: s}, true
 		}
 	}
 	parts := shapeName.FindStringSubmatch(name)
 	if parts == nil {
-		return Shape{}, false
+		return tableShape{}, false
 	}
 	number := func(text string) int {
 		n, _ := strconv.Atoi(text) // 0 if it is too large, and then the name is another one
 		return n
 	}
-	s := Shape{N: number(parts[3]), Locals: number(parts[2])}
-	s.Timeout = time.Duration(number(parts[4])) * time.Second
-	for s.Kind = ShapeCluster; s.Kind <= shapeAny; s.Kind++ {
-		if s.Kind.String() == parts[1] && s.ChainName() == name && (s.Kind != shapeAny || s.Timeout > 0) {
+	s := tableShape{shape: Shape{N: number(parts[4]), Locals: number(parts[3])}}
+	if i := slices.IndexFunc(service.Schedulers(), func(s service.Scheduler) bool {
+		return s.String() == parts[1]
+	}); i >= 0 {
+		s.shape.Scheduler = service.Schedulers()[i]
+	}
+	if s.shape.Scheduler == service.RoundRobin {
+		s.owner, _ = parseOwner(parts[5]) // none if it is invalid, and then the name is another one
+	} else {
+		s.shape.Timeout = time.Duration(number(parts[5])) * time.Second
+	}
+	for k := ShapeCluster; k <= shapeAny; k++ {
+		s.shape.Kind = k
+		ownerless := s.shape.Scheduler == service.RoundRobin && s.owner == service.Frontend{}
+		if k.String() == parts[2] && s.chainName() == name && !ownerless &&
+			(k != shapeAny || s.shape.Timeout > 0) {
 			return s, true
 		}
 	}
-	return Shape{}, false
+	return tableShape{}, false
 }
 
 // Variants returns the configuration and others with which nftproxy may have written the rules in the kernel,

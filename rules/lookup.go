@@ -159,7 +159,7 @@ func (r *Ruleset) Claims(name service.Name, addr netip.Addr, port uint16) bool {
 // Uses reports whether connections to the frontend can meet a chain: that of its shape, or one that does not
 // depend on Services.
 func (e *Entry) Uses(chain string) bool {
-	return !isShapeChain(chain) || slices.ContainsFunc(e.Shape.parts(), func(s Shape) bool {
-		return s.ChainName() == chain
+	return !isShapeChain(chain) || slices.ContainsFunc(e.tableShapes(), func(s tableShape) bool {
+		return s.chainName() == chain
 	})
 }

@@ -51,6 +51,7 @@ const nftSeeds = 8
 func TestNFTAcceptsRulesets(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
+		g.small = true
 		text := rulesetText(t, g.ruleset(g.config(), nil, 8))
 		_, err := nft(t, `nft -c -f - <"$1"; nft -f "$1"; nft -f "$1"; nft list ruleset`, text)
 		if err != nil {
@@ -134,6 +135,7 @@ func TestNFTLongNames(t *testing.T) {
 func TestNFTAcceptsChanges(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
+		g.small = true
 		config, node := g.config(), g.node()
 		r := rules.NewRuleset(config)
 		services := map[int]*service.Service{}
@@ -162,6 +164,7 @@ func TestNFTAcceptsChanges(t *testing.T) {
 func TestNFTAcceptsDiffs(t *testing.T) {
 	for seed := range uint64(nftSeeds) {
 		g := newGenerator(seed)
+		g.small = true
 		config := g.config()
 		older := g.ruleset(config, nil, 8)
 		kernel := tablesOf(older)

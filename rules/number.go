@@ -1,21 +1,20 @@
 package rules
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/nftproxy/nftproxy/rules/nftables"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
-// number returns the number that a shape has in the map shapes of its table. Shapes with session affinity get
-// the next free one when they are first asked for.
+// number returns the number that a shape has in the map shapes of its table. Those that have no computed
+// one get the next free one when they are first asked for.
 func (r *Ruleset) number(s tableShape) nftables.Class {
 	if n, computed := s.shape.number(); computed {
 		return n
 	}
 	if _, ok := r.numbers[s]; !ok {
-		r.takeNumber(s, nftables.NewClass(majorSticky, 1))
+		r.takeNumber(s, nftables.NewClass(majorAssigned, 1))
 	}
 	return r.numbers[s]
 }
@@ -28,37 +27,37 @@ func (r *Ruleset) takeNumber(s tableShape, n nftables.Class) {
 	r.numbers[s] = r.taken[s.family].take(n)
 }
 
-// adoptNumbers gives shapes with session affinity the numbers that the kernel has for them, and then the
-// others free ones, so that a new process writes nothing where nothing has changed.
+// adoptNumbers gives shapes without a computed number those that the kernel has for them, and then the others
+// free ones, so that a new process writes nothing where nothing has changed.
 func (r *Ruleset) adoptNumbers(programmed Programmed) {
 	clear(r.numbers)
 	clear(r.taken)
-	var sticky []tableShape
+	var assigned []tableShape
 	for s := range r.shapes {
-		if _, computed := s.shape.number(); !computed && s.shape.Kind != shapeAny {
-			sticky = append(sticky, s)
+		if _, computed := s.shape.number(); !computed && !s.shape.isPart() {
+			assigned = append(assigned, s)
 		}
 	}
-	if len(sticky) == 0 {
+	if len(assigned) == 0 {
 		return
 	}
-	slices.SortFunc(sticky, tableShape.compare)
+	slices.SortFunc(assigned, tableShape.compare)
 	known := map[service.Family]map[string]nftables.Class{}
 	for f, t := range programmed {
-		known[f] = t.stickyNumbers()
+		known[f] = t.assignedNumbers()
 	}
-	for _, s := range sticky {
-		if n, ok := known[s.family][s.shape.ChainName()]; ok {
+	for _, s := range assigned {
+		if n, ok := known[s.family][s.chainName()]; ok {
 			r.takeNumber(s, n)
 		}
 	}
-	for _, s := range sticky {
+	for _, s := range assigned {
 		r.number(s)
 	}
 }
 
-// stickyNumbers returns the numbers of chains with session affinity; the smallest, if a chain has several.
-func (t *TableState) stickyNumbers() map[string]nftables.Class {
+// assignedNumbers returns the numbers of chains that were assigned; the smallest, if a chain has several.
+func (t *TableState) assignedNumbers() map[string]nftables.Class {
 	numbers := map[string]nftables.Class{}
 	if t.Broken != "" {
 		return numbers
@@ -68,7 +67,7 @@ func (t *TableState) stickyNumbers() map[string]nftables.Class {
 			continue
 		}
 		n := id.KeyValues().Class
-		if n < nftables.NewClass(majorSticky, 1) || n >= nftables.NewClass(majorSticky+0x100, 0) {
+		if n < nftables.NewClass(majorAssigned, 1) || n >= nftables.NewClass(majorAssigned+0x100, 0) {
 			continue
 		}
 		if known, ok := numbers[e.Chain]; !ok || n < known {
@@ -76,8 +75,4 @@ func (t *TableState) stickyNumbers() map[string]nftables.Class {
 		}
 	}
 	return numbers
-}
-
-func (s tableShape) compare(t tableShape) int {
-	return cmp.Or(cmp.Compare(s.family, t.family), cmp.Compare(s.shape.ChainName(), t.shape.ChainName()))
 }

@@ -46,7 +46,7 @@ func TestPrefixesOf(t *testing.T) {
 func TestPrefixProperties(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		g := generator{rnd}
+		g := generator{Rand: rnd}
 		in := some(g, 12,
 			prefixes("0.0.0.0/0 10.0.0.0/8 10.0.0.0/9 10.128.0.0/9 10.1.0.0/16 10.1.2.3/24 10.1.2.3/32 "+
 				"11.0.0.0/8 fd00::/8")...)

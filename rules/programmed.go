@@ -34,15 +34,8 @@ func NewTableState() *TableState {
 // Slots returns what frontends have in the kernel, so that a new process continues where the one before it
 // stopped.
 func (p Programmed) Slots() Slots {
-	held := map[service.Frontend]*Held{}
-	of := func(e nftables.Element) (*Held, int) {
-		key := e.KeyValues()
-		f := key.Frontend()
-		if held[f] == nil {
-			held[f] = &Held{}
-		}
-		return held[f], key.Index
-	}
+	held, turns := map[service.Frontend]*Held{}, map[service.Frontend]*Held{}
+	of := func(e nftables.Element) (*Held, int) { return heldBy(held, e) }
 	for _, t := range p {
 		for id, e := range t.Elements {
 			switch id.Set.Kind {
@@ -54,6 +47,12 @@ func (p Programmed) Slots() Slots {
 				if h, slot := of(e); h.LocalNumbers == nil {
 					h.Locals = put(h.Locals, slot, e.DataValues().Backend())
 				}
+			case nftables.StickyBackends:
+				h, _ := heldBy(turns, e)
+				h.Backends = put(h.Backends, turnOf(e), e.DataValues().Backend())
+			case nftables.StickyLocalBackends:
+				h, _ := heldBy(turns, e)
+				h.Locals = put(h.Locals, turnOf(e), e.DataValues().Backend())
 			case nftables.StickySlots:
 				h, slot := of(e)
 				if h.Numbers == nil {
@@ -75,9 +74,25 @@ func (p Programmed) Slots() Slots {
 		if h := held[f]; h != nil {
 			return *h
 		}
+		if h := turns[f]; h != nil {
+			return *h
+		}
 		return Held{}
 	}
 }
+
+// heldBy returns what the frontend of an element has, and the slot of the element.
+func heldBy(in map[service.Frontend]*Held, e nftables.Element) (*Held, int) {
+	key := e.KeyValues()
+	f := key.Frontend()
+	if in[f] == nil {
+		in[f] = &Held{}
+	}
+	return in[f], key.Index
+}
+
+// turnOf returns the slot of an element of numbered backends, if they take turns.
+func turnOf(e nftables.Element) int { return int(e.KeyValues().Class) - 1 }
 
 // named returns the backend whose number an element of slots has; none, if the kernel does not have it.
 func (t *TableState) named(k nftables.SetKind, slot nftables.Element) service.Backend {
@@ -90,7 +105,7 @@ func (t *TableState) named(k nftables.SetKind, slot nftables.Element) service.Ba
 
 // put returns list with a value at an index, and the zero value at indices that have none.
 func put[T any](list []T, i int, v T) []T {
-	if i >= nftables.MaxSlots {
+	if i < 0 || i >= nftables.MaxSlots {
 		return list
 	}
 	if n := i + 1 - len(list); n > 0 {

@@ -47,10 +47,12 @@ func checkHeld(t *testing.T, what string, want, got rules.Held) {
 }
 
 // With session affinity, slots have numbers, and numbers have backends. A slot whose number has no backend is
-// a hole, and a backend whose number has no slot is not held.
+// a hole, and a backend whose number has no slot is not held. In turn, the number of a backend is that of its
+// slot.
 func TestProgrammedNumbers(t *testing.T) {
 	f := service.Frontend{Addr: web().ClusterIPs[0], Protocol: service.TCP, Port: 80}
 	other := service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 81}
+	turns := service.Frontend{Addr: f.Addr, Protocol: service.TCP, Port: 82}
 	p := rules.Programmed{service.IPv4: rules.NewTableState()}
 	for _, e := range []nftables.Element{
 		nftables.StickySlotElement(nftables.StickySlots, f, 2, 7),
@@ -60,13 +62,18 @@ func TestProgrammedNumbers(t *testing.T) {
 		nftables.StickyBackendElement(nftables.StickyBackends, f, 7, backendList(ep1)[0]),
 		nftables.StickyBackendElement(nftables.StickyBackends, f, 8, backendList(ep2)[0]),
 		nftables.StickyBackendElement(nftables.StickyBackends, f, 6, backendList(ep4)[0]), // no slot has the number
-		nftables.StickyBackendElement(nftables.StickyBackends, other, 9, backendList(ep4)[0]),
+		nftables.StickyBackendElement(nftables.StickyBackends, other, 0x0a010004, backendList(ep4)[0]),
 		nftables.StickyBackendElement(nftables.StickyLocalBackends, f, 9, backendList(ep4)[0]),
 		nftables.StickySlotElement(nftables.StickyLocalSlots, f, 1, 5),
 		nftables.StickyBackendElement(nftables.StickyLocalBackends, f, 5, backendList(ep3)[0]),
+		nftables.StickyBackendElement(nftables.StickyBackends, turns, 1, backendList(ep4)[0]),
+		nftables.StickyBackendElement(nftables.StickyBackends, turns, 3, backendList(ep3)[0]),
+		nftables.StickyBackendElement(nftables.StickyLocalBackends, turns, 1, backendList(ep3)[0]),
 	} {
 		p[service.IPv4].Elements[e.ElementID] = e
 	}
+	checkHeld(t, "in turn", rules.Held{
+		Backends: backendList(ep4 + " - " + ep3), Locals: backendList(ep3)}, p.Slots()(turns))
 	checkHeld(t, "with session affinity", rules.Held{
 		Backends: backendList(ep2 + " - " + ep1 + " -"), Numbers: []nftables.Class{8, 0, 7, 9},
 		Locals: backendList("- " + ep3), LocalNumbers: []nftables.Class{0, 5},

@@ -35,6 +35,8 @@ func Reasons(all []service.Endpoint, family service.Family, node service.Node, l
 			reasons[i] = "terminating, and a later pod has its address"
 		case local && !s.here(ep):
 			reasons[i] = "not on this node: " + onNode(ep)
+		case ep.Drained:
+			reasons[i] = "its weight is 0: it gets no new connections"
 		case !usable(ep):
 			reasons[i] = unusable(ep)
 		case !local && !s.hinted(ep):

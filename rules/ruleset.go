@@ -21,7 +21,7 @@ type Ruleset struct {
 	hairpins refs
 	counts   counts
 	shapes   map[tableShape]int            // frontends of the shape; those with none keep their chain
-	numbers  map[tableShape]nftables.Class // of shapes with session affinity
+	numbers  map[tableShape]nftables.Class // of shapes that have no computed one
 	taken    map[service.Family]takenNumbers
 	// unused are elements of the map shapes that the kernel has from an earlier process, and no frontend
 	// needs.
@@ -36,24 +36,6 @@ type Ruleset struct {
 	countsEndpoints bool
 
 	changes changes
-}
-
-// tableShape is a shape with a chain in one of the tables.
-type tableShape struct {
-	family service.Family
-	shape  Shape
-}
-
-func (e *Entry) tableShape() tableShape {
-	return tableShape{service.FamilyOf(e.Frontend.Addr), e.Shape}
-}
-
-// tableShapes returns the shapes whose chains the entry needs.
-func (e *Entry) tableShapes() (out []tableShape) {
-	for _, s := range e.Shape.parts() {
-		out = append(out, tableShape{service.FamilyOf(e.Frontend.Addr), s})
-	}
-	return out
 }
 
 // claim is a Service's claim on a frontend.
@@ -208,12 +190,13 @@ func newConflict(winner, loser claim) Conflict {
 // Conflicts returns the number of frontends that more than one Service claims.
 func (r *Ruleset) Conflicts() int { return len(r.losers) }
 
-// Frontends counts the frontends of a table by the chain of their shape.
+// Frontends counts the frontends of a table by the chain of their shape. Those with a chain of their own
+// count together, by what their names have in common.
 func (r *Ruleset) Frontends(f service.Family) map[string]int {
 	counts := map[string]int{}
 	for s, n := range r.shapes {
-		if s.family == f && s.shape.Kind != shapeAny {
-			counts[s.shape.ChainName()] = n
+		if s.family == f && !s.shape.isPart() {
+			counts[s.shape.ChainName()] += n
 		}
 	}
 	return counts

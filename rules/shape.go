@@ -13,9 +13,13 @@ import (
 // through one chain.
 type Shape struct {
 	Kind    ShapeKind
-	N       int           // endpoints to choose from
-	Locals  int           // those on this node, for ShapeLocal
+	N       int           // slots to choose from
+	Locals  int           // those with endpoints on this node, for ShapeLocal
 	Timeout time.Duration // of session affinity; 0: every connection chooses anew
+	// Scheduler says how a slot is chosen. With RoundRobin each frontend has a chain of its own: the kernel
+	// counts for each rule, and frontends that alternate would each always meet the same slots. These chains
+	// go to others, whose shape has N 0.
+	Scheduler service.Scheduler
 }
 
 // ShapeKind is the kind of a shape.
@@ -34,7 +38,7 @@ const (
 	// ShapeLocal is the same with policy Local: traffic from outside goes to endpoints on this node with its
 	// own source address.
 	ShapeLocal
-	// shapeAny chooses among all endpoints for a ShapeLocal with session affinity, which jumps to it.
+	// shapeAny leads to all endpoints for a ShapeLocal with session affinity or with RoundRobin.
 	shapeAny
 )
 
@@ -46,7 +50,7 @@ func (k ShapeKind) String() string {
 // stickyPrefix begins the names of chains with session affinity.
 const stickyPrefix = "sticky-"
 
-// ChainName returns the name of the shape's chain.
+// ChainName returns the name of the shape's chain; with RoundRobin the first part of it, see Entry.ChainName.
 func (s Shape) ChainName() string {
 	var name string
 	switch s.Kind {
@@ -57,8 +61,13 @@ func (s Shape) ChainName() string {
 	default:
 		name = s.Kind.String() + "-" + strconv.Itoa(s.N)
 	}
-	if s.Timeout > 0 {
+	switch {
+	case s.Timeout > 0:
 		name = stickyPrefix + name + "-" + strconv.Itoa(int(s.Timeout.Seconds()))
+	case s.Scheduler == service.RoundRobin && s.N == 0:
+		name = s.Scheduler.String() + "-" + s.Kind.String()
+	case s.Scheduler != service.Random:
+		name = s.Scheduler.String() + "-" + name
 	}
 	return name
 }
@@ -66,6 +75,9 @@ func (s Shape) ChainName() string {
 // isShapeChain reports whether a chain of that name belongs to a shape.
 func isShapeChain(name string) bool {
 	name = strings.TrimPrefix(name, stickyPrefix)
+	for _, s := range service.Schedulers() {
+		name = strings.TrimPrefix(name, s.String()+"-")
+	}
 	for k := ShapeReject; k <= shapeAny; k++ {
 		if name == k.String() || strings.HasPrefix(name, k.String()+"-") {
 			return true
@@ -82,16 +94,16 @@ const (
 	majorDrop     = 0x4d00
 	majorExternal = 0x4e00
 	majorReject   = 0x4f00
-	majorSticky   = 0x4a00
+	majorAssigned = 0x4a00
 	majorLocal    = 0x5000 // and the endpoints on this node
 )
 
-// number returns the number of a shape without session affinity, in the map shapes: 4c00:3 is a ClusterIP
-// with 3 endpoints, 4e00:3 an external frontend with 3, 5001:3 policy Local with 1 of 3 on this node (in
-// hexadecimal). The numbers of shapes with session affinity are assigned, see [Ruleset].
+// number returns the number of a shape without session affinity and at random, in the map shapes: 4c00:3 is
+// a ClusterIP with 3 endpoints, 4e00:3 an external frontend with 3, 5001:3 policy Local with 1 of 3 on this
+// node (in hexadecimal). The numbers of other shapes are assigned, see [Ruleset].
 func (s Shape) number() (n nftables.Class, ok bool) {
 	switch {
-	case s.Timeout > 0:
+	case s.Timeout > 0 || s.Scheduler != service.Random:
 		return 0, false
 	case s.Kind == ShapeReject:
 		return nftables.NewClass(majorReject, 0), true
@@ -105,8 +117,22 @@ func (s Shape) number() (n nftables.Class, ok bool) {
 	return nftables.NewClass(majorLocal|uint16(s.Locals), uint16(s.N)), true
 }
 
-// parts returns the shape and the shapes whose chains its chain jumps to.
+// isPart reports whether only chains of other shapes lead to the shape's chain, and no number.
+func (s Shape) isPart() bool {
+	return s.Kind == shapeAny || s.Scheduler == service.RoundRobin && s.N == 0
+}
+
+// parts returns the shape and the shapes whose chains its chain leads to.
 func (s Shape) parts() []Shape {
+	if s.Scheduler == service.RoundRobin {
+		switch {
+		case s.Kind != ShapeLocal:
+			return []Shape{s, turnPart(s.Kind)}
+		case s.Locals == 0:
+			return []Shape{s, turnPart(shapeAny)}
+		}
+		return []Shape{s, turnPart(shapeAny), turnPart(ShapeLocal)}
+	}
 	if s.Kind == ShapeLocal && s.Timeout > 0 && s.N > 0 {
 		return []Shape{s, s.any()}
 	}
@@ -119,12 +145,22 @@ func (s Shape) any() Shape { return Shape{Kind: shapeAny, N: s.N, Timeout: s.Tim
 // chain returns the shape's chain.
 func (s Shape) chain(f service.Family, c Config) nftables.Chain {
 	var rules []nftables.Rule
-	switch s.Kind {
-	case ShapeReject:
+	switch turns := s.Scheduler == service.RoundRobin; {
+	case s.Kind == ShapeReject:
 		rules = refuseRules()
-	case ShapeDrop:
+	case s.Kind == ShapeDrop:
 		rules = []nftables.Rule{{nftables.Drop{}}}
-	case ShapeLocal:
+	case turns && s.N > 0 && s.Kind != ShapeLocal: // the part marks
+		rules = s.turnRules(f, c)
+	case turns && s.N > 0:
+		rules = append(markRules(s.Kind, f, c), s.turnRules(f, c)...)
+	case turns && s.Kind == ShapeLocal:
+		send := nftables.DNAT{Key: nftables.BackendKey(), Map: nftables.StickyLocalBackends.String()}
+		rules = []nftables.Rule{{send}}
+	case turns:
+		send := nftables.DNAT{Key: nftables.BackendKey(), Map: nftables.StickyBackends.String()}
+		rules = append(markRules(s.Kind, f, c), nftables.Rule{send})
+	case s.Kind == ShapeLocal:
 		rules = append(markRules(s.Kind, f, c), s.localRules(f, c)...)
 	default:
 		rules = append(markRules(s.Kind, f, c), s.choose()...)
@@ -163,7 +199,8 @@ func (s Shape) choose() []nftables.Rule {
 	if s.Timeout > 0 {
 		return stickyRules(s.N, s.Timeout, nftables.StickySlots, nftables.StickyBackends)
 	}
-	return []nftables.Rule{{nftables.DNAT{Key: nftables.SlotKey(s.N), Map: nftables.Endpoints.String()}}}
+	dnat := nftables.DNAT{Key: nftables.SlotKeyBy(s.slot(s.N)), Map: nftables.Endpoints.String()}
+	return []nftables.Rule{{dnat}}
 }
 
 // chooseLocal returns the rules that choose one of the endpoints on this node.
@@ -171,7 +208,7 @@ func (s Shape) chooseLocal() []nftables.Rule {
 	if s.Timeout > 0 {
 		return stickyRules(s.Locals, s.Timeout, nftables.StickyLocalSlots, nftables.StickyLocalBackends)
 	}
-	dnat := nftables.DNAT{Key: nftables.SlotKey(s.Locals), Map: nftables.LocalEndpoints.String()}
+	dnat := nftables.DNAT{Key: nftables.SlotKeyBy(s.slot(s.Locals)), Map: nftables.LocalEndpoints.String()}
 	return []nftables.Rule{{dnat}}
 }
 

@@ -18,6 +18,7 @@ func TestChainText(t *testing.T) {
 	const mark = "meta mark set meta mark | 0x00004000"
 	const key = "ip daddr . meta l4proto . th dport . numgen random mod "
 	const key6 = "ip6 daddr . meta l4proto . th dport . numgen random mod "
+	const hashKey = "ip daddr . meta l4proto . th dport . jhash ip saddr . th sport mod "
 	tests := []struct {
 		name   string
 		shape  rules.Shape
@@ -53,6 +54,30 @@ func TestChainText(t *testing.T) {
 				"fib saddr type local " + mark,
 				"fib saddr type local dnat ip6 to " + key6 + "3 map @endpoints",
 				"drop"}},
+		{"in turn", rules.Shape{Kind: rules.ShapeExternal, N: 3, Scheduler: service.RoundRobin}, service.IPv4,
+			byInterface, "rr-external-3",
+			[]string{"meta priority set numgen inc mod 3 offset 1 goto rr-external"}},
+		{"in turn, the part", rules.Shape{Kind: rules.ShapeExternal, Scheduler: service.RoundRobin}, service.IPv4,
+			byInterface, "rr-external", []string{mark,
+				"dnat ip to ip daddr . meta l4proto . th dport . meta priority map @sticky-backends"}},
+		{"in turn, local", rules.Shape{Kind: rules.ShapeLocal, N: 3, Locals: 2, Scheduler: service.RoundRobin},
+			service.IPv4, testConfig(), "rr-local-2-of-3", []string{
+				"fib saddr type local " + mark,
+				"fib saddr type local meta priority set numgen inc mod 3 offset 1 goto rr-any",
+				"ip saddr @pod-cidrs meta priority set numgen inc mod 3 offset 1 goto rr-any",
+				"meta priority set numgen inc mod 2 offset 1 goto rr-local"}},
+		{"in turn, local, the part", rules.Shape{Kind: rules.ShapeLocal, Scheduler: service.RoundRobin},
+			service.IPv6, testConfig(), "rr-local", []string{
+				"dnat ip6 to ip6 daddr . meta l4proto . th dport . meta priority map @sticky-local-backends"}},
+		{"by hash", rules.Shape{Kind: rules.ShapeLocal, N: 1021, Locals: 251, Scheduler: service.Maglev},
+			service.IPv4, testConfig(), "mh-local-251-of-1021", []string{
+				"fib saddr type local " + mark,
+				"fib saddr type local dnat ip to " + hashKey + "1021 seed 0x6d676c76 map @endpoints",
+				"ip saddr @pod-cidrs dnat ip to " + hashKey + "1021 seed 0x6d676c76 map @endpoints",
+				"dnat ip to " + hashKey + "251 seed 0x6d676c76 map @local-endpoints"}},
+		{"by hash of the address", rules.Shape{Kind: rules.ShapeExternal, N: 251, Scheduler: service.SourceHash},
+			service.IPv6, byInterface, "sh-external-251", []string{mark, "dnat ip6 to ip6 daddr . meta l4proto . " +
+				"th dport . jhash ip6 saddr mod 251 seed 0x6d676c76 map @endpoints"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -45,7 +45,8 @@ func Specimens(f service.Family) (sets []nftables.Set, specimens []Specimen) {
 }
 
 // specimenRuleset returns a ruleset with a Service of every kind: without endpoints, with a remote one, and
-// with a local and a remote one, for both traffic policies, with and without session affinity.
+// with local ones and a remote one, for both traffic policies, with and without session affinity, and with
+// each scheduler.
 func specimenRuleset(c Config) *Ruleset {
 	r := NewRuleset(c)
 	node := service.Node{Name: "here"}
@@ -58,19 +59,26 @@ func specimenRuleset(c Config) *Ruleset {
 		backend := netip.AddrPortFrom(next(), 80)
 		return service.Endpoint{Backend: backend, Node: node, Ready: true, Serving: true}
 	}
-	for _, endpoints := range [][]service.Endpoint{
-		nil, {endpoint("there")}, {endpoint("here"), endpoint("there")},
-	} {
-		for _, local := range []bool{false, true} {
+	few, several := []service.Endpoint{endpoint("there")},
+		[]service.Endpoint{endpoint("here"), endpoint("here"), endpoint("there")}
+	put := func(endpoints []service.Endpoint, local bool, timeout time.Duration, by service.Scheduler) {
+		svc := &service.Service{
+			Name:       service.Name{Namespace: "probe", Name: fmt.Sprint(r.Services())},
+			ClusterIPs: []netip.Addr{next()}, ExternalIPs: []netip.Addr{next()},
+			InternalLocal: local, ExternalLocal: local, AffinityTimeout: timeout,
+			Scheduler: by, HasScheduler: true,
+			Ports: []service.Port{{Protocol: service.TCP, Port: 80, Endpoints: endpoints}},
+		}
+		r.Put(Compile(svc, node, r.Slots, MaxShare))
+	}
+	for _, local := range []bool{false, true} {
+		for _, endpoints := range [][]service.Endpoint{nil, few, several} {
 			for _, timeout := range []time.Duration{0, time.Second} {
-				svc := &service.Service{
-					Name:       service.Name{Namespace: "probe", Name: fmt.Sprint(r.Services())},
-					ClusterIPs: []netip.Addr{next()}, ExternalIPs: []netip.Addr{next()},
-					InternalLocal: local, ExternalLocal: local, AffinityTimeout: timeout,
-					Ports: []service.Port{{Protocol: service.TCP, Port: 80, Endpoints: endpoints}},
-				}
-				r.Put(Compile(svc, node, r.Slots, MaxShare))
+				put(endpoints, local, timeout, service.Random)
 			}
+		}
+		for _, by := range service.Schedulers() {
+			put(several, local, 0, by)
 		}
 	}
 	return r

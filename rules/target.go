@@ -10,9 +10,12 @@ import (
 // target is where frontends of one kind lead to.
 type target struct {
 	shape            Shape
-	backends, locals []service.Backend
-	serving          []service.Backend
-	notes            []string // what is left out of each frontend
+	backends, locals []service.Backend // each once, sorted
+	weights          weights
+	// slots and localSlots are the backends by slot, where they do not keep their slots: see layOut.
+	slots, localSlots []service.Backend
+	serving           []service.Backend
+	notes             []string // what is left out of each frontend
 }
 
 // portTargets are the targets of one port in one family.
@@ -56,9 +59,12 @@ func (t *target) trim() {
 
 // elements returns the number of elements of a frontend that leads to the target.
 func (t *target) elements(sticky bool) int {
-	n := len(t.backends) + len(t.locals)
+	n := 1 + t.shape.N + t.shape.Locals
 	if sticky {
-		n *= 2
+		n += len(t.backends) + len(t.locals)
 	}
-	return n + 1
+	if t.shape.Scheduler == service.RoundRobin {
+		n += turnElements
+	}
+	return n
 }

@@ -48,6 +48,13 @@ func explainCases() map[string][4]string {
 		"port-missing":              {"clusterip-port-missing", "10.96.0.10:81", "pod", "1"},
 		"wrong-protocol":            {"clusterip-port-missing", "10.96.0.10:80/udp", "pod", "1"},
 		"cluster-ip-of-nobody":      {"service-cidr-unallocated", "10.96.0.99:80", "pod", "1"},
+		"scheduler-rr":              {"scheduler-rr", "default/web", "pod", "0"},
+		"scheduler-mh":              {"scheduler-mh", "default/web", "pod", "0"},
+		"scheduler-sh":              {"scheduler-sh", "203.0.113.10:80", "192.0.2.101", "0"},
+		"scheduler-weights":         {"scheduler-weights", "default/web", "pod", "0"},
+		"scheduler-weights-in-turn": {"scheduler-weights", "default/turns", "pod", "0"},
+		"scheduler-weight-0":        {"scheduler-weight-0", "default/web", "pod", "0"},
+		"scheduler-invalid":         {"scheduler-invalid", "default/lc", "pod", "0"},
 		"invalid-part":              {"bad-objects", "default/bad-ranges", "pod", "0"},
 	}
 }

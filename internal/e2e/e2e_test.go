@@ -26,6 +26,7 @@ func TestCluster(t *testing.T) {
 	t.Run("replaces pods under load", func(t *testing.T) { replacesPods(t, c) })
 	t.Run("moves UDP flows", func(t *testing.T) { movesFlows(t, c) })
 	t.Run("explains", func(t *testing.T) { explains(t, c) })
+	t.Run("follows annotations", func(t *testing.T) { followsAnnotations(t, c) })
 	t.Run("tops", func(t *testing.T) { tops(t, c) })
 	t.Run("answers health checks", func(t *testing.T) { answersHealthChecks(t, c) })
 	t.Run("reports conflicts", func(t *testing.T) { reportsConflicts(t, c) })

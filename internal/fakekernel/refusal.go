@@ -109,7 +109,7 @@ func (t *Table) refuseSetUse(s nftables.Statement, f service.Family) unix.Errno 
 	size := 0
 	for _, field := range key {
 		size += (field.Size(f) + 3) / 4 * 4
-		if field.IsRandom() && (field.RandomMod() == 0 || field.RandomMod() > nftables.SlotModulus) {
+		if n := field.Slots(); n > nftables.SlotModulus || n == 0 && field.IsRandom() {
 			return unix.ERANGE
 		}
 	}

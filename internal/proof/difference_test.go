@@ -28,6 +28,7 @@ type difference struct {
 const (
 	refusedObject = "an object that the API server refuses, such as one with a port above 65535"
 	noSuchName    = "`detectLocal`"
+	otherMode     = "`mode`"
 	noPodRange    = "detectLocalMode NodeCIDR, and a Node without a range of pods"
 )
 
@@ -37,6 +38,7 @@ func withoutTables() map[string]string {
 		"bad-objects":                     refusedObject,
 		"masquerade-interface-impossible": noSuchName,
 		"masquerade-node-cidr-unknown":    noPodRange,
+		"scheduler-of-ipvs":               otherMode,
 	}
 }
 
@@ -45,6 +47,7 @@ func differences() []difference {
 		{refusedObject, nil},
 		{noSuchName, nil},
 		{noPodRange, nil},
+		{otherMode, nil},
 		{"TCP to a port without endpoints, or to an unknown port of a ClusterIP", pair.icmp},
 		{"an address for ClusterIPs that the node has bound", pair.bound},
 		{"externalTrafficPolicy Local, and a client with an address of the node that counts as a pod's",
@@ -57,6 +60,7 @@ func differences() []difference {
 		{"`--allowed-external-cidrs`", pair.notAllowed},
 		{"loadBalancerSourceRanges that cannot be parsed", pair.unreadable},
 		{"nodePortAddresses `primary`, and a Node without any address", pair.everyAddress},
+		{"how connections are distributed", pair.weighted},
 	}
 }
 
@@ -138,4 +142,14 @@ func (d pair) unreadable() bool {
 
 func (d pair) everyAddress() bool {
 	return d.facts.NodeUnknown && d.facts.ToHost && are(d.ours, spec.Untouched) && are(d.theirs, spec.Translated)
+}
+
+// weighted: the Service has weights, and endpoints of the weight 0 are among those of kube-proxy.
+func (d pair) weighted() bool {
+	annotated := slices.ContainsFunc(d.cluster.Objects, func(o any) bool {
+		s, ok := o.(*corev1.Service)
+		return ok && s.Namespace+"/"+s.Name == d.facts.Owner && s.Annotations["nftproxy.io/weights"] != ""
+	})
+	fewer := !slices.ContainsFunc(d.ours, func(o spec.Outcome) bool { return !slices.Contains(d.theirs, o) })
+	return annotated && are(d.theirs, spec.Translated) && (fewer || are(d.ours, spec.Refused))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // ourNode is the name of the node of all cases.
@@ -141,13 +144,43 @@ func (a *anonymiser) kept(labels map[string]string, keys map[string]kind) map[st
 	return out
 }
 
+// annotations returns those of nftproxy. Weights name addresses and zones. A value that is not valid becomes
+// another one that is not.
+func (a *anonymiser) annotations(all map[string]string) map[string]string {
+	out := map[string]string{}
+	if scheduler, ok := all["nftproxy.io/scheduler"]; ok {
+		if _, err := service.ParseScheduler(scheduler); err != nil {
+			scheduler = "invalid"
+		}
+		out["nftproxy.io/scheduler"] = scheduler
+	}
+	if text, ok := all["nftproxy.io/weights"]; ok {
+		var items []string
+		for item := range strings.SplitSeq(text, ",") {
+			whose, weight, _ := strings.Cut(item, "=")
+			if zone, ok := strings.CutPrefix(whose, "zone:"); ok {
+				whose = "zone:" + a.name(zones, zone)
+			} else {
+				whose = a.addresses.text(whose)
+			}
+			if _, err := strconv.Atoi(weight); err != nil {
+				weight = "invalid"
+			}
+			items = append(items, whose+"="+weight)
+		}
+		out["nftproxy.io/weights"] = strings.Join(items, ",")
+	}
+	return out
+}
+
 func (a *anonymiser) service(svc *corev1.Service) *corev1.Service {
 	spec := &svc.Spec
 	out := &corev1.Service{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: a.name(namespaces, svc.Namespace),
 			Name: a.name(services, svc.Name), CreationTimestamp: a.created(svc.CreationTimestamp),
-			Labels: a.kept(svc.Labels, map[string]kind{"service.kubernetes.io/service-proxy-name": ""})},
+			Labels:      a.kept(svc.Labels, map[string]kind{"service.kubernetes.io/service-proxy-name": ""}),
+			Annotations: a.annotations(svc.Annotations)},
 		Spec: corev1.ServiceSpec{
 			Type: spec.Type, ClusterIP: a.addresses.text(spec.ClusterIP),
 			ClusterIPs:               a.addresses.texts(spec.ClusterIPs),
@@ -226,7 +259,8 @@ func (a *anonymiser) config() map[string]any {
 	c := &a.in.config
 	return map[string]any{
 		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-		"mode": c.Mode, "iptables": c.IPTables, "nftables": c.NFTables, "featureGates": c.FeatureGates,
+		"mode": c.Mode, "ipvs": map[string]string{"scheduler": c.IPVS.Scheduler},
+		"iptables": c.IPTables, "nftables": c.NFTables, "featureGates": c.FeatureGates,
 		"detectLocalMode": c.DetectLocalMode, "detectLocal": c.DetectLocal,
 		"clusterCIDR":       a.addresses.list(c.ClusterCIDR),
 		"nodePortAddresses": a.addresses.texts(c.NodePortAddresses),

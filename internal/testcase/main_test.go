@@ -82,6 +82,7 @@ func rules(t *testing.T, manifests, file string) string {
 var (
 	comment = regexp.MustCompile(`comment "[^"]*"`)
 	sticky  = regexp.MustCompile(`((?:tcp|udp|sctp) \. \d+ \. (?:\d+ : )?)[0-9a-f]+:[0-9a-f]+`)
+	owner   = regexp.MustCompile(`-[0-9a-f_]+(-(?:tcp|udp|sctp)-\d+)`) // an IPv6 address, in names of chains
 	slot    = regexp.MustCompile(` \. \d+ : ADDRESS`)
 	word    = regexp.MustCompile(`[0-9a-f:.]+(/[0-9]+)?`)
 )
@@ -90,6 +91,7 @@ var (
 // from their order: the slots of endpoints, and the hashes of sticky ones.
 func shape(ruleset string) []string {
 	ruleset = comment.ReplaceAllString(ruleset, "NAME")
+	ruleset = owner.ReplaceAllString(ruleset, "-ADDRESS$1")
 	ruleset = word.ReplaceAllStringFunc(ruleset, func(w string) string {
 		if _, err := netip.ParseAddr(w); err == nil {
 			return "ADDRESS"
@@ -120,7 +122,9 @@ status: {addresses: [{type: InternalIP, address: 198.51.100.77}, {type: Hostname
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: billing, namespace: acme-pay, annotations: {note: "acme"}, labels: {app: acme}}
+metadata:
+  {name: billing, namespace: acme-pay, labels: {app: acme}, annotations: {note: "acme",
+   nftproxy.io/scheduler: acme, nftproxy.io/weights: "10.99.7.5=3,acme=2,zone:acme-north=acme"}}
 spec:
   type: LoadBalancer
   clusterIP: 10.88.1.2
@@ -160,7 +164,8 @@ endpoints:
 		}
 	}
 	for _, kept := range []string{"name: node-a", "nodeName: node-a", "port: 8443", "port: 9443", "- invalid",
-		"kubernetes.io/service-name: service-1", "type: LoadBalancer"} {
+		"kubernetes.io/service-name: service-1", "type: LoadBalancer", "nftproxy.io/scheduler: invalid",
+		"=3,invalid=2,zone:zone-1=invalid"} {
 		if !strings.Contains(string(text), kept) {
 			t.Errorf("%q is not in the case:\n%s", kept, text)
 		}

@@ -23,6 +23,7 @@ import (
 	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"github.com/nftproxy/nftproxy/proxier/address"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // Values of mode and detectLocalMode.
@@ -67,6 +68,9 @@ type Config struct {
 	InitOnly      bool   // do what needs full privileges and exit
 	SysctlDir     string // /proc/sys/net, or where it is mounted
 	Cleanup       bool   // remove the tables and exit
+
+	// Scheduler is that of Services that name none: ipvs.scheduler, if the file was written for mode ipvs.
+	Scheduler service.Scheduler
 
 	Source string // file or directory of manifests to read instead of an API server
 	DryRun bool   // print the ruleset instead of programming it

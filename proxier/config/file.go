@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/kube-proxy/config/v1alpha1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // kind is the kind of the configuration file, whose apiVersion is that of v1alpha1.
@@ -90,13 +92,32 @@ func adoptIPTables(k *v1alpha1.KubeProxyConfiguration) bool {
 	return true
 }
 
+// adoptScheduler takes over the scheduler of a configuration that was written for mode ipvs. It returns a
+// warning if nftproxy does not have it. An empty one stays at random, though it is rr in kube-proxy: nobody
+// asked for it.
+func (c *Config) adoptScheduler() []string {
+	k := &c.Kube
+	if k.IPVS.Scheduler == "" {
+		return nil
+	}
+	const name = "ipvs.scheduler (--ipvs-scheduler)"
+	if k.Mode != ModeIPVS {
+		return []string{name + " has no effect: mode is not ipvs"}
+	}
+	var err error
+	if c.Scheduler, err = service.ParseScheduler(k.IPVS.Scheduler); err != nil {
+		return []string{fmt.Sprintf("%s: %v; connections choose at random", name, err)}
+	}
+	return nil
+}
+
 func isIPTablesMasquerading(s *setting) bool {
 	return s.field == "iptables.masqueradeBit" || s.field == "iptables.masqueradeAll"
 }
 
 // Write writes the complete configuration as YAML to path, for --config to read. It loses two things that
 // only flags can set, which read as their defaults then: a server that is turned off, and a minSyncPeriod of
-// 0.
+// 0. Its mode is nftables, so that ipvs.scheduler has no effect any more.
 func (c *Config) Write(path string) error {
 	data, err := yaml.Marshal(&c.Kube)
 	if err == nil {

@@ -211,7 +211,9 @@ func otherSettings() []setting {
 			valid: positive(), noEffect: ipvs},
 		{field: "ipvs.minSyncPeriod", flag: "ipvs-min-sync-period", mode: ModeIPVS,
 			valid: minSyncPeriod("ipvs.syncPeriod"), noEffect: ipvs},
-		{field: "ipvs.scheduler", flag: "ipvs-scheduler", noEffect: ipvs},
+		{field: "ipvs.scheduler", flag: "ipvs-scheduler",
+			differs: "If mode is ipvs: rr, wrr, mh or sh is the scheduler of Services that have no annotation " +
+				"nftproxy.io/scheduler. Otherwise, and with another scheduler, connections choose at random."},
 		{field: "ipvs.excludeCIDRs", flag: "ipvs-exclude-cidrs", mode: ModeIPVS, valid: cidrs(),
 			noEffect: ipvs},
 		{field: "ipvs.strictARP", flag: "ipvs-strict-arp", noEffect: ipvs},

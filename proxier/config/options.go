@@ -74,6 +74,7 @@ func (o *Options) Complete() (*Config, []string, error) {
 		}
 	}
 	warnings = append(warnings, withoutEffect(&c.Kube)...)
+	warnings = append(warnings, c.adoptScheduler()...)
 	setLateDefaults(&c.Kube)
 	if err := validate(&c.Kube); err != nil {
 		return nil, nil, fmt.Errorf("invalid configuration:\n%w", err)

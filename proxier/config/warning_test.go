@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 func TestWarnings(t *testing.T) {
@@ -28,11 +30,13 @@ func TestWarnings(t *testing.T) {
 	unused := ignored("mode is nftables, or the nftables section is not empty",
 		"iptables.masqueradeBit", "iptables.masqueradeAll")
 	localhost := ignored(loopback, "iptables.localhostNodePorts (--iptables-localhost-nodeports)")
+	const scheduler = "ipvs.scheduler (--ipvs-scheduler)"
 	ipvs := ignored("nftproxy does not use IPVS",
 		"ipvs.syncPeriod (--ipvs-sync-period)", "ipvs.minSyncPeriod (--ipvs-min-sync-period)",
-		"ipvs.scheduler (--ipvs-scheduler)", "ipvs.excludeCIDRs (--ipvs-exclude-cidrs)",
+		"ipvs.excludeCIDRs (--ipvs-exclude-cidrs)",
 		"ipvs.strictARP (--ipvs-strict-arp)", "ipvs.tcpTimeout (--ipvs-tcp-timeout)",
 		"ipvs.tcpFinTimeout (--ipvs-tcpfin-timeout)", "ipvs.udpTimeout (--ipvs-udp-timeout)")
+	ipvs = append(ipvs, ignored("mode is not ipvs", scheduler)...)
 	const nft = header + "mode: nftables\n"
 	for _, tt := range []struct {
 		name, file string
@@ -52,6 +56,10 @@ func TestWarnings(t *testing.T) {
 		{"ipvs", nft + "ipvs: {syncPeriod: 1m, minSyncPeriod: 2s, scheduler: rr, " +
 			"excludeCIDRs: [10.0.0.0/8], strictARP: true, tcpTimeout: 1s, tcpFinTimeout: 1s, " +
 			"udpTimeout: 1s}\n", nil, ipvs},
+		{"scheduler", header + "mode: ipvs\nipvs: {scheduler: mh}\n", nil, mode("ipvs")},
+		{"scheduler that rules cannot be", header + "mode: ipvs\nipvs: {scheduler: lc}\n", nil, append(mode("ipvs"),
+			scheduler+": scheduler lc is not available: it needs the number of open connections of each endpoint, "+
+				"which rules cannot compare; rr comes nearest; connections choose at random")},
 		{"ipvs as by default", nft + "ipvs: {syncPeriod: 30s, excludeCIDRs: []}\n", nil, nil},
 		{"ipvs flags", "", []string{"--ipvs-sync-period=1m", "--ipvs-min-sync-period=2s",
 			"--ipvs-scheduler=rr", "--ipvs-exclude-cidrs=10.0.0.0/8", "--ipvs-strict-arp", "--ipvs-tcp-timeout=1s",
@@ -92,6 +100,30 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The scheduler of IPVS counts if the configuration was written for IPVS.
+func TestScheduler(t *testing.T) {
+	for _, tt := range []struct {
+		file string
+		args []string
+		want service.Scheduler
+	}{
+		{header + "mode: ipvs\n", nil, service.Random},
+		{header + "mode: ipvs\nipvs: {scheduler: rr}\n", nil, service.RoundRobin},
+		{header + "mode: ipvs\nipvs: {scheduler: wrr}\n", nil, service.RoundRobin},
+		{header + "mode: ipvs\nipvs: {scheduler: mh}\n", nil, service.Maglev},
+		{header + "mode: ipvs\nipvs: {scheduler: sh}\n", nil, service.SourceHash},
+		{header + "mode: ipvs\nipvs: {scheduler: wlc}\n", nil, service.Random},
+		{header + "mode: nftables\nipvs: {scheduler: mh}\n", nil, service.Random},
+		{header + "ipvs: {scheduler: mh}\n", nil, service.Random},
+		{"", []string{"--proxy-mode=ipvs", "--ipvs-scheduler=sh"}, service.SourceHash},
+		{"", []string{"--ipvs-scheduler=sh"}, service.Random},
+	} {
+		if c, _ := mustComplete(t, tt.file, tt.args...); c.Scheduler != tt.want {
+			t.Errorf("%q %v: scheduler %s, want %s", tt.file, tt.args, c.Scheduler, tt.want)
+		}
 	}
 }
 

@@ -23,6 +23,8 @@ func (x *explainer) endpoints() {
 			known[ep.Backend] = ep
 		}
 	}
+	slots := x.slots()
+	has := slotsOf(slots)
 	reached := map[service.Backend]bool{}
 	for _, o := range x.outcomes {
 		if o.Verdict != interpreter.Translated {
@@ -33,6 +35,9 @@ func (x *explainer) endpoints() {
 		ep.Backend = o.Endpoint
 		e := x.endpoint(ep)
 		e.Source = sourceOf(o)
+		if len(has) < len(slots) {
+			e.Slots, e.OfSlots = has[o.Endpoint], len(slots)
+		}
 		if !ok {
 			e.Reason = "the kernel has it, and no EndpointSlice does"
 		}
@@ -83,6 +88,9 @@ func (x *explainer) lines(subject string, endpoints []Endpoint) {
 		}
 		if e.Hints != "" {
 			about += ", hints for " + e.Hints
+		}
+		if e.OfSlots > 0 {
+			about += fmt.Sprintf(", %d of %d slots", e.Slots, e.OfSlots)
 		}
 		if e.Itself {
 			about += ", the client itself"

@@ -229,17 +229,9 @@ func (x *explainer) recordRules(o interpreter.Outcome) {
 func (x *explainer) reasons() []string {
 	local := x.leadsHere()
 	reasons := rules.Reasons(x.port.Endpoints, service.FamilyOf(x.frontend.Addr), x.Environment.Node, local)
-	entry, _, _ := x.Ruleset.Entry(x.frontend)
-	held := entry.Backends
-	if local && x.kind != rules.KindClusterIP {
-		held = entry.Locals
-	}
-	has := map[service.Backend]bool{}
-	for _, b := range held {
-		has[b] = true
-	}
+	slots := slotsOf(x.slots())
 	for i, ep := range x.port.Endpoints {
-		if reasons[i] == "" && !has[ep.Backend] {
+		if reasons[i] == "" && slots[ep.Backend] == 0 {
 			reasons[i] = rules.ReasonSlots(local)
 		}
 	}

@@ -54,6 +54,9 @@ type Endpoint struct {
 	Node    string `json:"node,omitempty"`
 	Zone    string `json:"zone,omitempty"`
 	Hints   string `json:"hints,omitempty"` // nodes and zones that should use it
+	// Slots is how many slots of OfSlots it has; 0 if each endpoint has one.
+	Slots   int `json:"slots,omitempty"`
+	OfSlots int `json:"ofSlots,omitempty"`
 	// The conditions are missing if they are not known.
 	Ready       *bool  `json:"ready,omitempty"`
 	Serving     *bool  `json:"serving,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/interpreter"
 	"github.com/nftproxy/nftproxy/rules/nftables"
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // definition says how clients name the Service, and whether its port finds one in the EndpointSlices.
@@ -100,18 +101,19 @@ func (x *explainer) ranges() string {
 // shape says which chain decides, and the traffic policy.
 func (x *explainer) shape() {
 	entry, _, _ := x.Ruleset.Entry(x.frontend)
-	chain := entry.Shape.ChainName()
-	reason := fmt.Sprintf("%d endpoints to choose from", entry.Shape.N)
-	switch n := entry.Shape.N; {
-	case len(entry.Backends)+len(entry.Locals) == 0 && entry.Shape.N == 0:
+	n, locals := len(slotsOf(entry.Backends)), len(slotsOf(entry.Locals))
+	reason := fmt.Sprintf("%d endpoints to choose from", n)
+	switch {
+	case n+locals == 0:
 		reason = "there is nothing to choose from"
 	case n == 1:
 		reason = "1 endpoint to choose from"
 	}
-	if entry.Shape.Locals > 0 {
-		reason += fmt.Sprintf(", %d on this node", entry.Shape.Locals)
+	if locals > 0 {
+		reason += fmt.Sprintf(", %d on this node", locals)
 	}
-	x.report.add("shape", "chain "+chain, reason)
+	x.report.add("shape", "chain "+entry.ChainName(), reason)
+	x.scheduler()
 	field, local := "externalTrafficPolicy", x.svc.Service.ExternalLocal
 	if x.kind == rules.KindClusterIP {
 		field, local = "internalTrafficPolicy", x.svc.Service.InternalLocal
@@ -211,7 +213,11 @@ func (x *explainer) whyMarked(step *interpreter.Step) string {
 func (x *explainer) affinity() {
 	timeout := x.svc.Service.AffinityTimeout
 	if timeout == 0 {
-		x.report.add("affinity", "none", "each connection chooses anew")
+		why := "each connection chooses anew"
+		if entry, _, _ := x.Ruleset.Entry(x.frontend); entry.Shape.Scheduler == service.SourceHash {
+			why = "scheduler sh gives a client the same endpoint while the endpoints stay"
+		}
+		x.report.add("affinity", "none", why)
 		return
 	}
 	lasts := fmt.Sprintf("sessionAffinity ClientIP for %s", timeout)

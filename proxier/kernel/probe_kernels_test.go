@@ -80,7 +80,7 @@ func lackingKernels() map[string]lackingKernel {
 		}},
 		"numgen": {kernelWithout{statement: noNumgen}, merge(
 			both(`numgen random mod 1 map @endpoints" in output`, "CONFIG_NFT_NUMGEN (module nft_numgen)"),
-			both(`numgen random mod 1 map @sticky-slots" in output`, "CONFIG_NFT_NUMGEN (module nft_numgen)"),
+			both(`numgen inc mod 2 offset 1" in output`, "CONFIG_NFT_NUMGEN (module nft_numgen)"),
 		)},
 		"hash": {kernelWithout{statement: noHash}, map[string]string{
 			`ip6 seed 0x6e667470 map @affinity" in output`:     "CONFIG_NFT_HASH (module nft_hash)",
@@ -212,7 +212,8 @@ func noMasquerade(_ service.Family, _ nftables.Hook, s nftables.Statement) bool 
 }
 
 func noNumgen(f service.Family, _ nftables.Hook, s nftables.Statement) bool {
-	return slices.ContainsFunc(key(f, s), nftables.Field.IsRandom)
+	_, is := s.(nftables.TakeTurn)
+	return is || slices.ContainsFunc(key(f, s), nftables.Field.IsRandom)
 }
 
 func noCt(f service.Family, _ nftables.Hook, s nftables.Statement) bool {

@@ -44,7 +44,9 @@ func (q *Inquiry) frontend(f service.Frontend) (*rules.TableState, error) {
 	}
 	slots := func(n int, plain, sticky, backends nftables.SetKind) {
 		for slot := range n {
-			if s.Timeout == 0 {
+			if s.Scheduler == service.RoundRobin {
+				read(nftables.StickyBackendID(backends, f, nftables.Class(slot+1)))
+			} else if s.Timeout == 0 {
 				read(nftables.StickySlotElement(plain, f, slot, 0).ElementID)
 			} else if e, ok := read(nftables.StickySlotElement(sticky, f, slot, 0).ElementID); ok {
 				read(nftables.StickyBackendID(backends, f, e.DataValues().Class))

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // store is the store of an informer's reflector. It passes to the sink what differs from the objects that the
@@ -163,15 +166,7 @@ func reduce(obj object) {
 	obj.SetManagedFields(nil)
 	obj.SetOwnerReferences(nil)
 	obj.SetFinalizers(nil)
-	annotations := obj.GetAnnotations()
-	trigger, triggered := annotations[corev1.EndpointsLastChangeTriggerTime]
-	switch {
-	case len(annotations) == 0, triggered && len(annotations) == 1:
-	case triggered:
-		obj.SetAnnotations(map[string]string{corev1.EndpointsLastChangeTriggerTime: trigger})
-	default:
-		obj.SetAnnotations(nil)
-	}
+	reduceAnnotations(obj)
 	switch obj := obj.(type) {
 	case *corev1.Service:
 		obj.Spec.Selector = nil
@@ -184,5 +179,23 @@ func reduce(obj object) {
 		}
 	case *corev1.Node:
 		obj.Status = corev1.NodeStatus{Addresses: obj.Status.Addresses}
+	}
+}
+
+// reduceAnnotations removes the annotations that the proxy does not read.
+func reduceAnnotations(obj object) {
+	var kept map[string]string
+	annotations := obj.GetAnnotations()
+	for name, value := range annotations {
+		if name != corev1.EndpointsLastChangeTriggerTime && !strings.HasPrefix(name, service.AnnotationPrefix) {
+			continue
+		}
+		if kept == nil {
+			kept = make(map[string]string, 1)
+		}
+		kept[name] = value
+	}
+	if len(kept) < len(annotations) {
+		obj.SetAnnotations(kept)
 	}
 }

@@ -338,4 +338,17 @@ func TestReduce(t *testing.T) {
 	if diff := cmp.Diff(want, full); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	for _, tt := range []struct{ had, want map[string]string }{
+		{nil, nil},
+		{map[string]string{"other": "x"}, nil},
+		{map[string]string{"nftproxy.io/scheduler": "mh"}, map[string]string{"nftproxy.io/scheduler": "mh"}},
+		{map[string]string{"nftproxy.io/weights": "a", "other": "x"},
+			map[string]string{"nftproxy.io/weights": "a"}},
+	} {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Annotations: tt.had}}
+		reduce(svc)
+		if diff := cmp.Diff(tt.want, svc.Annotations); diff != "" {
+			t.Errorf("annotations of a Service (-want +got):\n%s", diff)
+		}
+	}
 }

@@ -95,7 +95,7 @@ func (s *serviceState) object() *corev1.Service {
 	svc := &corev1.Service{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.Name.Namespace, Name: r.Name.Name,
-			CreationTimestamp: metav1.NewTime(r.Created)},
+			CreationTimestamp: metav1.NewTime(r.Created), Annotations: s.annotated},
 		Spec: corev1.ServiceSpec{
 			Type:                     corev1.ServiceTypeClusterIP,
 			ClusterIPs:               texts(r.ClusterIPs),

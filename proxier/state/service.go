@@ -22,6 +22,9 @@ type serviceState struct {
 	rules    service.Service // without endpoints
 	broken   bool            // no part of it can be programmed
 	problems []string
+	// annotated are the annotations of nftproxy as they are, and weights what one of them says; nil without.
+	annotated map[string]string
+	weights   *weights
 }
 
 func serviceName(svc *corev1.Service) service.Name {
@@ -67,6 +70,7 @@ func newService(svc *corev1.Service) *serviceState {
 	}
 	s.addresses(svc)
 	s.policies(svc)
+	s.annotations(svc)
 	for i := range svc.Spec.Ports {
 		s.port(svc, i)
 	}

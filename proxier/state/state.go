@@ -240,6 +240,9 @@ func (s *State) Service(name service.Name) (*service.Service, []string) {
 		for _, n := range sliceNames {
 			p.Endpoints = s.slices[name][n].appendEndpoints(p.Endpoints, p.Name, p.Protocol)
 		}
+		for j := range p.Endpoints {
+			svc.weights.weigh(&p.Endpoints[j], s.zones)
+		}
 	}
 	if slices.ContainsFunc(out.Ports, func(p service.Port) bool { return p.Protocol == service.SCTP }) {
 		out.Present = s.alive(name, service.SCTP)

@@ -109,10 +109,13 @@ func (m *machine) find(s *state, key []nftables.Field, name string) (nftables.El
 	return nftables.Element{}, false, nil
 }
 
-// randomOf returns how many random numbers a statement draws from, and 0 if it draws none.
-func randomOf(statement nftables.Statement) int {
+// choiceOf returns how many numbers a statement can choose from, and 0 if the packet decides alone. A hash
+// with the source port, which is not known, can give each number.
+func choiceOf(statement nftables.Statement) int {
 	var key []nftables.Field
 	switch x := statement.(type) {
+	case nftables.TakeTurn:
+		return x.N
 	case nftables.DNAT:
 		key = x.Key
 	case nftables.SetPriority:
@@ -123,8 +126,8 @@ func randomOf(statement nftables.Statement) int {
 		key = x.Key
 	}
 	for _, field := range key {
-		if field.IsRandom() {
-			return int(field.RandomMod())
+		if n := field.Slots(); n > 0 && field != nftables.SourceHash(n) {
+			return n
 		}
 	}
 	return 0

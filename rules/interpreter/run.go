@@ -61,7 +61,7 @@ type state struct {
 	packet   Packet
 	priority nftables.Class
 	mark     uint32
-	random   int // the number that the statement at hand drew
+	random   int // the number that the statement at hand chose
 
 	taken  int // steps
 	hook   string
@@ -166,7 +166,7 @@ func (m *machine) rule(s *state, c nftables.Chain, i int) error {
 // statements evaluates the statements of a rule from one on, until one does not match or ends the chain.
 func (m *machine) statements(s *state, c nftables.Chain, i, from int) error {
 	for at := from; at < len(c.Rules[i]); at++ {
-		if n := randomOf(c.Rules[i][at]); n > 1 {
+		if n := choiceOf(c.Rules[i][at]); n > 1 {
 			return m.draw(s, c, i, at, n)
 		}
 		next, err := m.execute(s, c.Rules[i][at])
@@ -181,7 +181,7 @@ func (m *machine) statements(s *state, c nftables.Chain, i, from int) error {
 	return nil
 }
 
-// draw goes on with a statement that draws a random number, once with each of n numbers. Where the statement
+// draw goes on with a statement that chooses a number, once with each of n numbers. Where the statement
 // does not match nothing has changed, so one of these ways stands for all.
 func (m *machine) draw(s *state, c nftables.Chain, i, at, n int) error {
 	before := s.clone()

@@ -26,6 +26,11 @@ func (m *machine) execute(s *state, statement nftables.Statement) (after, error)
 		return m.lookUp(s, statement)
 	case nftables.Jump:
 		return m.call(s, x.Chain, true)
+	case nftables.Goto:
+		return m.call(s, x.Chain, false)
+	case nftables.TakeTurn:
+		s.priority = nftables.Class(1 + s.random)
+		return s.when(true, "turn "+s.priority.String()), nil
 	case nftables.Drop:
 		return s.finish(Dropped, "dropped"), nil
 	case nftables.Reject:

@@ -2,9 +2,9 @@ package nftables
 
 import (
 	"encoding/binary"
-	"math"
 	"math/bits"
 	"net/netip"
+	"slices"
 
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -15,7 +15,7 @@ type Header struct {
 	Protocol service.Protocol
 	Port     uint16 // destination
 	Priority Class
-	Random   int // the number that [Random] draws
+	Random   int // the number that [Random] or [FlowHash] gives
 }
 
 // Key returns the key that the kernel looks up for the fields.
@@ -34,22 +34,27 @@ func (h Header) Key(fields []Field) Key {
 			p.port(h.Port)
 		case Priority:
 			p.number(uint32(h.Priority))
-		case ClientHash:
-			p.number(h.clientHash())
 		default:
-			p.number(uint32(h.Random))
+			p.number(h.number(field))
 		}
 	}
 	return k
 }
 
-// clientHash is what the statement jhash makes of client and frontend: the hash, scaled to the modulus as by
-// reciprocal_scale of linux/kernel.h.
-func (h Header) clientHash() uint32 {
-	var buf Key
-	p := &put{buf: buf[:]}
-	p.addr(h.Src).frontend(service.Frontend{Addr: h.Dst, Protocol: h.Protocol, Port: h.Port})
-	return uint32(uint64(jhash(buf[:p.n], hashSeed)) * math.MaxUint32 >> 32)
+// number returns what a field is that is not in the packet itself. The source port is not known.
+func (h Header) number(field Field) uint32 {
+	hash, ok := field.hash()
+	if !ok || slices.Contains(hash.of, SrcPort) {
+		return uint32(h.Random)
+	}
+	key := h.Key(hash.of)
+	return hash.number(key[:keySize(hash.of, service.FamilyOf(h.Dst))])
+}
+
+// number is what the statement jhash makes of a key: the hash, scaled to the modulus as by reciprocal_scale
+// of linux/kernel.h.
+func (h hash) number(key []byte) uint32 {
+	return uint32(uint64(jhash(key, h.seed)) * uint64(h.modulus) >> 32)
 }
 
 // jhash is Jenkins' lookup3 as in linux/jhash.h, for a length that is not 0.

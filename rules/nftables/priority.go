@@ -45,6 +45,23 @@ func (s Recall) requires(f service.Family) string { return s.set(f).requires(f) 
 
 func (s Recall) set(f service.Family) SetPriority { return SetPriority{Key: ClientKey(f), Map: s.Map} }
 
+// TakeTurn sets the priority of the packet to the numbers from 1 to N in turn. The kernel counts for each
+// rule that has the statement.
+type TakeTurn struct{ N int }
+
+func (s TakeTurn) text(service.Family) string {
+	return fmt.Sprintf("meta priority set numgen inc mod %d offset 1", s.N)
+}
+
+func (s TakeTurn) expressions(service.Family) []expr.Any {
+	return []expr.Any{
+		&expr.Numgen{Register: unix.NFT_REG_1, Modulus: uint32(s.N), Type: unix.NFT_NG_INCREMENTAL, Offset: 1},
+		writePriority(),
+	}
+}
+
+func (s TakeTurn) requires(service.Family) string { return core + ", " + numgenRequires }
+
 // ClearPriority sets the priority of the packet back to none.
 type ClearPriority struct{}
 

@@ -77,6 +77,30 @@ func TestSetPriorityExpressions(t *testing.T) {
 	}
 }
 
+// What a column is a hash of is loaded where nft 1.0.6 loads it, behind a register for the result and those of
+// the key.
+func TestHashExpressions(t *testing.T) {
+	for f, want := range map[service.Family][]expr.Any{
+		service.IPv4: {
+			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4, DestRegister: 3},
+			&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: 17},
+			&expr.Hash{SourceRegister: 3, DestRegister: 11, Length: 8, Modulus: 251, Seed: 0x6d676c76,
+				Type: expr.HashTypeJenkins},
+		},
+		service.IPv6: {
+			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16, DestRegister: 19},
+			&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: 23},
+			&expr.Hash{SourceRegister: 19, DestRegister: 14, Length: 20, Modulus: 251, Seed: 0x6d676c76,
+				Type: expr.HashTypeJenkins},
+		},
+	} {
+		got := DNAT{Key: SlotKeyBy(FlowHash(251)), Map: "endpoints"}.expressions(f)[3:6]
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", f, diff)
+		}
+	}
+}
+
 // A client of a frontend is one key: in IPv4 of the size of the map's key, in IPv6 a hash of everything in
 // it.
 func TestClientKey(t *testing.T) {

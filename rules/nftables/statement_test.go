@@ -44,6 +44,7 @@ func verdictCases() []statementCase {
 	const change = "Meta Bitwise Meta"
 	return []statementCase{
 		{Jump{Chain: "services"}, service.IPv4, "jump services", "Verdict", core, "", "services"},
+		{Goto{Chain: "rr-any"}, service.IPv4, "goto rr-any", "Verdict", core, "", "rr-any"},
 		{Drop{}, service.IPv4, "drop", "Verdict", core, "", ""},
 		{Accept{}, service.IPv4, "accept", "Verdict", core, "", ""},
 		{Reject{}, service.IPv4, "reject", "Reject", reject, "", ""},
@@ -87,6 +88,14 @@ func lookupCases() []statementCase {
 			"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints",
 			"Payload Meta Payload Numgen Lookup NAT",
 			dnat + ", CONFIG_NFT_NUMGEN (module nft_numgen)", "endpoints", ""},
+		{DNAT{Key: SlotKeyBy(FlowHash(251)), Map: "endpoints"}, service.IPv6,
+			"dnat ip6 to ip6 daddr . meta l4proto . th dport . jhash ip6 saddr . th sport mod 251 " +
+				"seed 0x6d676c76 map @endpoints", "Payload Meta Payload Payload Payload Hash Lookup NAT",
+			dnat + ", CONFIG_NFT_HASH (module nft_hash)", "endpoints", ""},
+		{DNAT{Key: SlotKeyBy(SourceHash(251)), Map: "endpoints"}, service.IPv4,
+			"dnat ip to ip daddr . meta l4proto . th dport . jhash ip saddr mod 251 seed 0x6d676c76 map @endpoints",
+			"Payload Meta Payload Payload Hash Lookup NAT",
+			dnat + ", CONFIG_NFT_HASH (module nft_hash)", "endpoints", ""},
 		{DNAT{Key: BackendKey(), Map: "sticky-backends"}, service.IPv6,
 			"dnat ip6 to ip6 daddr . meta l4proto . th dport . meta priority map @sticky-backends",
 			"Payload Meta Payload Meta Lookup NAT", dnat, "sticky-backends", ""},
@@ -126,6 +135,8 @@ func priorityCases() []statementCase {
 			key + "Meta Dynset", core + since, "affinity", ""},
 		{Forget{Map: "affinity"}, service.IPv6, "delete @affinity { " + client6 + " : meta priority }",
 			key6 + "Meta Dynset", hash + since, "affinity", ""},
+		{TakeTurn{N: 3}, service.IPv4, "meta priority set numgen inc mod 3 offset 1", "Numgen Meta",
+			core + ", CONFIG_NFT_NUMGEN (module nft_numgen)", "", ""},
 		{ClearPriority{}, service.IPv4, "meta priority set none", "Immediate Meta", core, "", ""},
 		{ClearPriority{}, service.IPv6, "meta priority set none", "Immediate Meta", core, "", ""},
 	}

@@ -18,6 +18,17 @@ func (s Jump) expressions(service.Family) []expr.Any {
 
 func (Jump) requires(service.Family) string { return core }
 
+// Goto continues in another chain and does not come back.
+type Goto struct{ Chain string }
+
+func (s Goto) text(service.Family) string { return "goto " + s.Chain }
+
+func (s Goto) expressions(service.Family) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: s.Chain}}
+}
+
+func (Goto) requires(service.Family) string { return core }
+
 // Drop drops the packet.
 type Drop struct{}
 

@@ -42,6 +42,9 @@ type Service struct {
 
 	AffinityTimeout time.Duration // of sessionAffinity: ClientIP; 0: None
 
+	Scheduler    Scheduler
+	HasScheduler bool // otherwise that of the node counts
+
 	HealthCheckPort uint16 // healthCheckNodePort; 0: none
 
 	Ports []Port
@@ -67,6 +70,8 @@ type Endpoint struct {
 	Ready       bool
 	Serving     bool
 	Terminating bool
+	Drained     bool  // gets no new connections, though it is ready: its weight is 0
+	Weight      uint8 // of new connections, relative to the other endpoints; 0 is as 1
 	ZoneHints   []string
 	NodeHints   []string
 }
@@ -82,6 +87,8 @@ type Node struct {
 	// LoopbackAddrs are the loopback addresses on which a proxy in user space serves nodePorts, at most one
 	// per family.
 	LoopbackAddrs []netip.Addr
+	// Scheduler is that of Services that have none of their own.
+	Scheduler Scheduler
 	// Reserved are frontends that Services must not have, because the node itself needs them.
 	Reserved map[Frontend]Reservation
 }

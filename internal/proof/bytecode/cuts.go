@@ -130,6 +130,8 @@ func (s *scan) payload(x payload) error {
 		s.address(x, dstField)
 	case x.transport && x.offset == 2 && x.size == 2:
 		s.load(x.to, x.size, portField)
+	case x.isSourcePort():
+		s.load(x.to, x.size, constantField)
 	default:
 		return fmt.Errorf("bytes %d to %d of a header are not known", x.offset, x.offset+x.size)
 	}

@@ -22,8 +22,14 @@ func (p *parser) hash() expression {
 		p.number(unix.NFTA_HASH_OFFSET)}
 }
 
-// run scales the hash as reciprocal_scale of linux/kernel.h does.
+// run scales the hash as reciprocal_scale of linux/kernel.h does. A hash with the source port can be any
+// number: clients choose their ports.
 func (x jenkins) run(w *way) {
+	if w.anyPort {
+		w.anyPort = false
+		w.registers.store32(x.to, uint32(w.choose(int(x.modulus)))+x.offset)
+		return
+	}
 	h := lookup3(w.registers[x.from:x.from+x.size], x.seed)
 	w.registers.store32(x.to, uint32(uint64(h)*uint64(x.modulus)>>32)+x.offset)
 }

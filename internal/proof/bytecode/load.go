@@ -33,7 +33,10 @@ func (x payload) run(w *way) {
 		return
 	}
 	w.registers.store(x.to, from[x.offset:x.offset+x.size])
+	w.anyPort = w.anyPort || x.isSourcePort()
 }
+
+func (x payload) isSourcePort() bool { return x.transport && x.offset == 0 && x.size == 2 }
 
 // meta loads or writes what the kernel knows about the packet.
 type meta struct {

@@ -88,6 +88,7 @@ type way struct {
 	remembered     time.Duration
 
 	registers registers
+	anyPort   bool   // the registers have the source port, which may be any
 	code      int32  // NFT_CONTINUE, NFT_BREAK and so on, or NF_ACCEPT, NF_DROP
 	chain     *Chain // of NFT_JUMP and NFT_GOTO
 	steps     int

@@ -45,7 +45,7 @@ type Outcome struct {
 	Mark, Priority uint32
 }
 
-// sourcePort is that of all packets: no rule of a service proxy depends on it.
+// sourcePort is that of all packets: no rule of a service proxy depends on it, except by a hash.
 const sourcePort = 40000
 
 // header has the bytes that expressions load.

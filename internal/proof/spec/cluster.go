@@ -59,6 +59,7 @@ type frontend struct {
 	anywhere []netip.AddrPort
 	local    []netip.AddrPort
 	affinity timeout
+	one      bool // a client has one of the endpoints, and which one is not said
 
 	restricted bool
 	sources    []netip.Prefix

@@ -72,7 +72,8 @@ func (c *Cluster) present(s *corev1.Service, p *port, v4 bool) (all []endpoint) 
 		}
 		for _, number := range numbers(slice, p) {
 			for i := range slice.Endpoints {
-				if e, ok := c.newEndpoint(&slice.Endpoints[i], number, v4); ok {
+				e, ok := c.newEndpoint(&slice.Endpoints[i], number, v4)
+				if ok && !weightless(s, e.at.Addr(), slice.Endpoints[i].Zone) {
 					all = append(all, e)
 				}
 			}

@@ -18,6 +18,7 @@ type Facts struct {
 	Closed      bool   // no source range of the load balancer can be read
 	NotAllowed  bool   // --allowed-external-cidrs does not have the destination
 	NodeUnknown bool   // the Node has no address
+	One         bool   // of several endpoints the client has one
 }
 
 // Facts returns the facts about a packet.
@@ -35,7 +36,7 @@ func (c *Cluster) Facts(p Packet) Facts {
 		NodeUnknown: len(c.node.primary) == 0,
 	}
 	if f != nil {
-		out.Owner = f.owner
+		out.Owner, out.One = f.owner, f.one
 	}
 	return out
 }

@@ -74,7 +74,7 @@ func (c *Cluster) give(s *corev1.Service, p *port, kind int, at address, loadBal
 		policy := s.Spec.InternalTrafficPolicy
 		f.here = policy != nil && *policy == corev1.ServiceInternalTrafficPolicyLocal
 	}
-	f.affinity = affinity(s)
+	f.affinity, f.one = affinity(s), oneForEach(s)
 	if at.port == p.number && !f.cluster && slices.Contains(loadBalancer, at.ip) {
 		f.sources, f.restricted = c.sourceRanges(s, at.ip.Is4())
 	}
