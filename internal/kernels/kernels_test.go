@@ -67,6 +67,7 @@ func TestParse(t *testing.T) {
 | tables, nft 1.0.6 | 3 of 3 |
 | cases, nft 1.0.6 | 1 of 2 |
 | lab | did not end |
+| connections listed by status (5.15) | not tested |
 | tables with an owner that persist (6.9) | no |
 | number of elements of a set (6.16) | not tested |
 `

@@ -12,6 +12,7 @@ type feature struct{ title, attribute string }
 // features are the rows of the table that tests report as attributes.
 func features() []feature {
 	return []feature{
+		{"connections listed by status (5.15)", "status-filter"},
 		{"tables with an owner that persist (6.9)", "owned-tables"},
 		{"number of elements of a set (6.16)", "element-counts"},
 	}
