@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -122,7 +123,7 @@ func startLoop(t *testing.T, o Options) *looping {
 func inLoop(t *testing.T, f func(t *testing.T, l *looping), args ...string) {
 	t.Helper()
 	args = append([]string{"--source=" + t.TempDir(), "--hostname-override=node-a"}, args...)
-	o := Options{Config: parseConfig(t, args...)}
+	o := Options{Config: configtest.Parse(t, args...)}
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, o)
 		l.Synced()

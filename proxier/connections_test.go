@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
@@ -365,7 +366,7 @@ func TestKernelWithoutCounters(t *testing.T) {
 		if err != nil || len(f.families) != 2 {
 			t.Fatalf("without %v: %+v, %v", missing, f, err)
 		}
-		p, err := New(Options{Config: caseConfig(t, "", t.TempDir())})
+		p, err := New(Options{Config: configtest.Case(t, "", t.TempDir())})
 		if err != nil {
 			t.Fatal(err)
 		}

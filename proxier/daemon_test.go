@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 )
@@ -29,7 +30,7 @@ func startDaemon(t *testing.T, dir string, args ...string) *daemon {
 	t.Helper()
 	args = append([]string{"--source=" + dir, "--hostname-override=node-a",
 		"--cluster-cidr=10.244.0.0/16,fd00:10:244::/56", "--oom-score-adj=0"}, args...)
-	p, err := New(Options{Config: parseConfig(t, args...), Version: "v0.0.0-test",
+	p, err := New(Options{Config: configtest.Parse(t, args...), Version: "v0.0.0-test",
 		Flags: map[string]string{"hostname-override": "node-a", "v": "2"}})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/explain"
@@ -199,7 +200,7 @@ func TestExplainAlone(t *testing.T) {
 
 // TestExplainWhileBusy asks a daemon that has no objects yet, and one whose loop does not run.
 func TestExplainWhileBusy(t *testing.T) {
-	p, err := New(Options{Config: caseConfig(t, "", t.TempDir())})
+	p, err := New(Options{Config: configtest.Case(t, "", t.TempDir())})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -19,7 +20,7 @@ import (
 // without IPv6: the pages of the latter do not mention IPv6.
 func TestPagesShowProgrammedFamilies(t *testing.T) {
 	for _, families := range [][]service.Family{service.Families(), {service.IPv4}} {
-		p, err := New(Options{Config: caseConfig(t, "", t.TempDir())})
+		p, err := New(Options{Config: configtest.Case(t, "", t.TempDir())})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
@@ -271,7 +272,7 @@ func TestFaultsInKernel(t *testing.T) {
 func (f *faulty) suffer(t *testing.T, seed uint64, rounds int) {
 	f.t, f.w, f.percent = t, newWorld(seed, 12), 15
 	f.flows, f.owners = map[flow]struct{}{}, map[service.Frontend]service.Name{}
-	c := caseConfig(t, "", t.TempDir())
+	c := configtest.Case(t, "", t.TempDir())
 	p, r := newStandalone(t, c, f)
 	r.deleteFlows = f.deleteFlows
 	for range rounds {

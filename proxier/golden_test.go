@@ -5,13 +5,11 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 
-	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 )
 
@@ -52,36 +50,6 @@ func allCases(t *testing.T) map[string]string {
 	return all
 }
 
-// caseConfig returns the configuration of a case: its config.yaml, the lines of its file flags, or else a
-// cluster with pod ranges of both families.
-func caseConfig(t testing.TB, dir, source string) *config.Config {
-	t.Helper()
-	args := []string{"--source=" + source, "--hostname-override=node-a"}
-	file := filepath.Join(dir, "config.yaml")
-	flags, err := os.ReadFile(filepath.Join(dir, "flags"))
-	if exists(file) {
-		args = append(args, "--config="+file)
-	} else if err != nil {
-		args = append(args, "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
-	}
-	args = append(args, strings.Fields(string(flags))...)
-	return parseConfig(t, args...)
-}
-
-func parseConfig(t testing.TB, args ...string) *config.Config {
-	t.Helper()
-	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	options.AddFlags(fs)
-	if err := fs.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := options.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 func exists(file string) bool {
 	_, err := os.Stat(file)
 	return err == nil
@@ -112,7 +80,7 @@ func TestGoldenRules(t *testing.T) {
 func render(t *testing.T, dir, manifests string) (ruleset, problems bytes.Buffer) {
 	t.Helper()
 	report := func(err error) { problems.WriteString(err.Error() + "\n") }
-	build, err := desired.FromManifests(caseConfig(t, dir, manifests), nil, report)
+	build, err := desired.FromManifests(configtest.Case(t, dir, manifests), nil, report)
 	if err != nil {
 		t.Fatal(err)
 	}

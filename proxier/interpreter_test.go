@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/rules/interpreter"
@@ -21,7 +22,7 @@ func TestInterpreterAgreesWithTraffic(t *testing.T) {
 	for _, name := range cases(t, casesDir) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(casesDir, name)
-			config := caseConfig(t, dir, filepath.Join(dir, "input.yaml"))
+			config := configtest.Case(t, dir, filepath.Join(dir, "input.yaml"))
 			build, err := desired.FromManifests(config, nil, func(error) {})
 			if err != nil {
 				t.Fatal(err)

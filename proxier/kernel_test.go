@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/desired"
@@ -80,7 +81,7 @@ type node struct {
 
 func newNode(t testing.TB, dir, manifests string, ns *lab.Namespace) *node {
 	t.Helper()
-	p, err := New(Options{Config: caseConfig(t, dir, manifests)})
+	p, err := New(Options{Config: configtest.Case(t, dir, manifests)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/source"
@@ -266,7 +267,7 @@ func TestLocalhostEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	c := parseConfig(t, "--hostname-override=node-a", "--nodeport-addresses=localhost")
+	c := configtest.Parse(t, "--hostname-override=node-a", "--nodeport-addresses=localhost")
 	p, r := newStandalone(t, c, fakekernel.New())
 	defer p.loopback.Close()
 	dir := &daemon{dir: t.TempDir()}

@@ -13,13 +13,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
 // TestNothingBeforeSynced delivers objects: the reconciler does not use the kernel before the source has
 // delivered all of them, and syncs at once then.
 func TestNothingBeforeSynced(t *testing.T) {
-	o := Options{Config: caseConfig(t, "", t.TempDir())}
+	o := Options{Config: configtest.Case(t, "", t.TempDir())}
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, o)
 		for range 10 {
@@ -256,7 +257,7 @@ func TestAddresses(t *testing.T) {
 	if !lab.Alone(t) {
 		return
 	}
-	o := Options{Config: parseConfig(t, "--source="+t.TempDir(), "--hostname-override=node-a",
+	o := Options{Config: configtest.Parse(t, "--source="+t.TempDir(), "--hostname-override=node-a",
 		"--nodeport-addresses=192.0.2.0/24,2001:db8:1::/64")}
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, o)
@@ -330,7 +331,7 @@ func TestLoopStops(t *testing.T) {
 		})
 	}
 	t.Run("before the source has delivered everything", func(t *testing.T) {
-		o := Options{Config: caseConfig(t, "", t.TempDir())}
+		o := Options{Config: configtest.Case(t, "", t.TempDir())}
 		synctest.Test(t, func(t *testing.T) {
 			l := startLoop(t, o)
 			l.stop()

@@ -11,10 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -77,15 +76,7 @@ func TestNetlinkErrors(t *testing.T) {
 // newFailing returns a reconciler that has to search for stale flows.
 func newFailing(t *testing.T, f failing) *reconciler {
 	t.Helper()
-	options, flags := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	options.AddFlags(flags)
-	if err := flags.Parse([]string{"--hostname-override=node-a", "--source=."}); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := options.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := configtest.Parse(t, "--hostname-override=node-a", "--source=.")
 	p, err := New(Options{Config: c})
 	if err != nil {
 		t.Fatal(err)

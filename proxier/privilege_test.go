@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
@@ -189,7 +190,7 @@ func (p *process) untilProgrammed(t *testing.T, ns *lab.Namespace, manifests str
 func (p *process) programmedWithin(t *testing.T, ns *lab.Namespace, manifests string, limit time.Duration) {
 	t.Helper()
 	conn := dial(t, ns, kernel.Options{Own: true})
-	build, err := desired.FromManifests(caseConfig(t, "", manifests), nil, func(err error) { t.Error(err) })
+	build, err := desired.FromManifests(configtest.Case(t, "", manifests), nil, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/status"
 )
@@ -180,7 +181,7 @@ func TestAddressesProblem(t *testing.T) {
 // TestStatusWhileBusy asks while nothing was delivered, and during a sync that takes long: there is an answer
 // within busyAfter, with what is known.
 func TestStatusWhileBusy(t *testing.T) {
-	o := Options{Config: parseConfig(t, "--source="+t.TempDir(), "--hostname-override=node-a")}
+	o := Options{Config: configtest.Parse(t, "--source="+t.TempDir(), "--hostname-override=node-a")}
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, o)
 		l.sleep(time.Minute)

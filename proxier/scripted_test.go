@@ -11,6 +11,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/nftables"
@@ -66,7 +67,7 @@ func (s *scripted) CheckDrift(*rules.Ruleset) (kernel.Drift, error) { return s.f
 func newScripted(t *testing.T) (*reconciler, *scripted) {
 	t.Helper()
 	s := &scripted{}
-	_, r := newStandalone(t, caseConfig(t, "", t.TempDir()), s)
+	_, r := newStandalone(t, configtest.Case(t, "", t.TempDir()), s)
 	r.deleteFlows = noFlows
 	mustSync(t, r, s, true)
 	return r, s

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/rules"
@@ -32,7 +33,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("-soak-seed=%d", seed)
 	ns := ownNamespace(t)
 	conn := dial(t, ns, kernel.Options{})
-	c := caseConfig(t, "", t.TempDir())
+	c := configtest.Case(t, "", t.TempDir())
 	p, r := newStandalone(t, c, checkedDrift{conn, t})
 	w := newWorld(seed, 80)
 	changes, damages, start := 0, 0, time.Now()

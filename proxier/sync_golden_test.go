@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/fakekernel"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/proxier/desired"
@@ -83,7 +84,7 @@ func TestGoldenSync(t *testing.T) {
 	for _, name := range cases(t, stepsDir) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(stepsDir, name)
-			p, err := New(Options{Config: caseConfig(t, dir, dir)})
+			p, err := New(Options{Config: configtest.Case(t, dir, dir)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/internal/proof/bytecode"
 	"github.com/nftproxy/nftproxy/internal/proof/spec"
@@ -45,30 +45,6 @@ func cases(t *testing.T, dir string) (names []string) {
 		t.Fatalf("%s: no cases", dir)
 	}
 	return names
-}
-
-// caseConfig returns the configuration of a case: its config.yaml, the lines of its file flags, or a cluster
-// with pod ranges of both families.
-func caseConfig(t *testing.T, dir, manifests string) *config.Config {
-	t.Helper()
-	args := []string{"--source=" + manifests, "--hostname-override=" + nodeName}
-	if file := filepath.Join(dir, "config.yaml"); exists(file) {
-		args = append(args, "--config="+file)
-	} else if flags, err := os.ReadFile(filepath.Join(dir, "flags")); err == nil {
-		args = append(args, strings.Fields(string(flags))...)
-	} else {
-		args = append(args, "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56")
-	}
-	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	options.AddFlags(fs)
-	if err := fs.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := options.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func exists(file string) bool {
@@ -189,7 +165,7 @@ func programCase(t *testing.T, name string, ns *lab.Namespace, host []netip.Addr
 	t.Helper()
 	dir := filepath.Join(rulesDir, name)
 	manifests := filepath.Join(dir, "input.yaml")
-	c := &proofCase{config: caseConfig(t, dir, manifests), objects: load(t, manifests), ns: ns}
+	c := &proofCase{config: configtest.Case(t, dir, manifests), objects: load(t, manifests), ns: ns}
 	c.cluster = cluster(t, c.config, c.objects, host)
 	build, err := desired.FromManifests(c.config, host, func(error) {})
 	if err != nil {

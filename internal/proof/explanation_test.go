@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/proof/bytecode"
 	"github.com/nftproxy/nftproxy/internal/proof/spec"
 )
@@ -16,7 +17,7 @@ func TestDifferencesExplainNothingElse(t *testing.T) {
 	dir := filepath.Join(rulesDir, "all-kinds-one-service")
 	manifests := filepath.Join(dir, "input.yaml")
 	objects := load(t, manifests)
-	c := cluster(t, caseConfig(t, dir, manifests), objects, hosts(objects)[0])
+	c := cluster(t, configtest.Case(t, dir, manifests), objects, hosts(objects)[0])
 	v4, v6 := netip.MustParseAddr("192.0.2.100"), netip.MustParseAddr("2001:db8::100")
 	frontends := c.Frontends()
 	if len(frontends) == 0 {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/proof/bytecode"
 	"github.com/nftproxy/nftproxy/internal/proof/recording"
 	"github.com/nftproxy/nftproxy/internal/proof/spec"
@@ -89,7 +90,7 @@ func compareKubeProxy(t *testing.T, name string, seen *counts) {
 	}
 	dir := filepath.Join(rulesDir, name)
 	manifests := filepath.Join(dir, "input.yaml")
-	c, objects := caseConfig(t, dir, manifests), load(t, manifests)
+	c, objects := configtest.Case(t, dir, manifests), load(t, manifests)
 	for i, host := range recordedHosts(c, hosts(objects)) {
 		j := newJudge(t, c, theirs, cluster(t, c, objects, host))
 		v := &comparison{judge: j, seen: map[string]int{}}

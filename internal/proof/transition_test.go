@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 	"github.com/nftproxy/nftproxy/internal/proof/bytecode"
 	"github.com/nftproxy/nftproxy/internal/proof/spec"
@@ -120,7 +121,7 @@ type walk struct {
 }
 
 func newWalk(t *testing.T, dir string) *walk {
-	w := &walk{dir: dir, config: caseConfig(t, dir, dir), ns: lab.TestNamespace(t), state: state.New(nodeName)}
+	w := &walk{dir: dir, config: configtest.Case(t, dir, dir), ns: lab.TestNamespace(t), state: state.New(nodeName)}
 	w.conn = dial(t, w.ns)
 	w.builder = desired.NewBuilder(w.state, func(desired.Problem) {})
 	w.next(t) // from nothing

@@ -11,10 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/proxier/desired"
 )
 
@@ -58,16 +57,7 @@ func TestKeepsStructure(t *testing.T) {
 // rules returns what --dry-run prints.
 func rules(t *testing.T, manifests, file string) string {
 	t.Helper()
-	o, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	o.AddFlags(fs)
-	if err := fs.Parse([]string{"--source=" + manifests, "--hostname-override=" + ourNode,
-		"--config=" + file}); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := o.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := configtest.Parse(t, "--source="+manifests, "--hostname-override="+ourNode, "--config="+file)
 	build, err := desired.FromManifests(c, nil, func(error) {})
 	if err != nil {
 		t.Fatal(err)

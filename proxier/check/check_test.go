@@ -11,13 +11,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/internal/lab"
 )
 
 // checkIn returns the findings about a namespace, a line for each.
 func checkIn(t *testing.T, ns *lab.Namespace, nodes NodeFunc, args ...string) []string {
 	t.Helper()
-	c := parseConfig(t, append(args, "--metrics-bind-address=127.0.0.1:1", "--hostname-override=node-a")...)
+	c := configtest.Parse(t, append(args, "--metrics-bind-address=127.0.0.1:1", "--hostname-override=node-a")...)
 	var findings []Finding
 	err := ns.Do(func() (err error) {
 		findings, err = Node(t.Context(), c, nil, nodes)

@@ -5,10 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/spf13/pflag"
-
 	"github.com/nftproxy/nftproxy/internal/lab"
-	"github.com/nftproxy/nftproxy/proxier/config"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -23,20 +20,6 @@ func migrationFile(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-func parseConfig(t *testing.T, args ...string) *config.Config {
-	t.Helper()
-	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	options.AddFlags(fs)
-	if err := fs.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := options.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func newLab(t *testing.T, o lab.Options) *lab.Lab {

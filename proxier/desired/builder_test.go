@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
@@ -40,7 +41,7 @@ func applyProduct(s *state.State, namespace string, i int) *corev1.Service {
 // Service after the other or all at once, the ruleset is the same; another namespace is left alone.
 func TestShares(t *testing.T) {
 	s := newState()
-	e := NewEnvironment(parseConfig(t), "node-a", s, service.Families(), nil)
+	e := NewEnvironment(configtest.Parse(t), "node-a", s, service.Families(), nil)
 	problems := map[string]string{}
 	b := NewBuilder(s, func(p Problem) { problems[p.Service.String()] = p.Message })
 	b.Rebuild(e, nil)

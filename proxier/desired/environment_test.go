@@ -8,29 +8,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/proxier/state"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
-
-func parseConfig(t *testing.T, args ...string) *config.Config {
-	t.Helper()
-	options, fs := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	options.AddFlags(fs)
-	if err := fs.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := options.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
 
 // newState returns a state with a Node that has internal addresses of both families and pod ranges.
 func newState() *state.State {
@@ -88,7 +73,7 @@ func TestNodeAddresses(t *testing.T) {
 		{[]string{"--nodeport-addresses=primary,0.0.0.0/0"}, addrs("192.0.2.1", "2001:db8::1"),
 			addrs("192.0.2.1", "203.0.113.9", "2001:db8::1"), addrs("0.0.0.0", "2001:db8::1"), nil},
 	} {
-		e := NewEnvironment(parseConfig(t, test.args...), "node-a", newState(), service.Families(), hostAddrs)
+		e := NewEnvironment(configtest.Parse(t, test.args...), "node-a", newState(), service.Families(), hostAddrs)
 		want := service.Node{Name: "node-a", Zone: "zone-1", Addrs: test.primary,
 			NodePortAddrs: test.nodePorts, LoopbackAddrs: test.loopback}
 		options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}),
@@ -138,7 +123,7 @@ func TestPrimaryWithoutFamily(t *testing.T) {
 		s := state.New("node-a")
 		s.Apply(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Status: corev1.NodeStatus{
 			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: test.node}}}})
-		e := NewEnvironment(parseConfig(t, test.args...), "node-a", s, test.families, hostAddrs)
+		e := NewEnvironment(configtest.Parse(t, test.args...), "node-a", s, test.families, hostAddrs)
 		name := fmt.Sprintf("Node with %q, %v, %v", test.node, test.args, test.families)
 		if !slices.Equal(test.nodePorts, e.Node.NodePortAddrs) {
 			t.Errorf("%s: nodePorts on %s, want %s", name, e.Node.NodePortAddrs, test.nodePorts)
@@ -166,7 +151,7 @@ func TestPodTraffic(t *testing.T) {
 		{[]string{"--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"},
 			rules.PodTraffic{Interface: "veth*"}},
 	} {
-		e := NewEnvironment(parseConfig(t, test.args...), "node-a", newState(), service.Families(), nil)
+		e := NewEnvironment(configtest.Parse(t, test.args...), "node-a", newState(), service.Families(), nil)
 		if diff := cmp.Diff(test.want, e.Config.PodTraffic, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test.args, diff)
 		}

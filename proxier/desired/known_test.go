@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
@@ -36,7 +37,7 @@ func newOnce(t *testing.T, full bool) *once {
 	t.Helper()
 	s, o := newState(), &once{full: full}
 	o.Builder = NewBuilder(s, func(p Problem) { o.got = append(o.got, p.Error()) })
-	o.e = NewEnvironment(parseConfig(t), "node-a", s, service.Families(), nil)
+	o.e = NewEnvironment(configtest.Parse(t), "node-a", s, service.Families(), nil)
 	o.Rebuild(o.e, nil)
 	return o
 }

@@ -7,13 +7,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
 
 // TestReserve reserves frontends while Services have some of them.
 func TestReserve(t *testing.T) {
 	s := newState()
-	e := NewEnvironment(parseConfig(t), "node-a", s, service.Families(), nil)
+	e := NewEnvironment(configtest.Parse(t), "node-a", s, service.Families(), nil)
 	b := NewBuilder(s, func(Problem) {})
 	if !b.Reserve(e.Node.Reserved) {
 		t.Error("a builder without a ruleset needs no Rebuild")
@@ -42,7 +43,7 @@ func TestReserve(t *testing.T) {
 // them, and the addresses of the API server for one Service.
 func TestReservedAddresses(t *testing.T) {
 	hostAddrs := addrs("127.0.0.1", "169.254.1.1", "192.0.2.1", "203.0.113.9", "fe80::1", "fe80::2")
-	c := parseConfig(t, "--metrics-bind-address=127.0.0.1:20249", "--healthz-bind-address=",
+	c := configtest.Parse(t, "--metrics-bind-address=127.0.0.1:20249", "--healthz-bind-address=",
 		"--nodeport-addresses=primary,localhost,169.254.0.0/16")
 	e := NewEnvironment(c, "node-a", newState(), service.Families(), hostAddrs)
 	e.ReserveAPIServer([]netip.AddrPort{netip.MustParseAddrPort("[::ffff:198.51.100.6]:6443")})

@@ -9,13 +9,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/nftproxy/nftproxy/proxier/config"
+	"github.com/nftproxy/nftproxy/internal/configtest"
 	"github.com/nftproxy/nftproxy/rules"
 	"github.com/nftproxy/nftproxy/rules/service"
 )
@@ -70,15 +69,7 @@ func TestRead(t *testing.T) {
 	}
 	services := []*corev1.Service{
 		newService(1, "203.0.113.1"), newService(2, "203.0.113.2"), newService(3, "203.0.113.2")}
-	options, flags := config.NewOptions(), pflag.NewFlagSet("test", pflag.ContinueOnError)
-	options.AddFlags(flags)
-	if err := flags.Parse([]string{"--hostname-override=node-a"}); err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := options.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := configtest.Parse(t, "--hostname-override=node-a")
 	none := func(service.Frontend) rules.Held { return rules.Held{} }
 	read := func(l *listed, target string) (*Report, error) {
 		q := Question{Target: target}
