@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/proxier/config"
 	"github.com/nftproxy/nftproxy/proxier/explain"
+	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/netlink"
 	"github.com/nftproxy/nftproxy/proxier/state"
@@ -96,8 +96,9 @@ func (p *Proxier) consult(ctx context.Context, report *status.Report, rows *stat
 // summary fills the summary in. conn is nil if there is none.
 func (p *Proxier) summary(report *status.Report, f facts, conn *netlink.Conn) {
 	s := &report.Summary
+	release, _ := host.KernelRelease() // "" if it is not known
 	*s = status.Summary{
-		Node: p.name, Version: p.version, Kernel: kernelRelease(), Started: p.started,
+		Node: p.name, Version: p.version, Kernel: release, Started: p.started,
 		Services: f.services, Frontends: f.frontends, LastSync: f.lastSync,
 		Programming: p.programming.Latency(), Syncs: p.syncTimes.Latency(),
 		DriftRepaired: f.repairs, Conflicts: f.conflicts, Counted: f.counted,
@@ -111,14 +112,6 @@ func (p *Proxier) summary(report *status.Report, f facts, conn *netlink.Conn) {
 	if conn != nil {
 		s.Generation, _ = conn.Generation() // 0 if it is not known
 	}
-}
-
-func kernelRelease() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
 }
 
 // refreshConnections reads the counters, and does not wait for them for long.

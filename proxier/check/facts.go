@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
+	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/kernel"
 	"github.com/nftproxy/nftproxy/proxier/takeover"
 	"github.com/nftproxy/nftproxy/rules"
@@ -61,11 +61,10 @@ type nodePortFacts struct {
 // readHost returns the facts about the host, in the network namespace of the calling thread.
 func readHost() (hostFacts, error) {
 	var h hostFacts
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return h, fmt.Errorf("read kernel release: %w", err)
+	var err error
+	if h.kernel, err = host.KernelRelease(); err != nil {
+		return h, err
 	}
-	h.kernel = unix.ByteSliceToString(name.Release[:])
 	links, err := netlink.LinkList()
 	if err != nil {
 		return h, fmt.Errorf("list interfaces: %w", err)
