@@ -242,6 +242,17 @@ func baseName(b expr.PayloadBase) string {
 	return "th"
 }
 
+func numgenField(n expr.Numgen) field {
+	name := fmt.Sprintf("numgen random mod %d", n.Modulus)
+	if n.Type == unix.NFT_NG_INCREMENTAL {
+		name = fmt.Sprintf("numgen inc mod %d", n.Modulus)
+	}
+	if n.Offset != 0 {
+		name += fmt.Sprintf(" offset %d", n.Offset)
+	}
+	return field{name: name}
+}
+
 func fibField(f expr.Fib) field {
 	from := "daddr"
 	if f.FlagSADDR {

@@ -77,7 +77,7 @@ func (w *words) expression(family uint8, name string, data []byte) {
 	case name == "lookup" && parse(&lookup):
 		w.lookup(lookup)
 	case name == "numgen" && parse(&numgen):
-		w.load(numgen.Register, field{name: fmt.Sprintf("numgen random mod %d", numgen.Modulus)})
+		w.load(numgen.Register, numgenField(numgen))
 	default:
 		w.statement(family, name, data)
 	}

@@ -37,6 +37,8 @@ func firewallRules() [][2]string {
 		{"meta mark 0x4000 accept"},
 		{"meta mark & 0x4000 == 0x4000 drop"},
 		{"meta mark set 0x10"},
+		{"meta mark set numgen random mod 4"},
+		{"meta mark set numgen inc mod 3 offset 1"},
 		{"tcp dport 1000-2000 drop", "tcp dport >= 1000 tcp dport <= 2000 drop"},
 		{"tcp dport { 80, 443 } accept", "tcp dport { ... } accept"},
 		{"tcp dport != @ports drop"},
